@@ -1,0 +1,267 @@
+//! Records to the agent: reserve, fill, submit; a full buffer is counted.
+
+use agent_ebpf::{
+    Attempt, Closed, Flow, Header, Idle, REQUEST, Response, Retried, Stall, Thread, counter, end,
+    flow_flag, kind,
+};
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_user_buf,
+        generated::{bpf_ktime_get_ns, bpf_probe_read_kernel},
+    },
+    maps::ring_buf::RingBufEntry,
+};
+
+use crate::{
+    flow,
+    maps::{EVENTS, count},
+    sample,
+};
+
+/// Reserves a record, or counts its loss.
+#[inline(always)]
+pub fn reserve<T: 'static>() -> Option<RingBufEntry<T>> {
+    let entry = EVENTS.reserve::<T>(0);
+    count(if entry.is_some() {
+        counter::RECORDS
+    } else {
+        counter::RING_FULL
+    });
+    entry
+}
+
+#[inline(always)]
+pub fn header(kind: u16, at: u64) -> Header {
+    let id = bpf_get_current_pid_tgid();
+    Header {
+        kind,
+        pad: 0,
+        tid: id as u32,
+        at,
+        tgid: (id >> 32) as u32,
+        pad2: 0,
+    }
+}
+
+/// Copies a value of any size without using the stack.
+#[inline(always)]
+pub fn copy<T>(to: *mut T, from: *const T) {
+    // SAFETY: the helper checks both; `to` lies in a reserved record or a map value.
+    unsafe { bpf_probe_read_kernel(to.cast(), size_of::<T>() as u32, from.cast()) };
+}
+
+/// An upstream attempt ended without an answer. Told once per attempt.
+#[inline(always)]
+pub fn attempt_ended(sk: u64, flow: &mut Flow, how: u8, errno: i32, now: u64) {
+    if flow.flags & flow_flag::ENDED != 0 {
+        return;
+    }
+    flow.flags |= flow_flag::ENDED;
+    if flow::is_ours(flow) {
+        flow::read_head(flow);
+    }
+    if let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie) {
+        // A subrequest may outlive its request; the next one is not to blame.
+        if downstream.ordinal == flow.link_ordinal {
+            downstream.flags |= flow_flag::FAILED;
+        }
+    }
+    let Some(mut entry) = reserve::<Attempt>() else {
+        return;
+    };
+    let out = entry.as_mut_ptr();
+    // SAFETY: `out` is a reserved record; every field is written.
+    unsafe {
+        (*out).header = header(kind::ATTEMPT, now);
+        copy(&raw mut (*out).flow, flow);
+        (*out).sample = crate::kernel::zero();
+        sample::take(sk, flow, &mut (*out).sample);
+        (*out).downstream_read_ns = downstream_read(flow.link_cookie);
+        (*out).errno = errno;
+        (*out).end = how;
+        (*out).pad = 0;
+        downstream(out, flow.link_sk, flow.link_cookie);
+    }
+    entry.submit(0);
+}
+
+/// When the current thread read this downstream, if it read no other since.
+#[inline(always)]
+pub fn downstream_read(cookie: u64) -> u64 {
+    match flow::watched() {
+        Some((thread, _, _)) if thread.downstream_cookie == cookie => thread.read_ns,
+        _ => 0,
+    }
+}
+
+/// A failed attempt is tried again.
+#[inline(always)]
+pub fn retried(failed: u64) {
+    let Some(mut entry) = reserve::<Retried>() else {
+        return;
+    };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    entry.write(Retried {
+        header: header(kind::RETRIED, now),
+        failed,
+    });
+    entry.submit(0);
+}
+
+/// The downstream's side of an attempt's record.
+///
+/// # Safety
+/// `out` is a reserved record.
+#[inline(always)]
+pub unsafe fn downstream(out: *mut Attempt, sk: u64, cookie: u64) {
+    // SAFETY: as above.
+    unsafe {
+        (*out).downstream_state = sample::downstream_state(sk, cookie);
+        match flow::of(sk, cookie) {
+            Some(downstream) => {
+                if flow::is_ours(downstream) && downstream.flags & flow_flag::OPAQUE == 0 {
+                    flow::read_head(downstream);
+                }
+                copy(&raw mut (*out).downstream_ends, &raw const downstream.ends);
+                copy(&raw mut (*out).downstream_head, &raw const downstream.head);
+            }
+            None => {
+                (*out).downstream_ends.family = 0;
+                (*out).downstream_head[0] = 0;
+            }
+        }
+    }
+}
+
+/// The attempt's end was seen by the proxy's own thread: what it does next belongs to the same exchange.
+#[inline(always)]
+pub fn noticed(flow: &Flow, thread: &mut Thread) {
+    thread.failed_cookie = flow.cookie;
+    thread.failed_link_sk = flow.link_sk;
+    thread.failed_link_cookie = flow.link_cookie;
+}
+
+/// The proxy began to answer `flow` (a downstream), with what is known of its latest attempt.
+#[inline(always)]
+pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut Thread, now: u64) {
+    if flow.flags & flow_flag::OPAQUE == 0 {
+        flow::read_head(flow);
+    }
+    let Some(mut entry) = reserve::<Response>() else {
+        return;
+    };
+    let out = entry.as_mut_ptr();
+    // SAFETY: `out` is a reserved record; every field is written.
+    unsafe {
+        (*out).header = header(kind::RESPONSE, now);
+        copy(&raw mut (*out).flow, flow);
+        (*out).status = status;
+        (*out).adjacent = adjacent;
+        (*out).sample = crate::kernel::zero();
+        (*out).has_attempt = 0;
+        (*out).attempt_end = end::ANSWERED;
+        if status == 0 {
+            // Not HTTP/1: the latest attempt may be another stream's.
+        } else if let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie) {
+            // One that has ended was told by a record of its own.
+            (*out).has_attempt = u8::from(attempt.flags & flow_flag::ENDED == 0);
+            flow::read_head(attempt);
+            copy(&raw mut (*out).attempt, attempt);
+            sample::take(flow.link_sk, attempt, &mut (*out).sample);
+            if flow::outstanding(attempt) {
+                (*out).attempt_end = end::WAITING;
+            }
+        } else if flow.link_cookie != 0
+            && thread.stash_sk == flow.link_sk
+            && thread.stash.cookie == flow.link_cookie
+        {
+            (*out).has_attempt = 1;
+            flow::read_head(&mut thread.stash);
+            copy(&raw mut (*out).attempt, &raw const thread.stash);
+        }
+        // The request as it still lies in the proxy's memory: the Host header is looked for only now.
+        (*out).request_len = 0;
+        if flow.head_ptr != 0
+            && flow.flags & flow_flag::OPAQUE == 0
+            && bpf_probe_read_user_buf(flow.head_ptr as *const u8, &mut (*out).request).is_ok()
+        {
+            (*out).request_len = REQUEST as u32;
+        }
+    }
+    entry.submit(0);
+}
+
+/// A flow whose attempt had failed is gone: its last acknowledgement and reset.
+#[inline(always)]
+pub fn flow_closed(sk: u64, flow: &mut Flow, now: u64) {
+    if flow.flags & flow_flag::CLOSED != 0 {
+        return;
+    }
+    flow.flags |= flow_flag::CLOSED;
+    let Some(mut entry) = reserve::<Closed>() else {
+        return;
+    };
+    let out = entry.as_mut_ptr();
+    // SAFETY: `out` is a reserved record; every field is written.
+    unsafe {
+        (*out).header = header(kind::CLOSED, now);
+        copy(&raw mut (*out).flow, flow);
+        (*out).sample = crate::kernel::zero();
+        sample::take(sk, flow, &mut (*out).sample);
+    }
+    entry.submit(0);
+}
+
+/// Closes sooner than this after the last byte are the end of a response, not of an idle connection.
+const IDLE_NS: u64 = 100_000_000;
+
+/// A kept-alive connection was closed while no request was on it.
+#[inline(always)]
+pub fn idle_closed(flow: &Flow, by_upstream: bool, reset: bool, now: u64) {
+    let last = if flow.last_receive_ns > flow.last_send_ns {
+        flow.last_receive_ns
+    } else {
+        flow.last_send_ns
+    };
+    let idle_ns = now.saturating_sub(last);
+    if last == 0 || idle_ns < IDLE_NS {
+        return;
+    }
+    let Some(mut entry) = reserve::<Idle>() else {
+        return;
+    };
+    let out = entry.as_mut_ptr();
+    // SAFETY: `out` is a reserved record; every field is written.
+    unsafe {
+        (*out).header = header(kind::IDLE, now);
+        // The owner: a FIN is processed in whatever context was interrupted.
+        (*out).header.tgid = flow.tgid;
+        (*out).header.tid = flow.tid;
+        copy(&raw mut (*out).ends, &raw const flow.ends);
+        (*out).cookie = flow.cookie;
+        (*out).idle_ns = idle_ns;
+        (*out).longest_reuse_ns = flow.longest_reuse_ns;
+        (*out).ordinal = flow.ordinal;
+        (*out).by_upstream = u8::from(by_upstream);
+        (*out).reset = u8::from(reset);
+        (*out).pad = 0;
+    }
+    entry.submit(0);
+}
+
+/// The first byte of a response came late.
+#[inline(always)]
+pub fn stalled(flow: &Flow, waited_ns: u64, now: u64) {
+    let Some(mut entry) = reserve::<Stall>() else {
+        return;
+    };
+    let out = entry.as_mut_ptr();
+    // SAFETY: `out` is a reserved record; every field is written.
+    unsafe {
+        (*out).header = header(kind::STALL, now);
+        copy(&raw mut (*out).ends, &raw const flow.ends);
+        (*out).waited_ns = waited_ns;
+    }
+    entry.submit(0);
+}

@@ -1,0 +1,222 @@
+//! The state kept per connection of a proxy: creation, request boundaries, and links between the two sides.
+
+use agent_ebpf::{
+    Flow, Peer, RESPONSE, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
+};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
+
+use crate::{
+    emit, field,
+    kernel::{self, AF_UNIX, cookie, ends},
+    maps::{FLOWS, PEERS, SLOT_THREADS, THREADS, WATCHED, ZERO_FLOW, count},
+    user::{self, Buffer},
+};
+
+/// Whether the current thread belongs to a watched proxy: the filter that comes first in every hook.
+#[inline(always)]
+pub fn is_watched() -> bool {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    match WATCHED.get(tid / WATCHED_BLOCK as u32) {
+        Some(block) => block[tid as usize % WATCHED_BLOCK] != 0,
+        None => THREADS.get_ptr(tid).is_some(),
+    }
+}
+
+/// The state of the current thread, and its ids.
+#[inline(always)]
+pub fn thread() -> Option<(&'static mut Thread, u32, u32)> {
+    let id = bpf_get_current_pid_tgid();
+    let tid = id as u32;
+    let slot = SLOT_THREADS.get_ptr_mut(tid % SLOTS)?;
+    // SAFETY: a map value; another owner only makes us look elsewhere.
+    let thread = if unsafe { (*slot).owner } == tid {
+        slot
+    } else {
+        THREADS.get_ptr_mut(tid)?
+    };
+    // SAFETY: the value is written by this thread's hooks only.
+    Some((unsafe { &mut *thread }, tid, (id >> 32) as u32))
+}
+
+/// The state of the current thread, if it is watched.
+#[inline(always)]
+pub fn watched() -> Option<(&'static mut Thread, u32, u32)> {
+    if is_watched() { thread() } else { None }
+}
+
+#[inline(always)]
+pub fn find(sk: u64) -> Option<&'static mut Flow> {
+    // SAFETY: writers of one flow are serialised by its socket's lock, but for counters that may tear.
+    FLOWS.get_ptr_mut(sk).map(|flow| unsafe { &mut *flow })
+}
+
+/// The flow of a socket at hand, if it was made for this socket and not for one before it at the
+/// same address. One without identity is of a Unix socket that has not been used yet.
+#[inline(always)]
+pub fn same(sk: u64) -> Option<&'static mut Flow> {
+    let cookie = field!(sk, skc_cookie, u64);
+    find(sk).filter(|flow| flow.cookie == 0 || flow.cookie == cookie)
+}
+
+/// The flow of this socket, if it is still the same socket.
+#[inline(always)]
+pub fn of(sk: u64, cookie: u64) -> Option<&'static mut Flow> {
+    find(sk).filter(|flow| flow.cookie == cookie)
+}
+
+/// Inserts an empty flow for a socket that a watched thread uses for the first time.
+#[inline(always)]
+pub fn create(sk: *const u8, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
+    let flow = create_raw(sk as u64, role, tgid, tid)?;
+    flow.cookie = cookie(sk);
+    Some(flow)
+}
+
+/// As `create`, where only the address is known: the identity follows at the first send or receive.
+#[inline(always)]
+pub fn create_raw(sk: u64, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
+    let zero = ZERO_FLOW.get(0)?;
+    // A leftover of a socket that was freed unseen at this address is replaced.
+    if FLOWS.insert(sk, zero, 0).is_err() {
+        count(counter::FLOWS_FULL);
+        return None;
+    }
+    let flow = find(sk)?;
+    flow.role = role;
+    flow.tgid = tgid;
+    flow.tid = tid;
+    ends(sk, &mut flow.ends);
+    Some(flow)
+}
+
+/// An attempt that begins later than this after the read was begun by a timer, of whatever request.
+const PROMPTLY_NS: u64 = 2_000_000;
+
+/// Ties an attempt that begins now to the downstream its thread works for.
+#[inline(always)]
+pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread) {
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if thread.failed_cookie != 0 {
+        flow.link_sk = thread.failed_link_sk;
+        flow.link_cookie = thread.failed_link_cookie;
+        flow.order = order::RETRY;
+        flow.retry_of = thread.failed_cookie;
+        emit::retried(thread.failed_cookie);
+        thread.failed_cookie = 0;
+    } else {
+        flow.retry_of = 0;
+        flow.link_sk = thread.downstream_sk;
+        flow.link_cookie = thread.downstream_cookie;
+        flow.order = match (thread.downstream_cookie, thread.begun) {
+            (0, _) => order::NONE,
+            (_, 0) if now - thread.read_ns < PROMPTLY_NS => order::AFTER_READ,
+            _ => order::UNCLEAR,
+        };
+        thread.begun += 1;
+    }
+    if let Some(downstream) = of(flow.link_sk, flow.link_cookie) {
+        flow.link_ordinal = downstream.ordinal;
+        downstream.link_sk = sk;
+        downstream.link_cookie = flow.cookie;
+        downstream.flags |= flow_flag::AWAITED;
+    }
+}
+
+/// An upstream request's first bytes were written (or refused) now.
+#[inline(always)]
+pub fn begin_request(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
+    let last = if flow.last_receive_ns > flow.last_send_ns {
+        flow.last_receive_ns
+    } else {
+        flow.last_send_ns
+    };
+    flow.ordinal += 1;
+    flow.idle_ns = if last == 0 {
+        0
+    } else {
+        now.saturating_sub(last)
+    };
+    let reused = flow.ordinal > 1 || flow.flags & flow_flag::OLDER != 0;
+    if reused {
+        if flow.idle_ns > flow.longest_reuse_ns {
+            flow.longest_reuse_ns = flow.idle_ns;
+        }
+        // A pooled connection: the attempt begins with its write.
+        flow.begun_ns = now;
+        link(flow, sk, thread);
+    }
+    flow.request_ns = now;
+    flow.sent = 0;
+    flow.received = 0;
+    flow.send_errno = 0;
+    flow.flags &= !(flow_flag::ENDED | flow_flag::EOF);
+    flow.response = [0; RESPONSE];
+}
+
+/// Keeps where a request's first bytes are and, unless they will still be there, the bytes.
+#[inline(always)]
+pub fn keep_head(flow: &mut Flow, lazy: bool) {
+    flow.head_size = 0;
+    match user::buffer() {
+        Some(Buffer { ptr, len }) => {
+            flow.head_ptr = ptr;
+            flow.head_len = len as u32;
+            if !lazy {
+                read_head(flow);
+            }
+        }
+        None => flow.head_ptr = 0,
+    }
+}
+
+/// Reads the request's first bytes from the proxy's memory, if that has not been done.
+#[inline(always)]
+pub fn read_head(flow: &mut Flow) {
+    if flow.head_size == 0 && flow.head_ptr != 0 {
+        flow.head_size = user::read_user(flow.head_ptr, u64::from(flow.head_len), &mut flow.head);
+    }
+}
+
+/// Whether the current task is the flow's process, so that its memory can be read.
+#[inline(always)]
+pub fn is_ours(flow: &Flow) -> bool {
+    flow.tgid == (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// A request is on this upstream connection and no response byte has been read.
+#[inline(always)]
+pub fn outstanding(flow: &Flow) -> bool {
+    flow.request_ns != 0 && flow.received == 0 && flow.flags & flow_flag::ENDED == 0
+}
+
+/// The upstream's process reads from its end: note who and when on the proxy's flow.
+#[inline(always)]
+pub fn note_read(sk: *const u8) {
+    let peer = match PEERS.get_ptr(sk as u64) {
+        // SAFETY: entries are written once, when the connection is established.
+        Some(peer) => unsafe { *peer },
+        None if kernel::direct::family(sk) == AF_UNIX => Peer {
+            sk: field!(sk as u64, unix_peer, u64),
+            cookie: 0,
+        },
+        None => return,
+    };
+    let Some(flow) = find(peer.sk) else {
+        return;
+    };
+    if peer.cookie != 0 && flow.cookie != peer.cookie {
+        return;
+    }
+    if flow.role != role::UPSTREAM {
+        return;
+    }
+    let id = bpf_get_current_pid_tgid();
+    // SAFETY: no arguments.
+    flow.read_ns = unsafe { bpf_ktime_get_ns() };
+    if flow.reader_tid != id as u32 {
+        flow.reader_tid = id as u32;
+        flow.reader_tgid = (id >> 32) as u32;
+        crate::probes::serve(flow.reader_tgid);
+    }
+}

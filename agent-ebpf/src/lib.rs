@@ -1,0 +1,508 @@
+//! Every type that crosses the boundary between the probes and the agent.
+//!
+//! Plain integers and byte arrays, `#[repr(C)]`, no padding (zerocopy's derives refuse it). Both
+//! halves are built together, so the layout needs no version.
+#![cfg_attr(target_arch = "bpf", no_std)]
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+macro_rules! abi {
+    ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident: $type:ty,)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        #[repr(C)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $type,)* }
+
+        // SAFETY: plain integers and byte arrays without padding: any bytes are a value.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $name {}
+    )*};
+}
+
+/// Bytes kept of a request's or response's beginning.
+pub const HEAD: usize = 64;
+/// Bytes kept of an upstream's answer: a status line's beginning.
+pub const RESPONSE: usize = 16;
+/// Bytes of the downstream's request read when an exchange fails, to find its Host header.
+pub const REQUEST: usize = 512;
+/// Threads whose state is in an array.
+pub const SLOTS: u32 = 256;
+/// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
+pub const WATCHED_THREADS: u32 = 1 << 20;
+/// Thread ids in one entry of `WATCHED`.
+pub const WATCHED_BLOCK: usize = 64;
+/// `sockaddr_un.sun_path`.
+pub const PATH: usize = 108;
+/// `task_struct.comm`.
+pub const COMM: usize = 16;
+
+/// Values of `PROXY_NAMES`.
+pub mod name {
+    pub const WATCHED: u8 = 1;
+    /// Watched, and it keeps a request's bytes in memory until it has answered.
+    pub const KEEPS_REQUESTS: u8 = 2;
+}
+
+/// `Flow::role`.
+pub mod role {
+    pub const DOWNSTREAM: u8 = 1;
+    pub const UPSTREAM: u8 = 2;
+}
+
+/// `Flow::flags`.
+pub mod flow_flag {
+    /// Older than the agent: what it carried before is not known.
+    pub const OLDER: u16 = 1;
+    /// The end of the attempt has been told.
+    pub const ENDED: u16 = 2;
+    /// Downstream: a request was read (or an attempt begun for it) and no response has begun.
+    pub const AWAITED: u16 = 4;
+    /// Downstream: an attempt for the current request has failed.
+    pub const FAILED: u16 = 8;
+    /// The connect has not succeeded yet.
+    pub const CONNECTING: u16 = 16;
+    /// The upstream closed its end (same host): `peer_close_*` are set.
+    pub const PEER_CLOSED: u16 = 32;
+    /// `peer_close_*`: the connection had been accepted.
+    pub const PEER_CLOSED_ACCEPTED: u16 = 64;
+    /// Upstream: what it carries is no longer request and response (an upgrade, HTTP/2, a stream).
+    pub const UPGRADED: u16 = 128;
+    /// The upstream's kernel answered with a reset at its close.
+    pub const PEER_SENT_RESET: u16 = 256;
+    /// A read returned end of file.
+    pub const EOF: u16 = 512;
+    /// Downstream: its first bytes were not HTTP/1 (TLS, HTTP/2): nothing of it is read later.
+    pub const OPAQUE: u16 = 1024;
+    /// Downstream: its next response is looked at, whatever the attempt's answer was.
+    pub const SUSPECT: u16 = 2048;
+    /// The connect failed; `send_errno` says why.
+    pub const CONNECT_FAILED: u16 = 4096;
+    /// The end of the flow has been told.
+    pub const CLOSED: u16 = 8192;
+    /// The proxy has called close(): nothing holds the flow any more.
+    pub const CLOSING: u16 = 16384;
+}
+
+/// `Flow::order`.
+pub mod order {
+    pub const NONE: u8 = 0;
+    pub const AFTER_READ: u8 = 1;
+    pub const RETRY: u8 = 2;
+    pub const UNCLEAR: u8 = 3;
+}
+
+/// `Attempt::end`.
+pub mod end {
+    pub const CONNECT_FAILED: u8 = 1;
+    pub const CONNECT_GIVEN_UP: u8 = 2;
+    pub const PEER_CLOSED: u8 = 3;
+    pub const RESET: u8 = 4;
+    pub const SEND_FAILED: u8 = 5;
+    pub const GIVEN_UP: u8 = 6;
+    pub const ANSWERED: u8 = 7;
+    /// Still waiting: seen when the proxy began its response before it closed the upstream.
+    pub const WAITING: u8 = 8;
+}
+
+/// `Sample::known`.
+pub mod sampled {
+    pub const PEER: u8 = 1;
+    pub const QUEUE: u8 = 2;
+    pub const TCP: u8 = 4;
+}
+
+/// `Attempt::downstream_state`.
+pub mod downstream {
+    pub const UNKNOWN: u8 = 0;
+    pub const OPEN: u8 = 1;
+    pub const CLOSED: u8 = 2;
+    pub const RESET: u8 = 3;
+}
+
+/// `Header::kind`.
+pub mod kind {
+    pub const ATTEMPT: u16 = 1;
+    pub const RESPONSE: u16 = 2;
+    pub const CLOSED: u16 = 3;
+    pub const IDLE: u16 = 4;
+    pub const STALL: u16 = 5;
+    pub const EXIT: u16 = 6;
+    pub const SIGNAL: u16 = 7;
+    pub const OOM: u16 = 8;
+    pub const PROXY: u16 = 9;
+    pub const LISTEN: u16 = 10;
+    pub const RETRIED: u16 = 11;
+}
+
+/// Indexes into the per-CPU `COUNTERS`.
+pub mod counter {
+    pub const RING_FULL: u32 = 0;
+    pub const FLOWS_FULL: u32 = 1;
+    pub const THREADS_FULL: u32 = 2;
+    pub const PEERS_FULL: u32 = 3;
+    pub const RECORDS: u32 = 4;
+    pub const LEN: u32 = 5;
+    /// Names of the losses, by index.
+    pub const LOSSES: [(&str, &str); 4] = [
+        ("ring_buffer", "full"),
+        ("flows", "full"),
+        ("threads", "full"),
+        ("peers", "full"),
+    ];
+}
+
+abi! {
+    /// Offsets within the running kernel's structures, from its BTF. `u32::MAX`: the field is not there.
+    pub struct Layout {
+        pub skc_family: u32,
+        pub skc_state: u32,
+        pub skc_daddr: u32,
+        pub skc_rcv_saddr: u32,
+        pub skc_v6_daddr: u32,
+        pub skc_v6_rcv_saddr: u32,
+        pub skc_dport: u32,
+        pub skc_num: u32,
+        pub skc_cookie: u32,
+        pub skc_net: u32,
+        pub net_inum: u32,
+        pub sk_socket: u32,
+        pub sk_type: u32,
+        pub sk_err: u32,
+        pub sk_drops: u32,
+        pub sk_shutdown: u32,
+        pub sk_ack_backlog: u32,
+        pub sk_max_ack_backlog: u32,
+        pub sk_receive_queue_len: u32,
+        pub inet_sport: u32,
+        pub snd_una: u32,
+        pub write_seq: u32,
+        pub copied_seq: u32,
+        pub rcv_nxt: u32,
+        pub snd_wnd: u32,
+        pub srtt_us: u32,
+        pub total_retrans: u32,
+        pub unix_addr: u32,
+        pub unix_peer: u32,
+        pub unix_listener: u32,
+        pub unix_address_len: u32,
+        pub unix_address_name: u32,
+        pub socket_file: u32,
+        pub socket_sk: u32,
+        pub file_private_data: u32,
+        pub task_pid: u32,
+        pub task_tgid: u32,
+        pub task_real_parent: u32,
+        pub task_exit_code: u32,
+        pub task_signal: u32,
+        pub task_files: u32,
+        pub task_flags: u32,
+        pub task_nsproxy: u32,
+        pub nsproxy_mnt_ns: u32,
+        pub mnt_namespace_inum: u32,
+        pub signal_live: u32,
+        pub files_fdt: u32,
+        pub fdtable_fd: u32,
+        pub fdtable_max_fds: u32,
+        pub siginfo_si_code: u32,
+        pub skb_head: u32,
+        pub skb_network_header: u32,
+        /// The value of `SKB_DROP_REASON_NETFILTER_DROP`.
+        pub netfilter_drop: u32,
+        pub inode_ino: u32,
+        pub socket_inode: u32,
+        /// Not an offset: 1 if the close of a descriptor is seen, so that ends wait for their thread.
+        pub closes_seen: u32,
+    }
+
+    /// Both ends of a socket. TCP: addresses in network order, IPv4 in the first four bytes; ports in
+    /// host order. Unix: `path` is the peer's (upstream) name and `path_len` its length.
+    pub struct Ends {
+        pub family: u16,
+        pub remote_port: u16,
+        pub local_port: u16,
+        pub path_len: u16,
+        pub remote: [u8; 16],
+        pub local: [u8; 16],
+        pub path: [u8; PATH],
+        pub netns: u32,
+    }
+
+    /// What is kept of one connection of a proxy, keyed by the address of its `struct sock`.
+    pub struct Flow {
+        pub cookie: u64,
+        /// Upstream: the downstream it works for. Downstream: its latest attempt.
+        pub link_sk: u64,
+        pub link_cookie: u64,
+        /// Upstream: the failed attempt that this one follows.
+        pub retry_of: u64,
+        pub begun_ns: u64,
+        pub connected_ns: u64,
+        pub request_ns: u64,
+        pub last_receive_ns: u64,
+        pub last_send_ns: u64,
+        /// Idle time before the current request, and the longest that was followed by one.
+        pub idle_ns: u64,
+        pub longest_reuse_ns: u64,
+        pub fin_ns: u64,
+        pub reset_ns: u64,
+        /// TCP: the upstream's own end on this host.
+        pub peer_sk: u64,
+        pub peer_cookie: u64,
+        /// When the upstream's process last read from this connection.
+        pub read_ns: u64,
+        pub peer_close_ns: u64,
+        pub join_key: u64,
+        /// Where in the proxy's memory the current request begins.
+        pub head_ptr: u64,
+        /// TCP: the listener connected to.
+        pub listener_sk: u64,
+        pub listener_cookie: u64,
+        pub listener_drops: u32,
+        /// Packets to this destination that a filter had dropped before the attempt began.
+        pub filtered_before: u32,
+        pub tgid: u32,
+        pub tid: u32,
+        /// Upstream: the downstream's ordinal.
+        pub link_ordinal: u32,
+        /// Requests so far, the current one included.
+        pub ordinal: u32,
+        pub request_seq: u32,
+        pub sent: u32,
+        pub received: u32,
+        pub fin_una: u32,
+        pub fin_write_seq: u32,
+        pub reader_tgid: u32,
+        pub reader_tid: u32,
+        pub peer_close_tgid: u32,
+        /// The upstream's `copied_seq` when it closed: how far its application had read.
+        pub peer_close_copied: u32,
+        pub send_errno: i32,
+        /// Bytes in `head`; 0 while they are only at `head_ptr`.
+        pub head_size: u32,
+        /// Bytes at `head_ptr`.
+        pub head_len: u32,
+        pub pad: u32,
+        pub flags: u16,
+        pub role: u8,
+        pub order: u8,
+        pub head: [u8; HEAD],
+        pub response: [u8; RESPONSE],
+        pub ends: Ends,
+    }
+
+    /// A watched thread.
+    pub struct Thread {
+        /// The downstream it read last.
+        pub downstream_sk: u64,
+        pub downstream_cookie: u64,
+        /// The failed attempt it ended last, until it begins another or answers.
+        pub failed_cookie: u64,
+        pub failed_link_sk: u64,
+        pub failed_link_cookie: u64,
+        pub stash_sk: u64,
+        /// When it read that downstream.
+        pub read_ns: u64,
+        pub tgid: u32,
+        /// In `SLOTS`: the thread that has this slot.
+        pub owner: u32,
+        /// The proxy keeps a request's bytes in memory until it has answered: they are read
+        /// when something fails, not for every request.
+        pub lazy: u32,
+        /// Attempts begun since the downstream was last read.
+        pub begun: u32,
+        /// The upstream flow closed last with bytes of a response read, before the downstream was answered.
+        pub stash: Flow,
+    }
+
+    /// Facts read from the sockets at the moment of a record.
+    pub struct Sample {
+        pub una: u32,
+        pub write_seq: u32,
+        pub retransmits: u32,
+        pub window: u32,
+        pub srtt_us: u32,
+        pub queue_length: u32,
+        pub queue_limit: u32,
+        pub queue_drops: u32,
+        /// Packets to this upstream that a filter on this host dropped since the attempt began.
+        pub filter_drops: u32,
+        pub known: u8,
+        pub accepted: u8,
+        pub read: u8,
+        pub state: u8,
+    }
+
+    pub struct Header {
+        pub kind: u16,
+        pub pad: u16,
+        pub tid: u32,
+        pub at: u64,
+        pub tgid: u32,
+        pub pad2: u32,
+    }
+
+    pub struct Attempt {
+        pub header: Header,
+        pub flow: Flow,
+        pub sample: Sample,
+        /// When the ending thread last read the attempt's downstream; 0 if it read another since.
+        pub downstream_read_ns: u64,
+        pub errno: i32,
+        pub end: u8,
+        pub downstream_state: u8,
+        pub pad: u16,
+        /// The downstream's ends and the beginning of its request.
+        pub downstream_ends: Ends,
+        pub downstream_head: [u8; HEAD],
+    }
+
+    pub struct Response {
+        pub header: Header,
+        pub flow: Flow,
+        pub status: u16,
+        pub has_attempt: u8,
+        pub attempt_end: u8,
+        pub request_len: u32,
+        pub adjacent: u64,
+        pub attempt: Flow,
+        pub sample: Sample,
+        pub request: [u8; REQUEST],
+    }
+
+    /// A thread began another attempt for the exchange of the failed one.
+    pub struct Retried {
+        pub header: Header,
+        pub failed: u64,
+    }
+
+    /// The end of a flow whose attempt had failed.
+    pub struct Closed {
+        pub header: Header,
+        pub flow: Flow,
+        pub sample: Sample,
+    }
+
+    pub struct Idle {
+        pub header: Header,
+        pub ends: Ends,
+        pub cookie: u64,
+        pub idle_ns: u64,
+        pub longest_reuse_ns: u64,
+        pub ordinal: u32,
+        pub by_upstream: u8,
+        pub reset: u8,
+        pub pad: u16,
+    }
+
+    pub struct Stall {
+        pub header: Header,
+        pub ends: Ends,
+        pub waited_ns: u64,
+    }
+
+    pub struct Exit {
+        pub header: Header,
+        pub parent: u32,
+        pub code: u32,
+        pub comm: [u8; COMM],
+        pub was_proxy: u32,
+        pub pad: u32,
+    }
+
+    pub struct SignalRecord {
+        pub header: Header,
+        pub comm: [u8; COMM],
+        pub to: u32,
+        pub to_parent: u32,
+        pub signal: u32,
+        pub by_kernel: u32,
+    }
+
+    pub struct Oom {
+        pub header: Header,
+        pub pid: u32,
+        pub pad: u32,
+    }
+
+    /// A watched program was executed, or a watched process forked a worker.
+    pub struct Proxy {
+        pub header: Header,
+        pub comm: [u8; COMM],
+        pub pid: u32,
+        pub pad: u32,
+    }
+
+    /// A socket began or ended to listen (Unix: began only).
+    pub struct Listen {
+        pub header: Header,
+        pub sk: u64,
+        pub cookie: u64,
+        pub family: u16,
+        pub port: u16,
+        pub gone: u32,
+    }
+
+    /// Key of `FILTERED`: where a dropped packet was going.
+    pub struct Destination {
+        pub address: [u8; 16],
+        pub family: u16,
+        pub port: u16,
+    }
+
+    /// Value of `FILTERED`.
+    pub struct Filtered {
+        pub last_ns: u64,
+        pub count: u64,
+    }
+
+    /// Key of `LISTENERS`.
+    pub struct ListenerKey {
+        pub netns: u32,
+        pub family: u16,
+        pub port: u16,
+        pub address: [u8; 16],
+    }
+
+    /// Key of `UNIX_LISTENERS`: what a proxy passes to connect(), in its mount namespace.
+    pub struct UnixKey {
+        pub mntns: u32,
+        pub path: [u8; PATH],
+    }
+
+    pub struct ListenerValue {
+        pub sk: u64,
+        pub cookie: u64,
+        /// The longest queue seen at a connect since the agent last asked.
+        pub peak: u32,
+        /// Connects refused or dropped for a full queue, as far as seen.
+        pub overflows: u32,
+    }
+
+    /// Value of `PEERS`: the proxy's end of a connection, by the upstream's end.
+    pub struct Peer {
+        pub sk: u64,
+        pub cookie: u64,
+    }
+
+    /// One open socket of one process, as the `task_file` iterator sees it.
+    pub struct Socket {
+        pub tgid: u32,
+        pub fd: u32,
+        pub sk: u64,
+        pub cookie: u64,
+        pub peer_sk: u64,
+        pub inode: u64,
+        pub snd_una: u32,
+        pub write_seq: u32,
+        pub rcv_nxt: u32,
+        pub copied_seq: u32,
+        pub queue_length: u32,
+        pub queue_limit: u32,
+        pub state: u8,
+        pub own_path: u8,
+        pub kind: u16,
+        pub ends: Ends,
+        pub comm: [u8; COMM],
+        pub pad: u32,
+    }
+}

@@ -1,0 +1,341 @@
+//! `sock:inet_sock_set_state`: the life and end of TCP connections.
+//!
+//! `void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, 4.16.
+//! Transitions made by a packet run in whatever task was interrupted: there `current` says nothing.
+
+use agent_ebpf::{Flow, ListenerKey, ListenerValue, Peer, counter, end, flow_flag, kind, role};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+
+use crate::{
+    emit, field, flow,
+    kernel::{
+        self, AF_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LISTEN,
+        TCP_SYN_RECV, TCP_SYN_SENT,
+    },
+    maps::{FLOWS, JOIN, LISTENERS, PEERS, count},
+    offset, sample,
+};
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    let old: i32 = ctx.arg(1);
+    let new: i32 = ctx.arg(2);
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match (old, new) {
+        (_, TCP_SYN_SENT) => connecting(sk, now),
+        (TCP_SYN_SENT, TCP_ESTABLISHED) => connected(sk as u64, now),
+        (TCP_SYN_RECV, TCP_ESTABLISHED) => accepted(sk),
+        (_, TCP_LISTEN) => listening(sk, now),
+        (TCP_LISTEN, TCP_CLOSE) => gone(sk, now),
+        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin_received(sk as u64, now),
+        (_, TCP_FIN_WAIT1) => closing(sk as u64, old, new, now),
+        (_, TCP_CLOSE) => {
+            closing(sk as u64, old, new, now);
+            closed(sk as u64, now);
+        }
+        (TCP_CLOSE_WAIT, _) => closing(sk as u64, old, new, now),
+        _ => {}
+    }
+    0
+}
+
+/// connect() by a watched thread: the attempt begins.
+#[inline(always)]
+fn connecting(sk: *const u8, now: u64) {
+    let Some((thread, tid, tgid)) = flow::watched() else {
+        return;
+    };
+    let Some(flow) = flow::create(sk, role::UPSTREAM, tgid, tid) else {
+        return;
+    };
+    flow.begun_ns = now;
+    flow.flags |= flow_flag::CONNECTING;
+    flow.filtered_before = sample::filtered(flow);
+    flow::link(flow, sk as u64, thread);
+    // A listener on this host: remember it, and what it has dropped so far.
+    let (remote, local) = (flow.ends.remote, flow.ends.local);
+    let loopback = flow.ends.family != AF_INET6 && remote[0] == 127;
+    let loopback6 = flow.ends.family == AF_INET6 && remote == LOOPBACK6;
+    if loopback || loopback6 || remote == local {
+        remember_listener(flow);
+    }
+}
+
+const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+#[inline(always)]
+fn remember_listener(flow: &mut Flow) {
+    let mut key = ListenerKey {
+        netns: flow.ends.netns,
+        family: flow.ends.family,
+        port: flow.ends.remote_port,
+        address: flow.ends.remote,
+    };
+    let mut found = LISTENERS.get_ptr_mut(key);
+    if found.is_none() {
+        key.address = [0; 16];
+        found = LISTENERS.get_ptr_mut(key);
+    }
+    if found.is_none() {
+        // A dual-stack wildcard also takes IPv4.
+        key.family = AF_INET6;
+        found = LISTENERS.get_ptr_mut(key);
+    }
+    let Some(found) = found else { return };
+    // SAFETY: a map value; `peak` may lose a race, by one connection.
+    let listener = unsafe { &mut *found };
+    if field!(listener.sk, skc_cookie, u64) != listener.cookie {
+        return;
+    }
+    flow.listener_sk = listener.sk;
+    flow.listener_cookie = listener.cookie;
+    flow.listener_drops = field!(listener.sk, sk_drops, u32);
+    let length = field!(listener.sk, sk_ack_backlog, u32);
+    if length > listener.peak {
+        listener.peak = length;
+    }
+}
+
+/// The key under which one end of a new connection waits for the other: unchanged by address
+/// translation and network namespaces.
+#[inline(always)]
+fn join_key(ours: u32, theirs: u32) -> u64 {
+    (u64::from(ours) << 32) | u64::from(theirs)
+}
+
+#[inline(always)]
+fn connected(sk: u64, now: u64) {
+    let Some(flow) = flow::same(sk) else { return };
+    flow.connected_ns = now;
+    flow.flags &= !flow_flag::CONNECTING;
+    flow.ends.local_port = kernel::local_port(sk);
+    // Only now is the source address chosen on every path.
+    kernel::ends(sk, &mut flow.ends);
+    flow.join_key = join_key(field!(sk, snd_una, u32), field!(sk, rcv_nxt, u32));
+    let _ = JOIN.insert(flow.join_key, sk, 0);
+}
+
+/// The upstream's end of a connection became established: join it to the proxy's end.
+#[inline(always)]
+fn accepted(sk: *const u8) {
+    let key = join_key(
+        field!(sk as u64, rcv_nxt, u32),
+        field!(sk as u64, snd_una, u32),
+    );
+    let Some(found) = JOIN.get_ptr(key) else {
+        return;
+    };
+    // SAFETY: a map value, written once.
+    let proxy_sk = unsafe { *found };
+    let _ = JOIN.remove(key);
+    let Some(flow) = flow::find(proxy_sk) else {
+        return;
+    };
+    flow.join_key = 0;
+    flow.peer_sk = sk as u64;
+    flow.peer_cookie = kernel::cookie(sk);
+    let peer = Peer {
+        sk: proxy_sk,
+        cookie: flow.cookie,
+    };
+    if PEERS.insert(sk as u64, peer, 0).is_err() {
+        count(counter::PEERS_FULL);
+    }
+}
+
+/// The other side's FIN was processed; the acknowledgement it carried has been applied.
+#[inline(always)]
+fn fin_received(sk: u64, now: u64) {
+    let Some(flow) = flow::same(sk) else { return };
+    flow.fin_ns = now;
+    flow.fin_una = field!(sk, snd_una, u32);
+    flow.fin_write_seq = field!(sk, write_seq, u32);
+    if flow.role == role::UPSTREAM && !flow::outstanding(flow) {
+        emit::idle_closed(flow, true, false, now);
+    }
+}
+
+/// One side closes by its own will (or resets).
+#[inline(always)]
+fn closing(sk: u64, old: i32, new: i32, now: u64) {
+    if let Some(flow) = flow::same(sk) {
+        if flow.role == role::UPSTREAM {
+            proxy_closes(flow, sk, old, new, now);
+        }
+        return;
+    }
+    let Some(peer) = PEERS.get_ptr(sk) else {
+        return;
+    };
+    // SAFETY: a map value, written once.
+    let peer = unsafe { *peer };
+    if old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
+        return;
+    }
+    let Some(flow) = flow::of(peer.sk, peer.cookie) else {
+        return;
+    };
+    upstream_closes(sk, flow, new, now);
+}
+
+#[inline(always)]
+fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32, now: u64) {
+    if flow::is_ours(flow) && crate::probes::exiting() {
+        // The proxy's process dies: nobody gave anything up, and nobody answers.
+        flow.flags |= flow_flag::ENDED | flow_flag::CLOSED;
+        return;
+    }
+    // The proxy still holds the socket, and its close is seen: it ends the attempt in its own thread,
+    // where its memory can be read and the next response belongs to it.
+    let held = new == TCP_CLOSE && offset!(closes_seen) == 1 && field!(sk, sk_socket, u64) != 0;
+    if old == TCP_SYN_SENT {
+        // In the proxy's own context with no error it is its timer, or EADDRNOTAVAIL in connect().
+        let errno = field!(sk, sk_err, i32);
+        if errno == 0 {
+            // Held: connect()'s own result or the close tells.
+            if !held {
+                emit::attempt_ended(sk, flow, end::CONNECT_GIVEN_UP, 0, now);
+            }
+            return;
+        }
+        flow.flags |= flow_flag::CONNECT_FAILED;
+        flow.send_errno = errno;
+        if !held {
+            emit::attempt_ended(sk, flow, end::CONNECT_FAILED, errno, now);
+        }
+        return;
+    }
+    if old == TCP_ESTABLISHED && !flow::outstanding(flow) && flow.flags & flow_flag::ENDED == 0 {
+        emit::idle_closed(
+            flow,
+            new == TCP_CLOSE && flow.reset_ns != 0,
+            flow.reset_ns != 0,
+            now,
+        );
+    }
+    if !flow::outstanding(flow) || held {
+        return;
+    }
+    if new == TCP_CLOSE && flow.reset_ns != 0 {
+        emit::attempt_ended(sk, flow, end::RESET, field!(sk, sk_err, i32), now);
+    } else if new == TCP_CLOSE && old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
+        // The end of a connection that the proxy had closed before.
+    } else {
+        let errno = field!(sk, sk_err, i32);
+        let how = if flow.fin_ns != 0 {
+            end::PEER_CLOSED
+        } else {
+            end::GIVEN_UP
+        };
+        emit::attempt_ended(sk, flow, how, errno, now);
+    }
+}
+
+/// The upstream's process closes its end: had it accepted, had it read?
+#[inline(always)]
+fn upstream_closes(sk: u64, flow: &mut Flow, new: i32, now: u64) {
+    // An error ends it from outside: a reset received, a timer. Its own close leaves none.
+    if new == TCP_CLOSE && field!(sk, sk_err, i32) != 0 {
+        return;
+    }
+    if flow.flags & flow_flag::PEER_CLOSED != 0 {
+        return;
+    }
+    flow.flags |= flow_flag::PEER_CLOSED;
+    flow.peer_close_ns = now;
+    flow.peer_close_tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if field!(sk, sk_socket, u64) != 0 {
+        flow.flags |= flow_flag::PEER_CLOSED_ACCEPTED;
+    }
+    flow.peer_close_copied = field!(sk, copied_seq, u32);
+    if new == TCP_CLOSE {
+        flow.flags |= flow_flag::PEER_SENT_RESET;
+    }
+}
+
+#[inline(always)]
+fn closed(sk: u64, now: u64) {
+    let _ = PEERS.remove(sk);
+    let Some(flow) = flow::same(sk) else {
+        return;
+    };
+    let told = flow.flags & flow_flag::ENDED != 0 && flow.role == role::UPSTREAM;
+    if told {
+        emit::flow_closed(sk, flow, now);
+    }
+    if flow.join_key != 0 {
+        let _ = JOIN.remove(flow.join_key);
+        flow.join_key = 0;
+    }
+    // The proxy still holds the socket: which thread closes it tells whose response follows, and a
+    // send that is under way will still look for the flow.
+    let held = flow.role == role::UPSTREAM && offset!(closes_seen) == 1;
+    let closing = flow.flags & flow_flag::CLOSING != 0;
+    if (told || held) && !closing && field!(sk, sk_socket, u64) != 0 {
+        return;
+    }
+    let _ = FLOWS.remove(sk);
+}
+
+#[inline(always)]
+fn listener_key(sk: u64) -> ListenerKey {
+    let mut ends = kernel::zero();
+    kernel::ends(sk, &mut ends);
+    ListenerKey {
+        netns: ends.netns,
+        family: ends.family,
+        port: ends.local_port,
+        address: ends.local,
+    }
+}
+
+#[inline(always)]
+fn listening(sk: *const u8, now: u64) {
+    let cookie = kernel::cookie(sk);
+    let value = ListenerValue {
+        sk: sk as u64,
+        cookie,
+        peak: 0,
+        overflows: 0,
+    };
+    let key = listener_key(sk as u64);
+    let _ = LISTENERS.insert(key, value, 0);
+    crate::probes::serve((bpf_get_current_pid_tgid() >> 32) as u32);
+    tell(sk as u64, cookie, &key, 0, now);
+}
+
+#[inline(always)]
+fn gone(sk: *const u8, now: u64) {
+    let key = listener_key(sk as u64);
+    let Some(found) = LISTENERS.get_ptr(key) else {
+        return;
+    };
+    // SAFETY: a map value.
+    let cookie = unsafe { (*found).cookie };
+    if cookie == field!(sk as u64, skc_cookie, u64) {
+        let _ = LISTENERS.remove(key);
+        tell(sk as u64, cookie, &key, 1, now);
+    }
+}
+
+#[inline(always)]
+fn tell(sk: u64, cookie: u64, key: &ListenerKey, gone: u32, now: u64) {
+    let Some(mut entry) = emit::reserve::<agent_ebpf::Listen>() else {
+        return;
+    };
+    entry.write(agent_ebpf::Listen {
+        header: emit::header(kind::LISTEN, now),
+        sk,
+        cookie,
+        family: key.family,
+        port: key.port,
+        gone,
+    });
+    entry.submit(0);
+}

@@ -1,0 +1,173 @@
+//! `sock:sock_recv_length`: bytes read by a proxy, and by the upstreams on this host.
+//!
+//! `void sock_recv_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the read.
+
+use agent_ebpf::{Flow, HEAD, RESPONSE, Thread, end, flow_flag, role};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+
+use crate::{
+    emit, flow,
+    kernel::{self, AF_UNIX},
+    probes::sock_send_length::{interrupted, status, stream},
+    user,
+};
+
+const MSG_PEEK: i32 = 2;
+/// Bytes of `HTTP/1.x NNN`.
+const STATUS: u32 = 12;
+const STALL_NS: u64 = 1_000_000_000;
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    let ret: i32 = ctx.arg(1);
+    let flags: i32 = ctx.arg(2);
+    if interrupted(ret) || flags & MSG_PEEK != 0 {
+        return 0;
+    }
+    let sk: *const u8 = ctx.arg(0);
+    if !flow::is_watched() {
+        if ret > 0 {
+            flow::note_read(sk);
+        }
+        return 0;
+    }
+    let flow = match flow::find(sk as u64) {
+        Some(flow) if flow.cookie == kernel::direct::cookie(sk) => flow,
+        _ if ret <= 0 => return 0,
+        // A socket not seen before that a proxy reads from first is a downstream connection.
+        _ if kernel::direct::family(sk) == AF_UNIX || !stream(sk as u64) => return 0,
+        _ => {
+            let id = bpf_get_current_pid_tgid();
+            match flow::create(sk, role::DOWNSTREAM, (id >> 32) as u32, id as u32) {
+                Some(flow) => flow,
+                None => return 0,
+            }
+        }
+    };
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if flow.role == role::UPSTREAM && ret > 0 {
+        answer(flow, sk as u64, ret, now);
+        return 0;
+    }
+    let Some((thread, _, _)) = flow::thread() else {
+        return 0;
+    };
+    if flow.role == role::DOWNSTREAM {
+        if ret > 0 {
+            request(flow, sk as u64, thread, ret, now);
+        }
+    } else {
+        ended(flow, sk as u64, thread, ret, now);
+    }
+    0
+}
+
+/// The proxy read from its client.
+#[inline(always)]
+fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
+    thread.downstream_sk = sk;
+    thread.downstream_cookie = flow.cookie;
+    thread.begun = 0;
+    thread.read_ns = now;
+    thread.failed_cookie = 0;
+    if flow.flags & flow_flag::AWAITED != 0 {
+        return;
+    }
+    flow.flags |= flow_flag::AWAITED;
+    flow.flags &= !flow_flag::FAILED;
+    flow.ordinal += 1;
+    flow.request_ns = now;
+    if flow.ordinal == 1 {
+        first_bytes(flow);
+    } else if flow.flags & flow_flag::OPAQUE == 0 {
+        flow::keep_head(flow, thread.lazy != 0);
+    }
+    // The buffer may be larger than what was read into it.
+    let read = ret as u32;
+    if flow.head_len > read {
+        flow.head_len = read;
+    }
+    if flow.head_size > read {
+        flow.head_size = read;
+        if (read as usize) < HEAD {
+            flow.head[read as usize & (HEAD - 1)] = 0;
+        }
+    }
+}
+
+/// What a client speaks is told by its first bytes; if it is not HTTP/1, later ones are not looked at.
+#[inline(always)]
+fn first_bytes(flow: &mut Flow) {
+    flow::keep_head(flow, false);
+    let head = &flow.head;
+    let method = head[0].is_ascii_uppercase() && head[1].is_ascii_uppercase();
+    let http2 = head[0] == b'P' && head[1] == b'R' && head[2] == b'I';
+    if flow.head_size != 0 && (!method || http2) {
+        flow.flags |= flow_flag::OPAQUE;
+    }
+}
+
+/// The proxy read response bytes from its upstream.
+#[inline(always)]
+fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
+    if flow.received == 0 {
+        let waited = now.saturating_sub(flow.request_ns);
+        let mut read = 0;
+        if let Some(buffer) = user::buffer() {
+            read = user::read_user(buffer.ptr, buffer.len, &mut flow.response);
+        }
+        // A head that trickles in says nothing yet of what is spoken.
+        if ret as u32 >= STATUS && read >= STATUS && !speaks_in_turns(&flow.response) {
+            flow.flags |= flow_flag::UPGRADED;
+        }
+        if flow.request_ns != 0 && waited > STALL_NS {
+            emit::stalled(flow, waited, now);
+        }
+        // A server error passed on to a client whose side is TLS or HTTP/2 shows nowhere else.
+        if status(&flow.response) >= 500
+            && flow::of(flow.link_sk, flow.link_cookie)
+                .is_some_and(|downstream| downstream.flags & flow_flag::OPAQUE != 0)
+        {
+            flow.received = ret as u32;
+            emit::attempt_ended(sk, flow, end::ANSWERED, 0, now);
+            flow.flags &= !flow_flag::ENDED;
+            flow.received = 0;
+        }
+    }
+    flow.received = flow.received.wrapping_add(ret as u32);
+    flow.last_receive_ns = now;
+}
+
+/// Whether these are the first bytes of a protocol of one request and one response: HTTP/1 (but for
+/// 101, after which either side speaks when it likes) or FastCGI.
+#[inline(always)]
+fn speaks_in_turns(response: &[u8; RESPONSE]) -> bool {
+    let status = status(response);
+    (status != 0 && status != 101) || (response[0] == 1 && response[1] < 12)
+}
+
+/// End of file or an error from the upstream.
+#[inline(always)]
+fn ended(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
+    if ret == 0 {
+        flow.flags |= flow_flag::EOF;
+    }
+    let told = flow.flags & flow_flag::ENDED != 0;
+    if !told && !flow::outstanding(flow) {
+        return;
+    }
+    if !told {
+        let how = if ret == 0 {
+            end::PEER_CLOSED
+        } else {
+            end::RESET
+        };
+        emit::attempt_ended(sk, flow, how, -ret, now);
+    }
+    emit::noticed(flow, thread);
+}

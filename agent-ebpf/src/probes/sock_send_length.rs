@@ -1,0 +1,193 @@
+//! `sock:sock_send_length`: bytes sent by a proxy; where requests and responses begin.
+//!
+//! `void sock_send_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the send.
+
+use agent_ebpf::{Flow, Thread, end, flow_flag, role};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+
+use crate::{
+    emit, field, flow,
+    kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM},
+    user,
+};
+
+const EAGAIN: i32 = -11;
+const EINTR: i32 = -4;
+
+/// A result that ends nothing: the call is made again (`-512` to `-516` are the kernel's own restarts).
+#[inline(always)]
+pub fn interrupted(ret: i32) -> bool {
+    ret == EAGAIN || ret == EINTR || (-516..=-512).contains(&ret)
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
+    if !flow::is_watched() {
+        return 0;
+    }
+    let sk: *const u8 = ctx.arg(0);
+    let ret: i32 = ctx.arg(1);
+    if interrupted(ret) {
+        return 0;
+    }
+    let flow = match flow::find(sk as u64) {
+        Some(flow) if flow.cookie == 0 || flow.cookie == kernel::direct::cookie(sk) => flow,
+        _ => match first_send(sk) {
+            Some(flow) => flow,
+            None => return 0,
+        },
+    };
+    if flow.role == role::DOWNSTREAM {
+        let awaited = flow_flag::AWAITED | flow_flag::FAILED;
+        if ret > 0 && flow.flags & awaited != 0 {
+            response(flow);
+        }
+        return 0;
+    }
+    let Some((thread, _, _)) = flow::thread() else {
+        return 0;
+    };
+    if flow.cookie == 0 {
+        flow.cookie = kernel::cookie(sk);
+        if flow.flags & flow_flag::OLDER == 0 {
+            flow::link(flow, sk as u64, thread);
+        }
+    }
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    request(flow, sk as u64, thread, ret, now);
+    0
+}
+
+/// A socket not seen before that a proxy writes to first is an upstream connection.
+#[inline(always)]
+fn first_send(sk: *const u8) -> Option<&'static mut Flow> {
+    if !stream(sk as u64) {
+        return None;
+    }
+    let id = bpf_get_current_pid_tgid();
+    let flow = flow::create(sk, role::UPSTREAM, (id >> 32) as u32, id as u32)?;
+    flow.flags |= flow_flag::OLDER;
+    Some(flow)
+}
+
+/// A TCP connection, or a Unix one whose other end has a name (not a pair between processes).
+#[inline(always)]
+pub fn stream(sk: u64) -> bool {
+    if field!(sk, sk_type, u16) != SOCK_STREAM {
+        return false;
+    }
+    match kernel::family(sk) {
+        AF_INET | AF_INET6 => true,
+        AF_UNIX => {
+            let peer = field!(sk, unix_peer, u64);
+            peer != 0 && field!(peer, unix_addr, u64) != 0
+        }
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
+    let tcp = flow.ends.family != AF_UNIX;
+    let idle = flow.request_ns == 0 || flow.received > 0 || flow.flags & flow_flag::ENDED != 0;
+    if idle && flow.flags & flow_flag::UPGRADED == 0 {
+        flow::begin_request(flow, sk, thread, now);
+        flow::keep_head(flow, thread.lazy != 0);
+        if tcp {
+            let written = if ret > 0 { ret as u32 } else { 0 };
+            flow.request_seq = field!(sk, write_seq, u32).wrapping_sub(written);
+        }
+    }
+    if ret > 0 && flow.reset_ns != 0 && flow.reset_ns <= now {
+        // A reset socket takes no bytes: on loopback the answer to this write came before its end.
+        flow.reset_ns = now;
+    }
+    if ret > 0 {
+        flow.sent = flow.sent.wrapping_add(ret as u32);
+        flow.last_send_ns = now;
+    } else if ret < 0 {
+        flow.send_errno = -ret;
+        emit::attempt_ended(sk, flow, end::SEND_FAILED, -ret, now);
+        emit::noticed(flow, thread);
+    }
+}
+
+/// The first send after a request was read is the response's beginning.
+#[inline(always)]
+fn response(flow: &mut Flow) {
+    if flow.flags & (flow_flag::FAILED | flow_flag::SUSPECT) == 0
+        && (flow.flags & flow_flag::OPAQUE != 0 || answered_well(flow))
+    {
+        flow.flags &= !flow_flag::AWAITED;
+        return;
+    }
+    let mut head = [0u8; 16];
+    let read = user::buffer().map_or(0, |b| user::read_user(b.ptr, b.len, &mut head));
+    let status = if read >= 12 { status(&head) } else { 0 };
+    if status != 0 && status < 200 && status != 101 {
+        // An interim response: the final one is still awaited.
+        return;
+    }
+    let awaited = flow.flags & flow_flag::AWAITED != 0;
+    flow.flags &= !(flow_flag::AWAITED | flow_flag::SUSPECT);
+    if status < 500 && flow.flags & flow_flag::FAILED == 0 {
+        return;
+    }
+    let Some((thread, _, _)) = flow::thread() else {
+        return;
+    };
+    let noticed = thread.failed_cookie != 0 && thread.failed_link_cookie == flow.cookie;
+    let mut adjacent = 0;
+    if noticed {
+        adjacent = thread.failed_cookie;
+        thread.failed_cookie = 0;
+    }
+    // Bytes that are not HTTP/1 may be any stream's: only adjacency ties them to a failed attempt.
+    let failed = awaited && status != 0 && flow.flags & flow_flag::FAILED != 0;
+    if failed || noticed {
+        flow.flags &= !flow_flag::FAILED;
+    }
+    if (awaited && status >= 500) || failed || noticed {
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        emit::response_sent(flow, status, adjacent, thread, now);
+    }
+}
+
+/// The attempt for this request has an answer that is no server error: what the proxy sends now is
+/// that answer, and need not be read.
+#[inline(always)]
+fn answered_well(flow: &Flow) -> bool {
+    flow::of(flow.link_sk, flow.link_cookie).is_some_and(|attempt| {
+        attempt.link_ordinal == flow.ordinal
+            && attempt.received > 0
+            && attempt.flags & flow_flag::ENDED == 0
+            && (200..500).contains(&status(&attempt.response))
+    })
+}
+
+/// The status of `HTTP/1.x NNN`, 0 if the bytes are something else.
+#[inline(always)]
+pub fn status(head: &[u8; 16]) -> u16 {
+    if head[0] != b'H'
+        || head[1] != b'T'
+        || head[2] != b'T'
+        || head[3] != b'P'
+        || head[5] != b'1'
+        || head[8] != b' '
+    {
+        return 0;
+    }
+    let digit = |b: u8| u16::from(b.wrapping_sub(b'0'));
+    let (a, b, c) = (digit(head[9]), digit(head[10]), digit(head[11]));
+    if a > 9 || b > 9 || c > 9 {
+        0
+    } else {
+        a * 100 + b * 10 + c
+    }
+}

@@ -1,0 +1,85 @@
+//! `syscalls:sys_enter_close`: a proxy closes an upstream connection. The only sign of a Unix
+//! connection's end where the kernel allows neither fentry nor kprobe, and for TCP the thread's own.
+//!
+//! Format: `__syscall_nr` at 8, `fd` at 16. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
+
+use agent_ebpf::{end, flow_flag, role};
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
+};
+
+use crate::{
+    emit, field, flow,
+    kernel::{AF_UNIX, TCP_CLOSE},
+    maps::FLOWS,
+    probes::socket_of,
+};
+
+#[tracepoint(category = "syscalls", name = "sys_enter_close")]
+pub fn sys_enter_close(ctx: TracePointContext) -> u32 {
+    let Some((thread, _, tgid)) = flow::watched() else {
+        return 0;
+    };
+    // SAFETY: the tracepoint's own record.
+    let Ok(fd) = (unsafe { ctx.read_at::<u64>(16) }) else {
+        return 0;
+    };
+    let sk = socket_of(fd as u32);
+    if sk == 0 {
+        return 0;
+    }
+    let Some(flow) = flow::find(sk) else { return 0 };
+    // A forked child closes what it inherited; the connection lives on.
+    if flow.role != role::UPSTREAM || flow.tgid != tgid {
+        return 0;
+    }
+    flow.flags |= flow_flag::CLOSING;
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if flow.flags & flow_flag::CONNECTING != 0 {
+        if flow.ends.family != AF_UNIX {
+            // The state tells how the connect ended; this tells who noticed.
+            let (how, errno) = if flow.flags & flow_flag::CONNECT_FAILED != 0 {
+                (end::CONNECT_FAILED, flow.send_errno)
+            } else {
+                (end::CONNECT_GIVEN_UP, 0)
+            };
+            emit::attempt_ended(sk, flow, how, errno, now);
+            emit::noticed(flow, thread);
+        }
+    } else if flow.flags & flow_flag::ENDED != 0 {
+        emit::noticed(flow, thread);
+    } else if flow::outstanding(flow) {
+        let how = if flow.reset_ns != 0 {
+            end::RESET
+        } else if flow.fin_ns != 0 || flow.flags & flow_flag::EOF != 0 {
+            end::PEER_CLOSED
+        } else {
+            end::GIVEN_UP
+        };
+        emit::attempt_ended(sk, flow, how, 0, now);
+        emit::noticed(flow, thread);
+    } else if flow.received > 0 {
+        // Should the proxy reject this response after all, the record of its answer needs the attempt.
+        if let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie) {
+            if downstream.flags & flow_flag::AWAITED != 0 {
+                downstream.flags |= flow_flag::SUSPECT;
+                thread.stash_sk = sk;
+                emit::copy(&raw mut thread.stash, flow);
+            }
+        }
+    }
+    if flow.ends.family == AF_UNIX {
+        if flow.flags & flow_flag::ENDED == 0 {
+            emit::idle_closed(flow, flow.flags & flow_flag::EOF != 0, false, now);
+        }
+        let _ = FLOWS.remove(sk);
+    } else if field!(sk, skc_state, u8) == TCP_CLOSE as u8 {
+        // Its last transition is over: nothing else will tell of it, or remove it.
+        if flow.flags & flow_flag::ENDED != 0 {
+            emit::flow_closed(sk, flow, now);
+        }
+        let _ = FLOWS.remove(sk);
+    }
+    0
+}

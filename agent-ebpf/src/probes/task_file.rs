@@ -1,0 +1,107 @@
+//! `iter/task_file` (5.8, sockets from 5.11): every open socket of every process, in every network namespace.
+//!
+//! The agent reads it at its start, and when a listener appears, to know pools older than itself.
+
+use agent_ebpf::Socket;
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_seq_write, bpf_sock_from_file},
+};
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+use crate::{
+    field,
+    kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM},
+    maps::LISTENERS_ONLY,
+};
+
+/// `struct bpf_iter__task_file`: pointers, each padded to eight bytes.
+#[repr(C)]
+struct Context {
+    meta: *const Meta,
+    task: *const u8,
+    fd: u32,
+    pad: u32,
+    file: *const u8,
+}
+
+/// `struct bpf_iter_meta`.
+#[repr(C)]
+struct Meta {
+    seq: *mut u8,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
+    let context = Iterator(ctx);
+    let ctx = context.as_ptr().cast::<Context>();
+    // SAFETY: the iterator's context; the verifier types its fields.
+    let (meta, task, fd, file) = unsafe { ((*ctx).meta, (*ctx).task, (*ctx).fd, (*ctx).file) };
+    if task.is_null() || file.is_null() {
+        return 0;
+    }
+    // SAFETY: a typed file.
+    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as *const u8;
+    if socket.is_null() {
+        return 0;
+    }
+    // SAFETY: a direct load keeps the pointer's type, which the cookie's helper wants.
+    let typed: *const u8 =
+        unsafe { core::ptr::read_volatile(socket.add(crate::offset!(socket_sk) as usize).cast()) };
+    let (socket, sk) = (socket as u64, typed as u64);
+    if sk == 0 {
+        return 0;
+    }
+    let family = kernel::family(sk);
+    let kind = field!(sk, sk_type, u16);
+    if kind != SOCK_STREAM || (family != AF_INET && family != AF_INET6 && family != AF_UNIX) {
+        return 0;
+    }
+    let listens = i32::from(field!(sk, skc_state, u8)) == kernel::TCP_LISTEN;
+    if !listens && LISTENERS_ONLY.get(0).is_some_and(|only| *only != 0) {
+        return 0;
+    }
+    let mut out = Socket::new_zeroed();
+    out.tgid = field!(task as u64, task_tgid, u32);
+    out.fd = fd;
+    out.sk = sk;
+    out.cookie = kernel::cookie(typed);
+    out.kind = kind;
+    out.state = field!(sk, skc_state, u8);
+    kernel::ends(sk, &mut out.ends);
+    if family == AF_UNIX {
+        out.peer_sk = field!(sk, unix_peer, u64);
+        out.own_path = u8::from(field!(sk, unix_addr, u64) != 0);
+        out.queue_length = field!(sk, sk_receive_queue_len, u32);
+    } else {
+        out.snd_una = field!(sk, snd_una, u32);
+        out.write_seq = field!(sk, write_seq, u32);
+        out.rcv_nxt = field!(sk, rcv_nxt, u32);
+        out.copied_seq = field!(sk, copied_seq, u32);
+        out.queue_length = field!(sk, sk_ack_backlog, u32);
+    }
+    out.queue_limit = field!(sk, sk_max_ack_backlog, u32);
+    out.inode = crate::kernel::read::<u64>(
+        socket + u64::from(crate::offset!(socket_inode)),
+        crate::offset!(inode_ino),
+    );
+    let bytes = out.as_bytes();
+    // SAFETY: the iterator's own output.
+    unsafe {
+        bpf_seq_write(
+            (*meta).seq.cast(),
+            bytes.as_ptr().cast(),
+            bytes.len() as u32,
+        )
+    };
+    0
+}
+
+struct Iterator(*mut core::ffi::c_void);
+
+impl aya_ebpf::EbpfContext for Iterator {
+    fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.0
+    }
+}
