@@ -1,0 +1,333 @@
+//! The command line: its options, their help, and the exit codes. Nothing is decided here.
+//!
+//! Every option also has an environment variable (`WHY502_` and its name in capitals) and a key in
+//! the configuration file (its long name). `config` turns what is parsed here into settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::duration;
+use crate::sinks::privacy::Privacy;
+use crate::sinks::visible;
+
+/// The revision it was built from, as the build said.
+pub const REVISION: &str = match option_env!("WHY502_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// How much is said on standard error: set once, before any work.
+static VERBOSITY: AtomicU8 = AtomicU8::new(1);
+
+/// Errors are always said; 0: nothing else, 1: warnings and notes, 2 and more: details.
+pub fn say(level: u8) {
+    VERBOSITY.store(level, Ordering::Relaxed);
+}
+
+/// Whether messages of this level are wanted.
+pub fn says(level: u8) -> bool {
+    VERBOSITY.load(Ordering::Relaxed) >= level
+}
+
+/// A message to the person at the terminal, unless `--quiet`.
+macro_rules! note {
+    ($($arg:tt)*) => { if $crate::cli::says(1) { eprintln!($($arg)*) } };
+}
+
+/// The same, marked as a warning.
+macro_rules! warning {
+    ($($arg:tt)*) => { if $crate::cli::says(1) { eprintln!("warning: {}", format_args!($($arg)*)) } };
+}
+
+/// A message for those who asked for more with `--verbose`.
+macro_rules! detail {
+    ($($arg:tt)*) => { if $crate::cli::says(2) { eprintln!($($arg)*) } };
+}
+
+pub(crate) use {detail, note, warning};
+
+/// How a command ended; the numbers are part of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The work was done, whatever was found.
+    Done = 0,
+    /// It could not be done.
+    Failed = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// `--fail-on-verdict`, and there was one.
+    VerdictFound = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Says why a command could not do its work. That the reader of its output left is no failure.
+pub fn report_failure(error: &anyhow::Error) -> Exit {
+    if is_closed_pipe(error) {
+        return Exit::Done;
+    }
+    // Names of files and processes are in it: they must not write to the terminal.
+    eprintln!("error: {}", visible(&format!("{error:#}")));
+    Exit::Failed
+}
+
+/// Whether an error is only that the reader of our output went away, which is not a failure.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  why502 check                      what this host lets it see, and what would show more
+  why502 capture --for 5m           watch for five minutes, then say what failed and why
+  why502 run --json >> verdicts     stay, serve metrics, write one line per failed response
+
+Every option can also be set by the environment variable shown with it, or in the file given with
+--config, where its key is its long name (for = \"5m\", proxy = [\"nginx\"], json = true). The
+command line wins over the environment, the environment over the file.
+
+Exit status: 0 the work was done, whatever was found; 1 it could not be done; 2 wrong usage;
+3 with --fail-on-verdict when there was a verdict.";
+
+/// Says why a reverse proxy answered 502, 503 or 504, from kernel facts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "why502",
+    version,
+    after_long_help = EXAMPLES,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Stay: serve metrics and write every verdict as it is made
+    #[command(after_long_help = "\
+Examples:
+  why502 run                                   every known proxy on this host
+  why502 run --proxy nginx --json              one JSON object per line on standard output
+  why502 run --listen 0.0.0.0:9502 --privacy minimal
+
+Without a proxy on the host it waits for one.")]
+    Run(RunArgs),
+    /// Watch for a while, show what fails as it happens, end with a summary
+    #[command(after_long_help = "\
+Examples:
+  why502 capture                               60 seconds, every known proxy
+  why502 capture --for 10m --count 1           until the first verdict, ten minutes at most
+  why502 capture --fail-on-verdict --json      for scripts: status 3 when a response failed
+  why502 capture --record failures.jsonl       keep the facts, to be explained elsewhere
+
+It writes the line `ready` on standard error when every probe is attached: start the load then.")]
+    Capture(CaptureArgs),
+    /// Give the same verdicts again, from a recording, without any privilege
+    #[command(after_long_help = "\
+Examples:
+  why502 explain failures.jsonl
+  zcat failures.jsonl.gz | why502 explain - --json")]
+    Explain(ExplainArgs),
+    /// Say what this host lets why502 see, by which hook, and what is missing
+    #[command(after_long_help = "\
+Examples:
+  why502 check
+  why502 check --require connect_errors     status 1 unless this fact can be seen")]
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Say more on standard error; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet",
+          env = "WHY502_VERBOSE", hide_env_values = true)]
+    pub verbose: u8,
+    /// Say nothing on standard error but errors
+    #[arg(short, long, global = true, value_parser = BoolishValueParser::new(),
+          env = "WHY502_QUIET", hide_env_values = true)]
+    pub quiet: bool,
+    /// Read settings from this TOML file; the keys are the long names of the options
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "WHY502_CONFIG",
+        hide_env_values = true
+    )]
+    pub config: Option<PathBuf>,
+}
+
+/// Which processes are the proxies to watch.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Watch the proxies with this process name; can be repeated [default: every known proxy]
+    ///
+    /// Processes that start later are found too. Known are nginx, HAProxy, Envoy, Apache, Caddy,
+    /// Traefik, h2o, Varnish and Squid; any other, such as one built on pingora, by its name.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', action = ArgAction::Append,
+          value_parser = process_name, env = "WHY502_PROXY", hide_env_values = true)]
+    pub proxy: Vec<String>,
+    /// Watch this process and its children; can be repeated
+    #[arg(long, value_name = "PID", value_delimiter = ',', action = ArgAction::Append,
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304),
+          env = "WHY502_PID", hide_env_values = true)]
+    pub pid: Vec<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Serve /metrics, /healthz and /readyz here
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:9502",
+        env = "WHY502_LISTEN",
+        hide_env_values = true
+    )]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// How much of users' requests to show
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Privacy::Template,
+          env = "WHY502_PRIVACY", hide_env_values = true)]
+    pub privacy: Privacy,
+    /// Write one JSON object per line; at most 50 verdicts a second of one cause and upstream
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_JSON", hide_env_values = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// How long to watch: 60s, 5m, 1h30m
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s",
+          value_parser = duration::parse, env = "WHY502_FOR", hide_env_values = true)]
+    pub duration: Duration,
+    /// End after this many verdicts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..),
+          env = "WHY502_COUNT", hide_env_values = true)]
+    pub count: Option<u64>,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// End with status 3 when there was a verdict
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_FAIL_ON_VERDICT", hide_env_values = true)]
+    pub fail_on_verdict: bool,
+    /// How much of users' requests to show
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Privacy::Full,
+          env = "WHY502_PRIVACY", hide_env_values = true)]
+    pub privacy: Privacy,
+    /// Write one JSON object per line instead of the table
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_JSON", hide_env_values = true)]
+    pub json: bool,
+    /// Also keep every signal in this file, for `why502 explain`; it holds full paths and addresses
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WHY502_RECORD",
+        hide_env_values = true
+    )]
+    pub record: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Recordings made by `why502 capture --record`; `-` is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// How much of users' requests to show
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Privacy::Full,
+          env = "WHY502_PRIVACY", hide_env_values = true)]
+    pub privacy: Privacy,
+    /// Write one JSON object per line instead of the table
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_JSON", hide_env_values = true)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// End with status 1 unless this fact can be seen; can be repeated
+    #[arg(long, value_name = "FACT", value_delimiter = ',', action = ArgAction::Append,
+          env = "WHY502_REQUIRE", hide_env_values = true)]
+    pub require: Vec<String>,
+    /// Write one JSON object per line
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_JSON", hide_env_values = true)]
+    pub json: bool,
+}
+
+/// A process name as the kernel keeps it: not a path, not empty.
+fn process_name(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() {
+        return Err("a process name cannot be empty".to_owned());
+    }
+    if let Some((_, last)) = name.rsplit_once('/') {
+        return Err(format!("expected a process name, not a path; try {last:?}"));
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_accepts_the_definitions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_its_environment_variable() {
+        let root = Cli::command();
+        let commands = std::iter::once(&root).chain(root.get_subcommands());
+        let mut seen = 0;
+        for arg in commands.flat_map(clap::Command::get_arguments) {
+            let Some(long) = arg.get_long() else { continue };
+            if ["help", "version"].contains(&long) {
+                continue;
+            }
+            let expected = format!("WHY502_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(
+                arg.get_env().and_then(|e| e.to_str()),
+                Some(expected.as_str()),
+                "--{long}"
+            );
+            seen += 1;
+        }
+        assert!(seen > 15);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_recognised_through_its_context() {
+        let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert!(is_closed_pipe(
+            &anyhow::Error::from(closed).context("write verdicts")
+        ));
+        assert!(!is_closed_pipe(&anyhow::anyhow!("broken pipe")));
+    }
+}

@@ -1,0 +1,306 @@
+//! The settings of one command, valid and complete: made from the command line, the environment
+//! and the configuration file, in this order of precedence.
+
+pub mod duration;
+mod file;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cli::{self, Cli, Command, Exit};
+use crate::sinks::privacy::Privacy;
+
+/// Process names of the proxies that are watched when none is named.
+///
+/// `cache-main` is the process of Varnish that talks to upstreams.
+pub const KNOWN_PROXIES: &[&str] = &[
+    "nginx",
+    "haproxy",
+    "envoy",
+    "apache2",
+    "httpd",
+    "caddy",
+    "traefik",
+    "h2o",
+    "varnishd",
+    "cache-main",
+    "squid",
+];
+
+/// What to do, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub verbosity: Verbosity,
+    /// This host's name, as verdicts carry it.
+    pub node: String,
+    pub job: Job,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    ErrorsOnly,
+    Normal,
+    Verbose,
+    Everything,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    Run(Run),
+    Capture(Capture),
+    Explain(Explain),
+    Check(Check),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub listen: SocketAddr,
+    pub watch: Watch,
+    pub privacy: Privacy,
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    pub duration: Duration,
+    pub count: Option<u64>,
+    pub watch: Watch,
+    pub fail_on_verdict: bool,
+    pub privacy: Privacy,
+    pub json: bool,
+    pub record: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explain {
+    pub inputs: Vec<Input>,
+    pub privacy: Privacy,
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    Stdin,
+    File(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub require: Vec<String>,
+    pub json: bool,
+}
+
+/// Which processes are proxies to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    pub names: Vec<String>,
+    pub pids: Vec<u32>,
+}
+
+impl Watch {
+    fn new(args: cli::WatchArgs) -> Watch {
+        let names = if args.proxy.is_empty() && args.pid.is_empty() {
+            KNOWN_PROXIES
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect()
+        } else {
+            args.proxy
+        };
+        Watch {
+            names,
+            pids: args.pid,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the arguments, the environment and the configuration file.
+    pub fn load(args: impl IntoIterator<Item = OsString>) -> Result<Settings, Refusal> {
+        let args: Vec<OsString> = args.into_iter().collect();
+        let matches = file::matches(&args, &Cli::command())?;
+        Settings::new(Cli::from_arg_matches(&matches)?)
+    }
+
+    fn new(cli: Cli) -> Result<Settings, Refusal> {
+        let verbosity = match (cli.common.quiet, cli.common.verbose) {
+            (true, _) => Verbosity::ErrorsOnly,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Verbose,
+            (false, _) => Verbosity::Everything,
+        };
+        let job = match cli.command {
+            Command::Run(args) => Job::Run(Run {
+                listen: args.listen,
+                watch: Watch::new(args.watch),
+                privacy: args.privacy,
+                json: args.json,
+            }),
+            Command::Capture(args) => Job::Capture(Capture {
+                duration: args.duration,
+                count: args.count,
+                watch: Watch::new(args.watch),
+                fail_on_verdict: args.fail_on_verdict,
+                privacy: args.privacy,
+                json: args.json,
+                record: args.record,
+            }),
+            Command::Explain(args) => Job::Explain(Explain {
+                inputs: inputs(args.files)?,
+                privacy: args.privacy,
+                json: args.json,
+            }),
+            Command::Check(args) => Job::Check(Check {
+                require: args.require,
+                json: args.json,
+            }),
+        };
+        Ok(Settings {
+            verbosity,
+            node: node_name(),
+            job,
+        })
+    }
+}
+
+fn inputs(files: Vec<PathBuf>) -> Result<Vec<Input>, Refusal> {
+    let inputs: Vec<Input> = files
+        .into_iter()
+        .map(|file| match file.as_os_str() == "-" {
+            true => Input::Stdin,
+            false => Input::File(file),
+        })
+        .collect();
+    if inputs
+        .iter()
+        .filter(|input| **input == Input::Stdin)
+        .count()
+        > 1
+    {
+        return Err(Refusal::Usage(
+            "standard input (-) was given more than once; it can be read only once".to_owned(),
+        ));
+    }
+    Ok(inputs)
+}
+
+/// The host's name; a host without one is named by nothing else here, so say so.
+fn node_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Why there are no settings: wrong usage, or a request for help or the version.
+#[derive(Debug)]
+pub enum Refusal {
+    Clap(Box<clap::Error>),
+    Usage(String),
+}
+
+impl Refusal {
+    /// Tells the user, and gives the status to end with.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Refusal::Clap(error) => {
+                // Help goes to standard output; a reader that went away is not an error.
+                let _ = error.print();
+                match error.use_stderr() {
+                    true => Exit::Usage.into(),
+                    false => Exit::Done.into(),
+                }
+            }
+            Refusal::Usage(message) => {
+                eprintln!("error: {message}\n\nFor more information, try 'why502 --help'.");
+                Exit::Usage.into()
+            }
+        }
+    }
+}
+
+impl From<clap::Error> for Refusal {
+    fn from(error: clap::Error) -> Refusal {
+        Refusal::Clap(Box::new(error))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Clap(error) => error.fmt(f),
+            Refusal::Usage(message) => f.write_str(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(args: &[&str]) -> Result<Settings, String> {
+        let args = std::iter::once("why502").chain(args.iter().copied());
+        Settings::load(args.map(OsString::from)).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn capture_watches_known_proxies_for_a_minute_by_default() {
+        let Job::Capture(capture) = load(&["capture"]).unwrap().job else {
+            panic!("not a capture")
+        };
+        assert_eq!(capture.duration, Duration::from_secs(60));
+        assert_eq!(capture.privacy, Privacy::Full);
+        assert_eq!(capture.watch.names, KNOWN_PROXIES);
+        assert!(capture.watch.pids.is_empty());
+    }
+
+    #[test]
+    fn naming_a_process_or_pid_replaces_the_known_proxies() {
+        let Job::Run(run) = load(&["run", "--pid", "7,8"]).unwrap().job else {
+            panic!("not a run")
+        };
+        assert_eq!(run.watch.pids, [7, 8]);
+        assert!(run.watch.names.is_empty());
+        assert_eq!(run.privacy, Privacy::Template);
+        let Job::Run(run) = load(&["run", "--proxy", "my-pingora-proxy-1", "--proxy", "a"])
+            .unwrap()
+            .job
+        else {
+            panic!("not a run")
+        };
+        assert_eq!(run.watch.names, ["my-pingora-proxy-1", "a"]);
+    }
+
+    #[test]
+    fn errors_name_the_option_and_a_way_out() {
+        for (args, parts) in [
+            (&["capture", "--for", "60"][..], &["--for", "60s"][..]),
+            (&["capture", "--count", "0"], &["--count"]),
+            (&["run", "--listen", "nowhere"], &["--listen"]),
+            (
+                &["run", "--privacy", "some"],
+                &["full", "template", "minimal"],
+            ),
+            (
+                &["run", "--proxy", "/usr/sbin/nginx"],
+                &["--proxy", "\"nginx\""],
+            ),
+            (&["run", "--pid", "0"], &["--pid"]),
+            (&["explain", "-", "-"], &["standard input", "once"]),
+            (&["explain"], &["<FILE>"]),
+            (&["run", "-q", "-v"], &["--quiet", "--verbose"]),
+        ] {
+            let error = load(args).unwrap_err();
+            for part in parts {
+                assert!(error.contains(part), "{args:?}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `upstream_answered`: the 5xx is the upstream's own; and heads that the proxy refused:
+//! `response_header_too_big`, `response_invalid`.
+//!
+//! Needs: the upstream's status line and the proxy's. If both are the same 5xx, the proxy only
+//! passed it on. If the upstream answered well and the proxy failed all the same, it did not like
+//! the head: too big or malformed; only its own log tells which for sure.
+
+use crate::cause::Cause;
+use crate::signal::{Attempt, End, Opening, Response};
+
+use super::Case;
+use super::finding::Finding;
+use super::known::Known;
+
+/// nginx's default `proxy_buffer_size`: one memory page.
+const PAGE: u64 = 4096;
+
+/// The status line of an attempt that got one.
+pub(super) fn status(attempt: &Attempt) -> Option<u16> {
+    match attempt.response {
+        Some(Opening::HttpResponse { status }) => Some(status),
+        _ => None,
+    }
+}
+
+/// What an answered attempt says about the failed response; `None` if it saved it.
+pub(super) fn diagnose(attempt: &Attempt, response: Option<&Response>) -> Option<Finding> {
+    let upstream = status(attempt)?;
+    let proxy = response.and_then(|r| r.status);
+    match (upstream, proxy) {
+        (500.., Some(sent)) if sent == upstream => Some(Finding::proven(Cause::UpstreamAnswered)),
+        (500.., Some(_)) => Some(
+            Finding::likely(
+                Cause::UpstreamAnswered,
+                "response_sent: the proxy sent another status than the upstream",
+            )
+            .settled(),
+        ),
+        (500.., None) => Some(
+            Finding::likely(
+                Cause::UpstreamAnswered,
+                "response_sent: the status that the client got is not seen",
+            )
+            .settled(),
+        ),
+        (_, Some(500..)) => Some(refused_head(attempt)),
+        _ => None,
+    }
+}
+
+/// The proxy gave the connection up itself, right after it had read a head, to send a 502.
+pub(super) fn refused(known: &Known<'_>) -> Option<Finding> {
+    let attempt = known.attempt();
+    let at_once = attempt.end == End::GivenUp && status(attempt).is_some();
+    let failed = known.case.response.and_then(|r| r.status) == Some(502);
+    (at_once && failed).then(|| refused_head(attempt))
+}
+
+fn refused_head(attempt: &Attempt) -> Finding {
+    let cause = if attempt.received >= PAGE {
+        Cause::ResponseHeaderTooBig
+    } else {
+        Cause::ResponseInvalid
+    };
+    Finding::likely(
+        cause,
+        "proxy_log: what the proxy found wrong with the response's head",
+    )
+    .settled()
+}
+
+/// The attempt that answered, if the exchange's last one did.
+pub(super) fn answering<'a>(case: &Case<'a>) -> Option<&'a Attempt> {
+    if case.response.is_none() {
+        let last = &case.attempts.last()?.attempt;
+        return (last.end == End::Answered).then_some(last);
+    }
+    let last = case.response?.last_attempt.as_deref()?;
+    (last.end == End::Answered).then_some(last)
+}

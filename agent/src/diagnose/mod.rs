@@ -1,0 +1,177 @@
+//! From the facts of one failed exchange to its cause, how sure it is, and the evidence. Pure.
+
+mod advice;
+mod answered;
+mod closes;
+mod connect;
+mod deaths;
+mod evidence;
+mod finding;
+mod keepalive_race;
+mod known;
+mod link;
+mod no_attempt;
+mod protocol;
+mod risk;
+#[cfg(test)]
+mod tests;
+pub(crate) mod text;
+mod timeouts;
+mod unix_connect;
+mod waiting;
+
+use crate::cause::{Cause, Variant};
+use crate::signal::{Attempt, End, FlowClosed, Nanos, Response, Source};
+use crate::track::host::{Host, MILLISECOND};
+use crate::verdict::Confidence;
+
+pub use advice::advise;
+use finding::Finding;
+use known::Known;
+pub use risk::risk_text;
+
+/// Threads are sampled at the attempt's end too; that sample is this much later at most.
+const SAMPLED_AT_THE_END: Nanos = 50 * MILLISECOND;
+
+/// Everything known of one exchange in which an attempt failed, or that the proxy failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// In order; the last is the one that decided the response. Empty where the proxy answered by itself.
+    pub attempts: &'a [Tried],
+    /// The proxy's response; `None` while (or because) it sent none.
+    pub response: Option<&'a Response>,
+    /// What is known of processes, listeners and upstreams on this host.
+    pub host: &'a Host,
+    /// Signals lost since the exchange began: with any, nothing is proven.
+    pub lost: u64,
+    /// The time to wait for late facts is over: decide with what is there.
+    pub deadline_passed: bool,
+}
+
+/// An attempt and what was learned after it had ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tried {
+    /// When the attempt ended.
+    pub at: Nanos,
+    pub source: Source,
+    pub attempt: Attempt,
+    pub closed: Option<FlowClosed>,
+}
+
+/// The answer for one attempt, or for a whole case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnosis {
+    pub cause: Cause,
+    pub variant: Option<Variant>,
+    pub confidence: Confidence,
+    /// Facts that would have decided, by name, each with a few words: "upstream_read: the upstream is on another host".
+    pub missing: Vec<String>,
+    /// In order of time.
+    pub evidence: Vec<Fact>,
+    /// No later fact can change this: the verdict may be given at once.
+    pub settled: bool,
+}
+
+/// One piece of evidence on the monotonic clock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    pub at: Nanos,
+    /// snake_case name.
+    pub name: &'static str,
+    pub text: String,
+    pub source: Source,
+}
+
+/// Why the exchange failed: the cause of the attempt that decided the response.
+///
+/// Of an exchange that a later attempt saved, it is the cause of the last one that failed.
+pub fn diagnose(case: &Case<'_>) -> Diagnosis {
+    if let Some(last) = answered::answering(case)
+        && let Some(finding) = answered::diagnose(last, case.response)
+    {
+        let at = case
+            .attempts
+            .last()
+            .map_or(last.began, |t| t.at.max(last.began));
+        let tried = Tried {
+            at,
+            source: Source::Kernel,
+            attempt: last.clone(),
+            closed: None,
+        };
+        return finish(case, Some(&tried), finding);
+    }
+    let failed = |tried: &&Tried| tried.attempt.end != End::Answered;
+    match case.attempts.iter().rev().find(failed) {
+        Some(tried) => finish(case, Some(tried), of_attempt(&Known { case, tried })),
+        None => finish(case, None, no_attempt::diagnose(case.response)),
+    }
+}
+
+/// Why one of the exchange's attempts failed; `None` for one that was answered well.
+pub fn diagnose_attempt(case: &Case<'_>, tried: &Tried) -> Option<Diagnosis> {
+    let known = Known { case, tried };
+    let finding = match tried.attempt.end {
+        End::Answered => answered::diagnose(&tried.attempt, case.response)?,
+        _ => of_attempt(&known),
+    };
+    let evidence = evidence::of_attempt(&known);
+    Some(conclude(case, finding, evidence))
+}
+
+fn of_attempt(known: &Known<'_>) -> Finding {
+    let finding = by_end(known);
+    match known.blind() {
+        Some(missing) => finding.at_most_likely(missing),
+        None => finding,
+    }
+}
+
+fn by_end(known: &Known<'_>) -> Finding {
+    match known.attempt().end {
+        End::ConnectFailed { errno } if known.unix() => unix_connect::failed(known, errno),
+        End::ConnectFailed { errno } => connect::failed(known, errno),
+        End::ConnectGivenUp => timeouts::diagnose(known),
+        End::GivenUp | End::Answered => protocol::diagnose(known)
+            .filter(|_| known.attempt().received > 0)
+            .or_else(|| answered::refused(known))
+            .unwrap_or_else(|| timeouts::diagnose(known)),
+        End::PeerClosed | End::Reset | End::SendFailed { .. } => protocol::diagnose(known)
+            .or_else(|| closes::unaccepted(known))
+            .or_else(|| keepalive_race::diagnose(known))
+            .or_else(|| deaths::diagnose(known))
+            .unwrap_or_else(|| closes::diagnose(known)),
+    }
+}
+
+fn finish(case: &Case<'_>, tried: Option<&Tried>, mut finding: Finding) -> Diagnosis {
+    let mut evidence = Vec::new();
+    if let Some(tried) = tried {
+        let known = Known { case, tried };
+        evidence = evidence::of_attempt(&known);
+        if let Err(missing) = link::check(case, &tried.attempt) {
+            finding = finding.at_most_likely(missing);
+        }
+    }
+    conclude(case, finding, evidence)
+}
+
+fn conclude(case: &Case<'_>, mut finding: Finding, mut evidence: Vec<Fact>) -> Diagnosis {
+    if case.lost > 0 {
+        finding = finding.at_most_likely(format!("signals: {} were lost meanwhile", case.lost));
+    }
+    evidence.append(&mut finding.facts);
+    evidence.sort_by_key(|fact| fact.at);
+    evidence.dedup();
+    if finding.confidence == Confidence::Proven {
+        finding.missing.clear();
+    }
+    Diagnosis {
+        cause: finding.cause,
+        variant: finding.variant,
+        confidence: finding.confidence,
+        missing: finding.missing,
+        evidence,
+        settled: finding.settled || case.deadline_passed,
+    }
+}

@@ -1,0 +1,136 @@
+//! Connects that failed or were given up.
+
+use super::build::*;
+use crate::cause::{Cause, Variant};
+use crate::signal::*;
+use crate::verdict::Confidence::{Likely, Proven, Unknown};
+
+#[test]
+fn connects_that_failed() {
+    for (upstream, errno, cause) in [
+        (UNIX, 2, Cause::UnixSocketMissing),
+        (UNIX, 111, Cause::UnixSocketRefused),
+        (UNIX, 13, Cause::UnixSocketDenied),
+        (UNIX, 91, Cause::UnixSocketWrongType),
+        (UNIX, 11, Cause::UnixAcceptQueueFull),
+        (UNIX, 24, Cause::ProxyFdsExhausted),
+        (TCP, 111, Cause::ConnectionRefused),
+        (TCP, 113, Cause::HostUnreachable),
+        (TCP, 101, Cause::HostUnreachable),
+        (TCP, 99, Cause::PortsExhausted),
+        (TCP, 23, Cause::ProxyFdsExhausted),
+    ] {
+        scene(upstream, End::ConnectFailed { errno }, 0).is(cause, None, Proven, true);
+    }
+    for (upstream, errno) in [(UNIX, 1), (UNIX, 36), (TCP, 1), (TCP, 0), (TCP, i32::MIN)] {
+        scene(upstream, End::ConnectFailed { errno }, 0).is(Cause::Unknown, None, Unknown, true);
+    }
+    scene("[2001:db8::1]:80", End::ConnectFailed { errno: 99 }, 0).is(
+        Cause::PortsExhausted,
+        None,
+        Likely,
+        true,
+    );
+}
+
+#[test]
+fn a_queue_that_was_seen_with_room_is_not_proven_full() {
+    let full = scene(UNIX, End::ConnectFailed { errno: 11 }, 0);
+    full.clone()
+        .queue(129, 128, 0)
+        .is(Cause::UnixAcceptQueueFull, None, Proven, true);
+    full.queue(3, 128, 0)
+        .is(Cause::UnixAcceptQueueFull, None, Likely, true);
+}
+
+pub(super) fn listener(address: &str, gone: bool) -> Fact {
+    Fact::ListenerSeen(Listener {
+        address: Address(address.into()),
+        netns: 1,
+        pid: MASTER,
+        length: 0,
+        limit: 128,
+        peak: 0,
+        somaxconn: Some(4096),
+        since: None,
+        gone,
+    })
+}
+
+fn told_to_listen(name: &str, value: &str) -> Fact {
+    match process(30, 1, "slow", Software::Other) {
+        Fact::ProcessSeen(p) => Fact::ProcessSeen(Process {
+            settings: vec![(name.into(), value.into())],
+            started: T - 2 * S,
+            ..p
+        }),
+        other => other,
+    }
+}
+
+#[test]
+fn refused_with_what_is_known_of_the_listener() {
+    let refused = scene("127.0.0.1:9000", End::ConnectFailed { errno: 111 }, 0);
+    let is = |scene: Scene, variant| scene.is(Cause::ConnectionRefused, variant, Proven, true);
+    is(refused.clone(), None);
+    is(
+        refused.clone().signal(S, listener("0.0.0.0:80", false)),
+        Some(Variant::NoListener),
+    );
+    is(
+        refused.clone().signal(S, listener("127.0.0.1:9000", true)),
+        Some(Variant::NoListener),
+    );
+    is(
+        refused.clone().queue(0, 128, 0),
+        Some(Variant::RejectedByFirewall),
+    );
+    is(
+        refused.clone().signal(S, told_to_listen("--port", "9000")),
+        Some(Variant::Starting),
+    );
+    is(
+        refused
+            .clone()
+            .signal(S, told_to_listen("--bind", "127.0.0.1:9001")),
+        None,
+    );
+    let missing = scene(UNIX, End::ConnectFailed { errno: 2 }, 0);
+    missing
+        .signal(S, told_to_listen("--bind", "unix:/run/app.sock"))
+        .is(Cause::UnixSocketMissing, Variant::Starting, Proven, true);
+}
+
+#[test]
+fn connects_given_up() {
+    let waited = || scene(TCP, End::ConnectGivenUp, 2 * S).status(504);
+    waited().is(Cause::ConnectTimeout, Variant::UnknownPath, Likely, true);
+    waited()
+        .queue(129, 128, 2)
+        .is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Proven, true);
+    waited()
+        .queue(129, 128, 0)
+        .is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Likely, true);
+    // It dropped something, but was not full: another's SYN, or its SYN queue.
+    waited()
+        .queue(5, 128, 2)
+        .is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Likely, true);
+    let over = match listener(TCP, false) {
+        Fact::ListenerSeen(l) => Fact::ListenerSeen(Listener { peak: 129, ..l }),
+        other => other,
+    };
+    let before = waited().queue(127, 128, 2).signal(T - S, over.clone());
+    before.is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Likely, true);
+    let meanwhile = waited().queue(127, 128, 2).signal(T + S, over);
+    let meanwhile = meanwhile.signal(T + 2 * S, listener(TCP, false));
+    meanwhile.is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Proven, true);
+    waited()
+        .queue(0, 128, 0)
+        .is(Cause::ConnectTimeout, None, Proven, true);
+    let filtered = |count| waited().tcp(|t| (t.retransmits, t.filtered) = (1, count));
+    let by_filter = (Cause::ConnectTimeout, Variant::DroppedByFilter);
+    filtered(2).is(by_filter.0, by_filter.1, Proven, true);
+    filtered(1).is(by_filter.0, by_filter.1, Likely, true);
+    // EADDRNOTAVAIL without the call's return value.
+    scene(TCP, End::ConnectGivenUp, MS / 10).is(Cause::Unknown, None, Unknown, true);
+}

@@ -1,0 +1,251 @@
+//! Upstream processes that died, or closed and lived on.
+
+use super::build::*;
+use super::connects::listener;
+use super::races::fin;
+use crate::cause::{Cause, Variant};
+use crate::signal::*;
+use crate::verdict::Confidence::{Likely, Proven};
+
+pub(super) fn worker_gone(end: End, software: Software) -> Scene {
+    fin(scene(TCP, end, 2 * S), T + 2 * S, 124, true)
+        .peer_closed(true, true, false, MS)
+        .workers(software)
+}
+
+#[test]
+fn gunicorns_timeout() {
+    let killed = worker_gone(End::PeerClosed, Software::Gunicorn)
+        .signal(T + 2 * S - MS - MS / 5, sent(6, WORKER, MASTER, MASTER));
+    killed.is(Cause::WorkerTimeoutKilled, None, Likely, false);
+    killed.clone().signal(T + 2 * S + 38 * MS, exited(0, 1)).is(
+        Cause::WorkerTimeoutKilled,
+        None,
+        Proven,
+        true,
+    );
+    // The arbiter was told to stop, and stops its workers by force after the graceful time.
+    worker_gone(End::PeerClosed, Software::Gunicorn)
+        .signal(T - 20 * S, sent(15, MASTER, 1, 1))
+        .signal(T + 2 * S - 2 * MS, sent(9, WORKER, MASTER, MASTER))
+        .signal(T + 2 * S - MS, exited(9, 0))
+        .is(Cause::UpstreamShutdown, None, Proven, true);
+}
+
+#[test]
+fn who_killed_it() {
+    let at = T + 2 * S - 2 * MS;
+    for (software, from, signal, exit, cause, confidence) in [
+        (
+            Software::Uwsgi,
+            MASTER,
+            9,
+            exited(9, 0),
+            Cause::WorkerTimeoutKilled,
+            Proven,
+        ),
+        (
+            Software::Uwsgi,
+            0,
+            14,
+            exited(0, 0),
+            Cause::WorkerTimeoutKilled,
+            Proven,
+        ),
+        (
+            Software::PhpFpm,
+            MASTER,
+            15,
+            exited(15, 0),
+            Cause::WorkerTimeoutKilled,
+            Proven,
+        ),
+        (
+            Software::Gunicorn,
+            99,
+            9,
+            exited(9, 0),
+            Cause::WorkerKilled,
+            Proven,
+        ),
+        // Whoever started it killed it; no supervisor's timer did.
+        (
+            Software::Node,
+            MASTER,
+            9,
+            exited(9, 0),
+            Cause::WorkerKilled,
+            Proven,
+        ),
+        (
+            Software::Gunicorn,
+            99,
+            3,
+            exited(0, 0),
+            Cause::UpstreamShutdown,
+            Proven,
+        ),
+        (
+            Software::Node,
+            99,
+            15,
+            exited(15, 0),
+            Cause::UpstreamShutdown,
+            Proven,
+        ),
+        (
+            Software::Node,
+            WORKER,
+            11,
+            exited(11, 0),
+            Cause::WorkerCrashed,
+            Proven,
+        ),
+        (
+            Software::Node,
+            0,
+            11,
+            exited(11, 0),
+            Cause::WorkerCrashed,
+            Proven,
+        ),
+        // The kernel's KILL without the OOM killer's mark.
+        (
+            Software::Node,
+            0,
+            9,
+            exited(9, 0),
+            Cause::WorkerOomKilled,
+            Likely,
+        ),
+    ] {
+        let scene = worker_gone(End::PeerClosed, software)
+            .attempt(|a| {
+                if software == Software::PhpFpm {
+                    a.request = a.request.take().map(|r| RequestSent {
+                        opening: Opening::FastCgi,
+                        ..r
+                    });
+                }
+            })
+            .signal(at, sent(signal, WORKER, MASTER, from))
+            .signal(at + MS / 2, exit);
+        let found = scene.judge();
+        assert_eq!(
+            (found.cause, found.confidence),
+            (cause, confidence),
+            "{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn an_exit_of_its_own() {
+    let exit = T + 2 * S - MS;
+    let crashed = worker_gone(End::PeerClosed, Software::Node).signal(exit, exited(0, 1));
+    crashed.is(Cause::WorkerCrashed, Variant::Exit, Proven, true);
+    // Signals are not seen here: the exit may have been a timeout's work.
+    let mut blind = crashed;
+    blind.signals.remove(0);
+    blind.is(Cause::WorkerCrashed, Variant::Exit, Likely, true);
+    worker_gone(End::PeerClosed, Software::Node)
+        .signal(exit, exited(11, 0))
+        .is(Cause::WorkerCrashed, Variant::Signal, Likely, true);
+}
+
+#[test]
+fn out_of_memory() {
+    let oom = worker_gone(End::PeerClosed, Software::Gunicorn)
+        .signal(T + S, Fact::OomKilled { pid: WORKER })
+        .signal(T + S, sent(9, WORKER, MASTER, 0));
+    oom.is(Cause::WorkerOomKilled, None, Likely, false);
+    oom.signal(T + 2 * S, exited(9, 0))
+        .is(Cause::WorkerOomKilled, None, Proven, true);
+    // Another process's mark is not this one's.
+    let other = worker_gone(End::PeerClosed, Software::Gunicorn)
+        .signal(T + S, Fact::OomKilled { pid: 77 })
+        .signal(T + 2 * S - MS, exited(0, 1));
+    other.is(Cause::WorkerCrashed, Variant::Exit, Proven, true);
+}
+
+#[test]
+fn reloads_concern_only_the_workers_they_replace() {
+    let crashed = |hup| {
+        worker_gone(End::PeerClosed, Software::Gunicorn)
+            .signal(hup, sent(1, MASTER, 1, 99))
+            .signal(T + 2 * S - MS, exited(0, 1))
+    };
+    // It may as well have crashed on its own while it finished.
+    crashed(T - 10 * S).is(Cause::UpstreamShutdown, None, Likely, true);
+    // The worker was started a second after the clock's zero: after this signal.
+    crashed(S / 2).is(Cause::WorkerCrashed, Variant::Exit, Proven, true);
+    // An old signal is past its graceful time.
+    crashed(T - 60 * S).is(Cause::WorkerCrashed, Variant::Exit, Proven, true);
+}
+
+#[test]
+fn the_listener_died() {
+    let lost = scene(UNIX, End::Reset, 2 * S).peer_closed(false, false, true, MS);
+    lost.is(Cause::ListenerDied, None, Proven, true);
+    let unseen = scene(TCP, End::Reset, 2 * S).peer(false, false);
+    unseen
+        .clone()
+        .late()
+        .is(Cause::ListenerDied, None, Likely, true);
+    unseen
+        .signal(T + S, listener(TCP, true))
+        .is(Cause::ListenerDied, None, Proven, true);
+}
+
+#[test]
+fn closed_by_a_living_process() {
+    let early = worker_gone(End::PeerClosed, Software::Node);
+    early.is(Cause::UpstreamClosedEarly, Variant::NoBytes, Likely, false);
+    early
+        .clone()
+        .late()
+        .is(Cause::UpstreamClosedEarly, Variant::NoBytes, Proven, true);
+    let partial = early.late().attempt(|a| {
+        a.received = 9;
+        a.response = Some(Opening::Other);
+    });
+    partial.is(
+        Cause::UpstreamClosedEarly,
+        Variant::PartialHead,
+        Proven,
+        true,
+    );
+    let mut blind = partial;
+    blind.signals.remove(0);
+    blind.is(
+        Cause::UpstreamClosedEarly,
+        Variant::PartialHead,
+        Likely,
+        true,
+    );
+}
+
+#[test]
+fn resets_by_a_living_process() {
+    let reset = |sent_reset| {
+        scene(TCP, End::Reset, S)
+            .tcp(|t| t.reset_at = Some(T + S))
+            .peer_closed(true, true, sent_reset, MS)
+            .workers(Software::Node)
+            .late()
+    };
+    reset(true).is(Cause::UpstreamReset, Variant::UnreadData, Proven, true);
+    reset(false).is(Cause::UpstreamReset, Variant::Abort, Proven, true);
+    // The upstream on this host did not close: something between did.
+    scene(TCP, End::Reset, S)
+        .tcp(|t| t.reset_at = Some(T + S))
+        .peer(true, true)
+        .late()
+        .is(Cause::UpstreamReset, Variant::Middlebox, Likely, true);
+    let body = scene(TCP, End::SendFailed { errno: 104 }, S)
+        .tcp(|t| t.acked = 60)
+        .peer_closed(true, true, true, MS)
+        .workers(Software::Node)
+        .late();
+    body.is(Cause::RequestBodyRejected, None, Proven, true);
+}

@@ -1,0 +1,216 @@
+//! The keep-alive race in its variants, and what only looks like it.
+
+use super::build::*;
+use crate::cause::{Cause, Variant};
+use crate::signal::*;
+use crate::verdict::Confidence::{Likely, Proven, Unknown};
+
+pub(super) fn fin(scene: Scene, at: Nanos, acked: u64, after_request: bool) -> Scene {
+    scene.tcp(|t| {
+        t.acked = acked;
+        t.fin = Some(Fin {
+            at,
+            acked,
+            after_request,
+        });
+    })
+}
+
+pub(super) fn fin_in_flight() -> Scene {
+    let scene = scene(TCP, End::PeerClosed, 10 * MS).reused();
+    fin(scene, T + 10 * MS, 0, true).closed(0, Some(T + 20 * MS))
+}
+
+pub(super) fn fin_already_received() -> Scene {
+    let scene = scene(TCP, End::PeerClosed, 20 * MS).reused();
+    fin(scene, T - 5 * MS, 0, false).closed(0, Some(T + 20 * MS))
+}
+
+pub(super) fn closed_unread() -> Scene {
+    scene(TCP, End::Reset, 2 * MS)
+        .reused()
+        .tcp(|t| t.reset_at = Some(T + 2 * MS))
+        .peer_closed(true, false, true, MS)
+}
+
+#[test]
+fn a_fin_that_crossed_the_request() {
+    fin_in_flight().is(Cause::KeepaliveRace, Variant::FinInFlight, Proven, true);
+    let mut waiting = fin_in_flight();
+    waiting.tried.closed = None;
+    waiting.is(Cause::KeepaliveRace, Variant::FinInFlight, Likely, false);
+    waiting
+        .clone()
+        .late()
+        .is(Cause::KeepaliveRace, Variant::FinInFlight, Likely, true);
+    // The upstream's own FIN on this host may be a shutdown(): it could still read.
+    let local = waiting.peer_closed(true, false, false, 9 * MS);
+    local.is(Cause::KeepaliveRace, Variant::FinInFlight, Likely, false);
+    local
+        .closed(124, None)
+        .is(Cause::KeepaliveRace, Variant::HalfClose, Proven, true);
+}
+
+#[test]
+fn a_fin_that_was_there_before() {
+    fin_already_received().is(
+        Cause::KeepaliveRace,
+        Variant::FinAlreadyReceived,
+        Proven,
+        true,
+    );
+    let mut waiting = fin_already_received();
+    waiting.tried.closed = None;
+    waiting.is(
+        Cause::KeepaliveRace,
+        Variant::FinAlreadyReceived,
+        Likely,
+        false,
+    );
+    waiting
+        .closed(124, None)
+        .is(Cause::KeepaliveRace, Variant::HalfClose, Proven, true);
+}
+
+#[test]
+fn a_server_that_closes_one_direction_and_may_read_on() {
+    // As recorded: the FIN came before the request, the upstream is on this host.
+    let half = fin_already_received().peer_closed(true, false, false, 35 * MS);
+    let mut waiting = half.clone();
+    waiting.tried.closed = None;
+    waiting.is(
+        Cause::KeepaliveRace,
+        Variant::FinAlreadyReceived,
+        Likely,
+        false,
+    );
+    waiting
+        .closed(124, None)
+        .is(Cause::KeepaliveRace, Variant::HalfClose, Proven, true);
+    // It had the request when it closed its direction, unread: close() would have sent a reset.
+    fin(
+        scene(TCP, End::PeerClosed, 10 * MS).reused(),
+        T + 10 * MS,
+        124,
+        true,
+    )
+    .peer_closed(true, false, false, MS)
+    .is(Cause::KeepaliveRace, Variant::HalfClose, Proven, true);
+}
+
+#[test]
+fn other_ways_to_lose_the_race() {
+    closed_unread().is(Cause::KeepaliveRace, Variant::ClosedUnread, Proven, true);
+    let reset_on_idle = scene(TCP, End::Reset, MS)
+        .reused()
+        .tcp(|t| t.reset_at = Some(T - MS))
+        .attempt(|a| a.request = None);
+    reset_on_idle.is(Cause::KeepaliveRace, Variant::ResetOnIdle, Proven, true);
+    let epipe = scene(UNIX, End::SendFailed { errno: 32 }, MS)
+        .reused()
+        .attempt(|a| {
+            a.request = a.request.take().map(|r| RequestSent {
+                bytes: 0,
+                write_errno: Some(32),
+                ..r
+            });
+        });
+    epipe.is(
+        Cause::KeepaliveRace,
+        Variant::FinAlreadyReceived,
+        Proven,
+        true,
+    );
+    let unread = scene(UNIX, End::Reset, MS)
+        .reused()
+        .peer_closed(true, false, true, MS / 2);
+    unread.is(Cause::KeepaliveRace, Variant::ClosedUnread, Proven, true);
+    unread.attempt(|a| a.peer = None).is(
+        Cause::KeepaliveRace,
+        Variant::ClosedUnread,
+        Likely,
+        false,
+    );
+}
+
+#[test]
+fn why_the_pool_was_closed() {
+    // Told to stop just before.
+    closed_unread()
+        .signal(T - MS, sent(15, WORKER, MASTER, 1))
+        .is(Cause::KeepaliveRace, Variant::Reload, Proven, true);
+    let mut limited = closed_unread().attempt(|a| {
+        a.idle_ns = Some(2 * MS);
+        a.requests_before = 100;
+    });
+    for flow in 0..4 {
+        limited = limited.signal(T - S, idle_closed(flow, ClosedBy::Upstream, MS, 100));
+    }
+    limited.is(Cause::KeepaliveRace, Variant::RequestLimit, Proven, true);
+}
+
+fn idle_closed(flow: FlowId, by: ClosedBy, idle_ns: Nanos, requests: u32) -> Fact {
+    Fact::IdleClosed(IdleClose {
+        flow,
+        proxy: PROXY,
+        upstream: Address(TCP.into()),
+        by,
+        reset: false,
+        idle_ns,
+        requests,
+        longest_reuse_ns: 900 * MS,
+    })
+}
+
+#[test]
+fn what_is_no_race() {
+    // A new connection.
+    let mut fresh = fin_in_flight().attempt(|a| a.reused = false);
+    fresh.tried.closed = None;
+    assert_ne!(fresh.late().judge().cause, Cause::KeepaliveRace);
+    // The application read the request and died: the proxy's log has the same line.
+    let died = fin(
+        scene(TCP, End::PeerClosed, 5 * MS).reused(),
+        T + 5 * MS,
+        124,
+        true,
+    )
+    .peer_closed(true, true, false, MS)
+    .workers(Software::Node)
+    .signal(T + 3 * MS, sent(9, WORKER, MASTER, 99))
+    .signal(T + 4 * MS, exited(9, 0));
+    died.is(Cause::WorkerKilled, None, Proven, true);
+    // A remote upstream's reset, though it acknowledges nothing: it may have read the request.
+    scene(TCP, End::Reset, 20 * MS)
+        .reused()
+        .tcp(|t| {
+            t.acked = 0;
+            t.reset_at = Some(T + 20 * MS);
+        })
+        .late()
+        .is(Cause::KeepaliveRace, Variant::ClosedUnread, Likely, true);
+    // A remote upstream that took the request and closed in peace.
+    let taken = fin(
+        scene(TCP, End::PeerClosed, 5 * MS).reused(),
+        T + 5 * MS,
+        124,
+        true,
+    );
+    taken
+        .late()
+        .is(Cause::UpstreamClosedEarly, Variant::NoBytes, Likely, true);
+    // Nothing but the end is known.
+    let blind = scene(TCP, End::PeerClosed, 5 * MS)
+        .reused()
+        .attempt(|a| a.tcp = None);
+    blind.late().is(Cause::Unknown, None, Unknown, true);
+    // It waited in a stopped server's queue until that was killed.
+    scene(TCP, End::Reset, 3 * S)
+        .reused()
+        .tcp(|t| t.reset_at = Some(T + 3 * S))
+        .peer_closed(true, false, true, 0)
+        .workers(Software::Node)
+        .signal(T + 3 * S - MS, sent(9, WORKER, MASTER, 99))
+        .signal(T + 3 * S - MS, exited(9, 0))
+        .is(Cause::WorkerKilled, None, Proven, true);
+}

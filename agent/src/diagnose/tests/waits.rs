@@ -1,0 +1,175 @@
+//! Timeouts, and clients that left first.
+
+use super::build::*;
+use crate::cause::{Cause, Variant};
+use crate::signal::*;
+use crate::verdict::Confidence::{Likely, Proven};
+
+pub(super) fn timed_out() -> Scene {
+    scene(UNIX, End::GivenUp, 10 * S).status(504)
+}
+
+#[test]
+fn read_timeouts_by_the_upstreams_own_socket() {
+    timed_out()
+        .peer(false, false)
+        .is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);
+    timed_out()
+        .peer(true, false)
+        .is(Cause::ReadTimeoutNotRead, None, Proven, true);
+    timed_out()
+        .peer(true, true)
+        .is(Cause::ReadTimeoutNoReply, None, Proven, true);
+    timed_out().is(Cause::ReadTimeoutNoReply, None, Likely, true);
+    // Served after the proxy had gone: that says nothing of the moment that counts.
+    let mut served_later = timed_out();
+    served_later.tried.closed = Some(FlowClosed {
+        flow: FLOW,
+        acked: 0,
+        reset_at: None,
+        peer: Some(Peer {
+            accepted: true,
+            read: true,
+            reader: Some(Reader {
+                pid: WORKER,
+                thread: WORKER,
+                at: T + 11 * S,
+            }),
+            closed: Some(PeerClose {
+                at: T + 11 * S,
+                pid: WORKER,
+                accepted: true,
+                read: true,
+                reset: false,
+            }),
+        }),
+    });
+    served_later.is(Cause::ReadTimeoutNoReply, None, Likely, true);
+    served_later
+        .peer(false, false)
+        .is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);
+}
+
+#[test]
+fn what_the_thread_waited_in() {
+    let sampled = |change: fn(&mut ProcessSample)| {
+        timed_out()
+            .peer(true, true)
+            .sample(T + S, change)
+            .sample(T + 9 * S, |s| {
+                change(s);
+                s.thread.cpu_ns *= 9;
+                s.thread.wait_ns *= 9;
+                s.throttled_us = s.throttled_us.map(|us| us * 8);
+            })
+    };
+    type Change = fn(&mut ProcessSample);
+    let cases: [(Variant, Change); 10] = [
+        (Variant::Sleeping, |s| {
+            s.thread.syscall = Some("clock_nanosleep".into())
+        }),
+        (Variant::Sleeping, |s| {
+            s.thread.syscall = Some("pselect6 (nothing)".into())
+        }),
+        (Variant::WaitingOnLock, |s| {
+            s.thread.syscall = Some("futex".into())
+        }),
+        (Variant::WaitingOnSocket, |s| {
+            s.thread.syscall = Some("poll".into());
+            s.thread.socket_peer = Some(Address("10.0.0.9:5432".into()));
+        }),
+        (Variant::Running, |s| {
+            s.thread.state = 'R';
+            s.thread.cpu_ns = S;
+        }),
+        (Variant::Runnable, |s| {
+            s.thread.state = 'R';
+            s.thread.wait_ns = S;
+        }),
+        (Variant::CpuThrottled, |s| {
+            s.thread.state = 'R';
+            s.thread.wait_ns = S;
+            s.throttled_us = Some(900_000);
+        }),
+        (Variant::Stopped, |s| s.thread.state = 'T'),
+        (Variant::BlockedIo, |s| s.thread.state = 'D'),
+        (Variant::Frozen, |s| s.frozen = true),
+    ];
+    for (variant, change) in cases {
+        sampled(change).is(Cause::ReadTimeoutNoReply, variant, Proven, true);
+    }
+    sampled(|s| s.thread.syscall = Some("epoll_wait".into())).is(
+        Cause::ReadTimeoutNoReply,
+        None,
+        Proven,
+        true,
+    );
+}
+
+#[test]
+fn requests_that_were_not_taken() {
+    let stuck = |acked, retransmits, zero_window| {
+        scene(TCP, End::GivenUp, 10 * S).status(504).tcp(|t| {
+            t.acked = acked;
+            t.retransmits = retransmits;
+            t.zero_window = zero_window;
+        })
+    };
+    stuck(0, 4, false)
+        .reused()
+        .is(Cause::RequestUnacknowledged, None, Proven, true);
+    stuck(0, 4, false).is(Cause::RequestUnacknowledged, None, Likely, true);
+    stuck(0, 4, false).queue(129, 128, 3).is(
+        Cause::TcpAcceptQueueFull,
+        Variant::AckDropped,
+        Proven,
+        true,
+    );
+    stuck(60, 0, true).is(Cause::SendTimeout, None, Likely, true);
+    stuck(60, 0, true)
+        .peer(true, true)
+        .is(Cause::SendTimeout, None, Proven, true);
+    stuck(60, 0, true)
+        .peer(false, false)
+        .is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);
+}
+
+#[test]
+fn a_client_that_left_first() {
+    let left = timed_out().peer(true, true).client_left();
+    left.is(Cause::DownstreamGaveUp, None, Likely, false);
+    left.clone()
+        .late()
+        .is(Cause::DownstreamGaveUp, None, Proven, true);
+    // The client's half of the connection was closed, and the proxy answered all the same.
+    let mut answered = left;
+    answered.response = timed_out().response;
+    answered.is(Cause::ReadTimeoutNoReply, None, Proven, true);
+    let unseen = timed_out()
+        .peer(true, true)
+        .no_response()
+        .attempt(|a| a.downstream = None);
+    unseen
+        .late()
+        .is(Cause::ReadTimeoutNoReply, None, Likely, true);
+}
+
+#[test]
+fn the_tier_in_front_is_named_by_its_constant_wait() {
+    let left = |count: u64, step: Nanos| {
+        let mut scene = timed_out().peer(true, true).client_left().late();
+        for i in 0..count {
+            let mut attempt = scene.tried.attempt.clone();
+            attempt.began = T - 3 * S - i * step;
+            scene = scene.signal(T, Fact::AttemptEnded(Box::new(attempt)));
+        }
+        scene
+            .judge()
+            .evidence
+            .iter()
+            .any(|f| f.name == "constant_wait")
+    };
+    assert!(left(5, MS));
+    assert!(!left(5, 300 * MS), "random aborts");
+    assert!(!left(2, MS), "twice is no pattern");
+}

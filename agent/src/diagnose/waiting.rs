@@ -1,0 +1,92 @@
+//! What a process was doing while the proxy waited: from thread samples to the variant.
+
+use crate::cause::Variant;
+use crate::signal::ProcessSample;
+use crate::track::host::{MILLISECOND, Past};
+
+/// The variant that most of the waiting time shows, the last sample deciding a tie.
+pub(super) fn variant(samples: &[&Past<ProcessSample>]) -> Option<Variant> {
+    let last = samples.last()?;
+    // These two stop everything else, whatever the thread was in.
+    if last.fact.frozen {
+        return Some(Variant::Frozen);
+    }
+    if matches!(last.fact.thread.state, 'T' | 't') {
+        return Some(Variant::Stopped);
+    }
+    if throttled(samples) {
+        return Some(Variant::CpuThrottled);
+    }
+    let before = |i: usize| samples.get(i.checked_sub(1)?).copied();
+    let each: Vec<Option<Variant>> = samples
+        .iter()
+        .enumerate()
+        // The first cannot tell running from waiting for a CPU: the next one tells of both.
+        .filter(|(i, s)| *i > 0 || s.fact.thread.state != 'R')
+        .map(|(i, sample)| doing(before(i), sample))
+        .collect();
+    let count = |variant: Option<Variant>| each.iter().filter(|v| **v == variant).count();
+    each.iter()
+        .copied()
+        .max_by_key(|variant| count(*variant))
+        .flatten()
+}
+
+/// What one sample shows; a running thread needs the sample before to tell running from waiting for a CPU.
+fn doing(before: Option<&Past<ProcessSample>>, sample: &Past<ProcessSample>) -> Option<Variant> {
+    let thread = &sample.fact.thread;
+    match thread.state {
+        'R' => {
+            let before = &before?.fact.thread;
+            let cpu = thread.cpu_ns.saturating_sub(before.cpu_ns);
+            let wait = thread.wait_ns.saturating_sub(before.wait_ns);
+            Some(if wait > cpu {
+                Variant::Runnable
+            } else {
+                Variant::Running
+            })
+        }
+        'D' => Some(Variant::BlockedIo),
+        'T' | 't' => Some(Variant::Stopped),
+        'S' | 'I' => sleeping_in(&sample.fact),
+        _ => None,
+    }
+}
+
+fn sleeping_in(sample: &ProcessSample) -> Option<Variant> {
+    if sample.thread.socket_peer.is_some() {
+        return Some(Variant::WaitingOnSocket);
+    }
+    match sample.thread.syscall.as_deref()? {
+        call if call.ends_with("(socket)") => Some(Variant::WaitingOnSocket),
+        call if call.ends_with("(nothing)") => Some(Variant::Sleeping),
+        "recvfrom" | "recvmsg" | "recvmmsg" | "sendto" | "sendmsg" | "connect" => {
+            Some(Variant::WaitingOnSocket)
+        }
+        "futex" | "futex_waitv" | "flock" | "fcntl" | "semop" | "semtimedop" => {
+            Some(Variant::WaitingOnLock)
+        }
+        "clock_nanosleep" | "nanosleep" | "pause" => Some(Variant::Sleeping),
+        // An event loop without work, a pipe, a child: the list has no word for it.
+        _ => None,
+    }
+}
+
+/// The cgroup's quota held its threads for a good part of the time, and the thread wanted to run.
+fn throttled(samples: &[&Past<ProcessSample>]) -> bool {
+    let (Some(first), Some(last)) = (samples.first(), samples.last()) else {
+        return false;
+    };
+    let throttled: u64 = samples
+        .iter()
+        .filter_map(|s| s.fact.throttled_us)
+        .sum::<u64>()
+        .saturating_mul(1000);
+    let wanted_to_run = samples
+        .iter()
+        .filter(|s| s.fact.thread.state == 'R')
+        .count()
+        * 2;
+    let span = last.at.saturating_sub(first.at).max(100 * MILLISECOND);
+    wanted_to_run >= samples.len() && throttled * 4 >= span
+}

@@ -1,0 +1,361 @@
+//! Every metric of the contract, in Prometheus' text format.
+//!
+//! A counter that could appear with its first failure exists at 0 before: the pairs of a proxy and
+//! a cause from the moment the proxy is seen; those with an upstream, which cannot all be known in
+//! advance, show 0 for one scrape first (see `series`). So one failure in 20,000 is an increase.
+
+mod families;
+mod listeners;
+mod process;
+mod series;
+mod upstreams;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use prometheus::{Encoder, TextEncoder};
+
+use crate::cause::Cause;
+use crate::cli::REVISION;
+use crate::signal::{ClosedBy, IdleClose, Listener, Nanos, Stall};
+use crate::verdict::{Confidence, Kind, Verdict};
+
+use families::{counters, gauge, gauges, histogram};
+use listeners::Listeners;
+use series::{Buckets, Counters};
+use upstreams::Upstreams;
+
+/// Statuses that exist at 0 for every proxy and cause: those a proxy makes on its own.
+const STATUSES: &[&str] = &["500", "502", "503", "504", UNKNOWN];
+const UNKNOWN: &str = "unknown";
+
+/// What has no place of its own under the caps.
+const OTHER: &str = "other";
+
+/// Proxies by name; each brings its causes times statuses.
+const MAX_PROXIES: usize = 8;
+
+/// Proxies times causes times statuses; beyond it, statuses that no proxy usually makes.
+const MAX_FAILED: usize = 3000;
+
+/// Names that come from the program itself, not from traffic; capped all the same.
+const MAX_NAMES: usize = 256;
+
+const DELAY_EDGES: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
+
+/// All metrics; shared between the diagnosis and the HTTP server.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    now: Nanos,
+    scraped: bool,
+    proxies: BTreeSet<String>,
+    watched: BTreeMap<String, u64>,
+    /// By proxy, status, cause.
+    failed: Counters<3>,
+    /// By cause, confidence.
+    verdicts: Counters<2>,
+    upstreams: Upstreams,
+    listeners: Listeners,
+    delay: Buckets,
+    /// By source, kind.
+    signals: Counters<2>,
+    /// By stage, reason.
+    lost: Counters<2>,
+    probes: BTreeMap<[String; 2], f64>,
+    sources: BTreeMap<[String; 1], f64>,
+    blind: BTreeMap<[String; 1], f64>,
+}
+
+impl Default for State {
+    fn default() -> State {
+        let mut state = State {
+            now: 0,
+            scraped: false,
+            proxies: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            failed: Counters::new(MAX_FAILED),
+            verdicts: Counters::new(usize::MAX),
+            upstreams: Upstreams::default(),
+            listeners: Listeners::default(),
+            delay: Buckets::new(DELAY_EDGES),
+            signals: Counters::new(MAX_NAMES),
+            lost: Counters::new(MAX_NAMES),
+            probes: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            blind: BTreeMap::new(),
+        };
+        for cause in Cause::ALL {
+            for confidence in Confidence::ALL {
+                // Only the cause `unknown` has the confidence `unknown`, and it has no other.
+                if (*cause == Cause::Unknown) == (confidence == Confidence::Unknown)
+                    && *cause != Cause::DownstreamGaveUp
+                {
+                    state.verdicts.touch([cause.name(), confidence.name()]);
+                }
+            }
+        }
+        state
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        Metrics::default()
+    }
+
+    /// Moves time on: an upstream that was not used for an hour leaves the export.
+    pub fn on_tick(&self, now: Nanos) {
+        let mut state = self.state();
+        state.now = state.now.max(now);
+        let now = state.now;
+        state.upstreams.expire(now);
+    }
+
+    /// A proxy with this process name runs.
+    pub fn proxy_seen(&self, name: &str) {
+        self.state().proxy(name);
+    }
+
+    /// This many processes with this name are watched now.
+    pub fn proxies_watched(&self, name: &str, processes: u64) {
+        let mut state = self.state();
+        let name = state.proxy(name);
+        state.watched.insert(name, processes);
+    }
+
+    /// Counts a verdict, near miss or truncated response.
+    pub fn on_verdict(&self, verdict: &Verdict) {
+        let mut state = self.state();
+        state.now = state.now.max(verdict.at);
+        let now = state.now;
+        let proxy = state.proxy(verdict.proxy.name.as_deref().unwrap_or(UNKNOWN));
+        let cause = verdict.cause;
+        let upstream = upstream_label(verdict);
+        state.listeners.on_attempts(&verdict.attempts);
+        if verdict.kind == Kind::Verdict {
+            state.delay.observe(verdict.delay_ns as f64 / 1e9);
+            let status = verdict
+                .status
+                .map_or(UNKNOWN.to_owned(), |status| status.to_string());
+            state.failed.add([&proxy, &status, cause.name()], 1);
+            state
+                .verdicts
+                .add([cause.name(), verdict.confidence.name()], 1);
+        }
+        // A failure without an attempt (the proxy's own limit) has no upstream.
+        let Some(upstream) = upstream else { return };
+        let upstream = state.upstreams.get(&proxy, &upstream, now);
+        match verdict.kind {
+            Kind::Verdict => upstream.failed.entry(cause).or_default().add(1),
+            Kind::NearMiss => upstream.near_misses.entry(cause).or_default().add(1),
+            Kind::Truncated => upstream.truncated.add(1),
+        }
+        for attempt in &verdict.attempts {
+            if attempt.outcome == "peer_closed" || attempt.outcome == "reset" {
+                let reset = attempt.outcome == "reset";
+                state
+                    .upstreams
+                    .get(&proxy, &attempt.upstream.0, now)
+                    .closed_in_flight(reset);
+            }
+        }
+    }
+
+    /// An upstream or a proxy closed a connection with no request on it.
+    pub fn on_idle_close(&self, close: &IdleClose, proxy: &str) {
+        // Who closes early is the upstream's story; the proxy's own closes say nothing of it.
+        if close.by != ClosedBy::Upstream {
+            return;
+        }
+        let mut state = self.state();
+        let (proxy, now) = (state.proxy(proxy), state.now);
+        let upstream = state.upstreams.get(&proxy, &close.upstream.0, now);
+        upstream.closed_idle(close.reset, close.idle_ns as f64 / 1e9);
+    }
+
+    /// An upstream took more than a second to its first byte.
+    pub fn on_stall(&self, stall: &Stall, proxy: &str) {
+        let mut state = self.state();
+        let (proxy, now) = (state.proxy(proxy), state.now);
+        let upstream = state.upstreams.get(&proxy, &stall.upstream.0, now);
+        upstream.stalls.observe(stall.waited_ns as f64 / 1e9);
+    }
+
+    /// A listener's queue; `process` is the name of its process.
+    pub fn on_listener(&self, listener: &Listener, process: &str) {
+        self.state().listeners.on_listener(listener, process);
+    }
+
+    /// Signals that a source delivered.
+    pub fn signals(&self, source: &str, kind: &str, count: u64) {
+        self.state().signals.add([source, kind], count);
+    }
+
+    /// Signals dropped, where and why. A count of 0 makes the series exist.
+    pub fn lost(&self, stage: &str, reason: &str, count: u64) {
+        self.state().lost.add([stage, reason], count);
+    }
+
+    /// Whether a probe is attached, and the hook it uses or was refused.
+    pub fn probe_attached(&self, probe: &str, hook: &str, attached: bool) {
+        set(&mut self.state().probes, [probe, hook], attached);
+    }
+
+    /// Whether a source delivers signals.
+    pub fn source_up(&self, source: &str, up: bool) {
+        set(&mut self.state().sources, [source], up);
+    }
+
+    /// Whether this fact cannot be seen on this host.
+    pub fn blind(&self, fact: &str, blind: bool) {
+        set(&mut self.state().blind, [fact], blind);
+    }
+
+    /// Whether at least one source delivers: `/readyz`.
+    pub fn ready(&self) -> bool {
+        self.state().sources.values().any(|up| *up > 0.0)
+    }
+
+    /// The whole export. Peaks and new series count from one call to the next.
+    pub fn render(&self) -> String {
+        let families = self.state().gather();
+        let mut text = Vec::with_capacity(64 * 1024);
+        match TextEncoder::new().encode(&families, &mut text) {
+            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+            // Says what is wrong in a form that Prometheus refuses, instead of half the metrics.
+            Err(error) => format!("why502 could not encode its metrics: {error}\n"),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Counters are consistent one by one: a panic elsewhere does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The label of a proxy, whose series exist from now on.
+    fn proxy(&mut self, name: &str) -> String {
+        if self.proxies.contains(name) {
+            return name.to_owned();
+        }
+        let name = match self.proxies.len() < MAX_PROXIES {
+            true => name,
+            false => OTHER,
+        };
+        if self.proxies.insert(name.to_owned()) {
+            self.watched.entry(name.to_owned()).or_default();
+            for cause in Cause::ALL
+                .iter()
+                .filter(|cause| **cause != Cause::DownstreamGaveUp)
+            {
+                for status in STATUSES {
+                    self.failed.touch([name, status, cause.name()]);
+                }
+            }
+        }
+        name.to_owned()
+    }
+
+    fn gather(&mut self) -> Vec<prometheus::proto::MetricFamily> {
+        let fresh_as_zero = std::mem::replace(&mut self.scraped, true);
+        let mut families = vec![
+            counters(
+                "why502_failed_responses_total",
+                "Responses that the proxy failed, by their cause",
+                ["proxy", "status", "cause"],
+                self.failed.export(fresh_as_zero),
+            ),
+            counters(
+                "why502_verdicts_total",
+                "Verdicts, by how sure they are",
+                ["cause", "confidence"],
+                self.verdicts.export(fresh_as_zero),
+            ),
+        ];
+        families.extend(self.upstreams.gather(fresh_as_zero));
+        families.extend(self.listeners.gather(fresh_as_zero));
+        families.extend([
+            histogram(
+                "why502_verdict_delay_seconds",
+                "From the response to its verdict",
+                [],
+                [([], &self.delay)],
+            ),
+            counters(
+                "why502_signals_total",
+                "Signals that sources delivered",
+                ["source", "kind"],
+                self.signals.export(false),
+            ),
+            counters(
+                "why502_signals_lost_total",
+                "Signals and results that were dropped, by where and why",
+                ["stage", "reason"],
+                self.lost.export(fresh_as_zero),
+            ),
+            gauges(
+                "why502_probe_attached",
+                "1 if the probe is attached by this hook, 0 if the hook was refused",
+                ["probe", "hook"],
+                self.probes.clone(),
+            ),
+            gauges(
+                "why502_source_up",
+                "1 if the source delivers signals",
+                ["source"],
+                self.sources.clone(),
+            ),
+            gauges(
+                "why502_blind",
+                "1 if this fact cannot be seen on this host",
+                ["fact"],
+                self.blind.clone(),
+            ),
+            gauges(
+                "why502_proxies_watched",
+                "Processes watched, by proxy",
+                ["proxy"],
+                self.watched
+                    .iter()
+                    .map(|(name, count)| ([name.clone()], *count as f64)),
+            ),
+            gauge(
+                "why502_build_info",
+                "The version and revision that runs",
+                &[
+                    ("version", env!("CARGO_PKG_VERSION")),
+                    ("revision", REVISION),
+                ],
+                1.0,
+            ),
+        ]);
+        families.extend(process::gather());
+        // The encoder refuses a family without a metric, and one that nothing was counted in says nothing.
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+fn set<const N: usize>(gauges: &mut BTreeMap<[String; N], f64>, labels: [&str; N], on: bool) {
+    let labels = labels.map(str::to_owned);
+    if gauges.len() < MAX_NAMES || gauges.contains_key(&labels) {
+        gauges.insert(labels, f64::from(u8::from(on)));
+    }
+}
+
+/// `namespace/workload` where known, else the address.
+fn upstream_label(verdict: &Verdict) -> Option<String> {
+    let upstream = &verdict.upstream;
+    match (&upstream.namespace, &upstream.workload) {
+        (Some(namespace), Some(workload)) => Some(format!("{namespace}/{workload}")),
+        _ => upstream.address.as_ref().map(|address| address.0.clone()),
+    }
+}

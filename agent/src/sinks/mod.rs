@@ -1,0 +1,19 @@
+//! Where results go: standard output, metrics, files.
+
+mod escape;
+mod file;
+pub mod http;
+pub mod json;
+pub mod metrics;
+pub mod output;
+pub mod privacy;
+pub mod record;
+pub mod results;
+pub mod summary;
+pub mod table;
+
+#[cfg(test)]
+pub(crate) mod sample;
+
+pub use escape::visible;
+pub use file::create_private;

@@ -1,0 +1,118 @@
+//! What a whole command saw, counted: the last line of its results.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::cause::Cause;
+use crate::signal::Nanos;
+use crate::verdict::{Kind, Verdict};
+
+/// The counters behind the summary.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    verdicts: BTreeMap<Cause, u64>,
+    near_misses: BTreeMap<Cause, u64>,
+    truncated: BTreeMap<Cause, u64>,
+    lost: BTreeMap<String, u64>,
+    blind: Vec<String>,
+}
+
+impl Totals {
+    pub fn on_verdict(&mut self, verdict: &Verdict) {
+        let counts = match verdict.kind {
+            Kind::Verdict => &mut self.verdicts,
+            Kind::NearMiss => &mut self.near_misses,
+            Kind::Truncated => &mut self.truncated,
+        };
+        *counts.entry(verdict.cause).or_default() += 1;
+    }
+
+    /// `count` signals or results were dropped at `stage`.
+    pub fn lost(&mut self, stage: &str, reason: &str, count: u64) {
+        if count > 0 {
+            *self.lost.entry(format!("{stage}_{reason}")).or_default() += count;
+        }
+    }
+
+    /// This fact cannot be seen here; `reason` in a few words.
+    pub fn blind(&mut self, fact: &str, reason: &str) {
+        let text = match reason {
+            "" => fact.to_owned(),
+            reason => format!("{fact}: {reason}"),
+        };
+        if !self.blind.contains(&text) {
+            self.blind.push(text);
+        }
+    }
+
+    /// Failed responses so far, whatever their cause.
+    pub fn failed(&self) -> u64 {
+        self.verdicts.values().sum()
+    }
+
+    /// The summary of the time from `began` to `ended`.
+    pub fn finish(&self, began: Nanos, ended: Nanos) -> Summary {
+        let mut lost = BTreeMap::from([("signals".to_owned(), self.lost.values().sum())]);
+        lost.extend(self.lost.clone());
+        let millis = ended.saturating_sub(began) / 1_000_000;
+        Summary {
+            kind: "summary",
+            seconds: millis as f64 / 1000.0,
+            responses: Responses {
+                failed: self.failed(),
+            },
+            verdicts: self.verdicts.clone(),
+            near_misses: self.near_misses.clone(),
+            truncated: self.truncated.clone(),
+            lost,
+            blind: self.blind.clone(),
+        }
+    }
+}
+
+/// The `summary` line of the contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub seconds: f64,
+    pub responses: Responses,
+    pub verdicts: BTreeMap<Cause, u64>,
+    pub near_misses: BTreeMap<Cause, u64>,
+    pub truncated: BTreeMap<Cause, u64>,
+    /// `signals` is the sum; the others are `stage_reason`.
+    pub lost: BTreeMap<String, u64>,
+    pub blind: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Responses {
+    pub failed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::sample;
+
+    #[test]
+    fn a_summary_counts_by_kind_and_cause() {
+        let mut totals = Totals::default();
+        let mut verdict = sample::verdict();
+        totals.on_verdict(&verdict);
+        totals.on_verdict(&verdict);
+        verdict.kind = Kind::NearMiss;
+        verdict.cause = Cause::DownstreamGaveUp;
+        totals.on_verdict(&verdict);
+        totals.lost("ring_buffer", "full", 3);
+        totals.lost("tracker", "too_many_flows", 0);
+        totals.blind("unix_connect_failures", "no tracefs");
+        totals.blind("unix_connect_failures", "no tracefs");
+        let line = serde_json::to_string(&totals.finish(500, 60_000_000_500)).unwrap();
+        assert_eq!(
+            line,
+            r#"{"type":"summary","seconds":60.0,"responses":{"failed":2},"verdicts":{"keepalive_race":2},"near_misses":{"downstream_gave_up":1},"truncated":{},"lost":{"ring_buffer_full":3,"signals":3},"blind":["unix_connect_failures: no tracefs"]}"#
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! Reads BTF, the kernel's own description of its types, only as far as member offsets need it.
+//!
+//! The crates that read BTF either hide members or are under a licence that a static binary cannot
+//! carry; the format is small (Documentation/bpf/btf.rst).
+
+use std::ops::Range;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+const MAGIC: u16 = 0xeb9f;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_FWD: u32 = 7;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
+/// Bytes that every type has: name, info, size or type.
+const HEAD: usize = 12;
+
+/// One BTF blob, indexed by type id. Six megabytes on most kernels, so it is kept once and whole.
+pub struct Btf {
+    bytes: Vec<u8>,
+    types: Range<usize>,
+    strings: Range<usize>,
+    /// Where each type starts; type 0 is void.
+    starts: Vec<u32>,
+}
+
+impl Btf {
+    /// The running kernel's.
+    pub fn of_kernel() -> Result<Btf> {
+        let path = "/sys/kernel/btf/vmlinux";
+        let bytes = std::fs::read(path).with_context(|| {
+            format!("read {path}: the kernel needs CONFIG_DEBUG_INFO_BTF=y (5.10 and later of most distributions)")
+        })?;
+        Btf::parse(bytes).with_context(|| format!("parse {path}"))
+    }
+
+    pub fn parse(bytes: Vec<u8>) -> Result<Btf> {
+        ensure!(bytes.len() >= 24, "BTF header is cut");
+        ensure!(
+            u16::from_ne_bytes([bytes[0], bytes[1]]) == MAGIC,
+            "not BTF of this byte order"
+        );
+        let word = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
+        };
+        let header = word(4);
+        let part = |offset: usize, len: usize| {
+            let start = header + offset;
+            let range = start..start.saturating_add(len);
+            ensure!(range.end <= bytes.len(), "BTF section is cut");
+            Ok(range)
+        };
+        let types = part(word(8), word(12))?;
+        let strings = part(word(16), word(20))?;
+        let mut btf = Btf {
+            bytes,
+            types,
+            strings,
+            starts: vec![0],
+        };
+        let mut at = 0;
+        while at + HEAD <= btf.types.len() {
+            btf.starts.push(at as u32);
+            at += HEAD + btf.tail(at)?;
+        }
+        Ok(btf)
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        self.bytes[self.types.clone()]
+            .get(at..at + 4)
+            .map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
+    }
+
+    /// Bytes that follow the three common words of the type at `at`.
+    fn tail(&self, at: usize) -> Result<usize> {
+        let info = self.word(at + 4);
+        let n = (info & 0xffff) as usize;
+        Ok(match info >> 24 & 0x1f {
+            1 | 14 | 17 => 4,
+            3 => 12,
+            KIND_STRUCT | KIND_UNION => n * 12,
+            6 | 13 => n * 8,
+            15 | 19 => n * 12,
+            0 | 2 | 7..=12 | 16 | 18 => 0,
+            kind => bail!("BTF kind {kind} is not known"),
+        })
+    }
+
+    fn string(&self, offset: u32) -> &[u8] {
+        let rest = self.bytes[self.strings.clone()]
+            .get(offset as usize..)
+            .unwrap_or_default();
+        &rest[..rest.iter().position(|&b| b == 0).unwrap_or(rest.len())]
+    }
+
+    fn kind(&self, at: usize) -> u32 {
+        self.word(at + 4) >> 24 & 0x1f
+    }
+
+    fn find_struct(&self, name: &str) -> Option<usize> {
+        self.starts[1..].iter().map(|&at| at as usize).find(|&at| {
+            self.kind(at) == KIND_STRUCT && self.string(self.word(at)) == name.as_bytes()
+        })
+    }
+
+    /// The offset in bytes of `path` (`member.member`, through anonymous members) within `struct name`.
+    pub fn offset(&self, name: &str, path: &str) -> Option<u32> {
+        let mut at = self.find_struct(name)?;
+        let mut bits = 0;
+        for member in path.split('.') {
+            let (offset, kind) = self.member(at, member, 0)?;
+            bits += offset;
+            at = self.resolve(kind)?;
+        }
+        Some(bits / 8)
+    }
+
+    /// The value of an enumerator of `enum name`.
+    pub fn enumerator(&self, name: &str, enumerator: &str) -> Option<u32> {
+        let at = self.starts[1..].iter().map(|&at| at as usize).find(|&at| {
+            self.kind(at) == KIND_ENUM && self.string(self.word(at)) == name.as_bytes()
+        })?;
+        (0..(self.word(at + 4) & 0xffff) as usize)
+            .map(|i| at + HEAD + i * 8)
+            .find(|&entry| self.string(self.word(entry)) == enumerator.as_bytes())
+            .map(|entry| self.word(entry + 4))
+    }
+
+    /// A member's bit offset and type.
+    fn member(&self, at: usize, name: &str, depth: u32) -> Option<(u32, u32)> {
+        let kind = self.kind(at);
+        if depth > 8 || (kind != KIND_STRUCT && kind != KIND_UNION) {
+            return None;
+        }
+        let info = self.word(at + 4);
+        for i in 0..(info & 0xffff) as usize {
+            let entry = at + 12 + i * 12;
+            let (member, kind) = (self.string(self.word(entry)), self.word(entry + 4));
+            // With the flag set the upper byte is a bitfield's size.
+            let offset = if info >> 31 == 1 {
+                self.word(entry + 8) & 0xff_ffff
+            } else {
+                self.word(entry + 8)
+            };
+            if member == name.as_bytes() {
+                return Some((offset, kind));
+            }
+            if member.is_empty()
+                && let Some((inner, kind)) = self.member(self.resolve(kind)?, name, depth + 1)
+            {
+                return Some((offset + inner, kind));
+            }
+        }
+        None
+    }
+
+    /// The same types by the same ids, but without a body or a name unless `keep` wants the name of a
+    /// typedef or function: enough to find what a program attaches to, at a tenth of the memory.
+    pub fn names_only(&self, keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let mut types = Vec::with_capacity(self.starts.len() * HEAD);
+        let mut strings = vec![0];
+        // Types behind the last wanted one need not be there at all.
+        let mut end = 0;
+        for &at in &self.starts[1..] {
+            let at = at as usize;
+            let (kind, name) = (self.kind(at), self.string(self.word(at)));
+            let kept = (kind == KIND_TYPEDEF || kind == KIND_FUNC) && keep(name);
+            let (offset, kind) = if kept {
+                (strings.len() as u32, kind)
+            } else {
+                (0, KIND_FWD)
+            };
+            if kept {
+                end = types.len() + HEAD;
+                strings.extend_from_slice(name);
+                strings.push(0);
+            }
+            for word in [offset, kind << 24, 0] {
+                types.extend_from_slice(&word.to_ne_bytes());
+            }
+        }
+        types.truncate(end);
+        let mut out = Vec::with_capacity(24 + types.len() + strings.len());
+        out.extend_from_slice(&MAGIC.to_ne_bytes());
+        out.extend_from_slice(&[1, 0]);
+        for word in [
+            24,
+            0,
+            types.len() as u32,
+            types.len() as u32,
+            strings.len() as u32,
+        ] {
+            out.extend_from_slice(&word.to_ne_bytes());
+        }
+        out.extend(types);
+        out.extend(strings);
+        out
+    }
+
+    /// Follows typedefs and qualifiers.
+    fn resolve(&self, mut id: u32) -> Option<usize> {
+        for _ in 0..16 {
+            let at = *self.starts.get(id as usize)? as usize;
+            match self.kind(at) {
+                8..=11 | 18 => id = self.word(at + 8),
+                _ => return Some(at),
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,400 @@
+//! Records of the kernel half to signals. Pure.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use agent_ebpf as abi;
+use agent_ebpf::{downstream, end, flow_flag, kind, order, sampled};
+use zerocopy::FromBytes as _;
+
+use crate::signal::{
+    Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
+    LinkOrder, Peer, PeerClose, ProcessExit, Queue, Reader, RequestSent, Response, Signal,
+    SignalSent, Source, Stall, TcpFacts,
+};
+use crate::sources::wire;
+
+const AF_UNIX: u16 = 1;
+const AF_INET6: u16 = 10;
+const SYN_SENT: u8 = 2;
+const CLOSE: u8 = 7;
+
+/// What a record says.
+#[derive(Debug)]
+pub enum Record {
+    Signal(Signal),
+    /// A watched program was executed.
+    ProxyStarted {
+        pid: u32,
+        name: String,
+    },
+    /// A socket began to listen, or a TCP one stopped.
+    Listening,
+}
+
+/// Decodes one record of the ring buffer; `None` for a kind or a length that is not known.
+pub fn record(bytes: &[u8]) -> Option<Record> {
+    let (header, _) = abi::Header::read_from_prefix(bytes).ok()?;
+    let fact = match header.kind {
+        kind::ATTEMPT => Fact::AttemptEnded(Box::new(attempt_ended(&read(bytes)?))),
+        kind::RESPONSE => Fact::ResponseSent(Box::new(response(&read(bytes)?))),
+        kind::CLOSED => {
+            let closed: abi::Closed = read(bytes)?;
+            Fact::FlowClosed(FlowClosed {
+                flow: closed.flow.cookie,
+                acked: acked(&closed.flow, closed.sample.una),
+                reset_at: time(closed.flow.reset_ns),
+                peer: peer(&closed.flow, &closed.sample, end::GIVEN_UP, header.at),
+            })
+        }
+        kind::RETRIED => Fact::AttemptRetried {
+            flow: read::<abi::Retried>(bytes)?.failed,
+        },
+        kind::IDLE => {
+            let idle: abi::Idle = read(bytes)?;
+            Fact::IdleClosed(IdleClose {
+                flow: idle.cookie,
+                proxy: header.tgid,
+                upstream: remote(&idle.ends),
+                by: if idle.by_upstream != 0 {
+                    ClosedBy::Upstream
+                } else {
+                    ClosedBy::Proxy
+                },
+                reset: idle.reset != 0,
+                idle_ns: idle.idle_ns,
+                requests: idle.ordinal,
+                longest_reuse_ns: idle.longest_reuse_ns,
+            })
+        }
+        kind::STALL => {
+            let stall: abi::Stall = read(bytes)?;
+            Fact::FirstByteLate(Stall {
+                proxy: header.tgid,
+                upstream: remote(&stall.ends),
+                waited_ns: stall.waited_ns,
+            })
+        }
+        kind::EXIT => {
+            let exit: abi::Exit = read(bytes)?;
+            Fact::ProcessExited(ProcessExit {
+                pid: header.tgid,
+                parent: exit.parent,
+                signal: (exit.code & 0x7f) as u8,
+                status: (exit.code >> 8 & 0xff) as u8,
+            })
+        }
+        kind::SIGNAL => {
+            let signal: abi::SignalRecord = read(bytes)?;
+            Fact::SignalSent(SignalSent {
+                signal: signal.signal as u8,
+                to: signal.to,
+                to_parent: signal.to_parent,
+                from: header.tgid,
+                from_name: name(&signal.comm),
+                by_kernel: signal.by_kernel != 0,
+            })
+        }
+        kind::OOM => Fact::OomKilled {
+            pid: read::<abi::Oom>(bytes)?.pid,
+        },
+        kind::PROXY => {
+            let proxy: abi::Proxy = read(bytes)?;
+            return Some(Record::ProxyStarted {
+                pid: proxy.pid,
+                name: name(&proxy.comm),
+            });
+        }
+        kind::LISTEN => return Some(Record::Listening),
+        _ => return None,
+    };
+    Some(Record::Signal(Signal {
+        at: header.at,
+        source: Source::Kernel,
+        fact,
+    }))
+}
+
+fn read<T: zerocopy::FromBytes>(bytes: &[u8]) -> Option<T> {
+    T::read_from_prefix(bytes).ok().map(|(value, _)| value)
+}
+
+/// `task_struct.comm` as text; it is any bytes.
+pub fn name(comm: &[u8]) -> String {
+    let end = comm.iter().position(|&b| b == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+fn time(ns: u64) -> Option<u64> {
+    (ns != 0).then_some(ns)
+}
+
+/// The other end's address, or the Unix path.
+pub fn remote(ends: &abi::Ends) -> Address {
+    if ends.family == AF_UNIX {
+        let path = &ends.path[..usize::from(ends.path_len).min(abi::PATH)];
+        return unix(path);
+    }
+    inet(ends.family, &ends.remote, ends.remote_port)
+}
+
+fn local(ends: &abi::Ends) -> Option<Address> {
+    (ends.family != AF_UNIX && ends.family != 0 && ends.local_port != 0)
+        .then(|| inet(ends.family, &ends.local, ends.local_port))
+}
+
+/// A Unix socket's name: a path (which ends at its first NUL) or an abstract name.
+pub fn unix(path: &[u8]) -> Address {
+    Address(match path.split_first() {
+        None => "unix:".to_owned(),
+        Some((0, name)) => format!("unix:@{}", String::from_utf8_lossy(name)),
+        Some(_) => {
+            let end = path.iter().position(|&b| b == 0).unwrap_or(path.len());
+            format!("unix:{}", String::from_utf8_lossy(&path[..end]))
+        }
+    })
+}
+
+pub fn inet(family: u16, address: &[u8; 16], port: u16) -> Address {
+    if family == AF_INET6 {
+        let address = Ipv6Addr::from(*address);
+        return Address(match address.to_ipv4_mapped() {
+            Some(v4) => format!("{v4}:{port}"),
+            None => format!("[{address}]:{port}"),
+        });
+    }
+    let v4 = Ipv4Addr::new(address[0], address[1], address[2], address[3]);
+    Address(format!("{v4}:{port}"))
+}
+
+fn attempt_ended(record: &abi::Attempt) -> Attempt {
+    let mut attempt = attempt(
+        &record.flow,
+        &record.sample,
+        record.end,
+        record.errno,
+        record.header.at,
+    );
+    if let Some(link) = &mut attempt.downstream {
+        if record.downstream_ends.family != 0 {
+            link.client = Some(remote(&record.downstream_ends));
+            link.proxy_address = local(&record.downstream_ends);
+        }
+        if record.downstream_head[0] != 0 {
+            link.request = Some(wire::request(text(&record.downstream_head)));
+        }
+        link.read_before_ns =
+            time(record.downstream_read_ns).map(|at| record.header.at.saturating_sub(at));
+        link.state = match record.downstream_state {
+            downstream::OPEN => DownstreamState::Open,
+            downstream::CLOSED => DownstreamState::ClosedByClient,
+            downstream::RESET => DownstreamState::ResetByClient,
+            _ => DownstreamState::Unknown,
+        };
+    }
+    attempt
+}
+
+/// The bytes before the first NUL run of a head that was not filled: heads of text only.
+fn text(head: &[u8]) -> &[u8] {
+    if head[0] < b' ' {
+        return head;
+    }
+    &head[..head.iter().position(|&b| b == 0).unwrap_or(head.len())]
+}
+
+fn attempt(flow: &abi::Flow, sample: &abi::Sample, how: u8, errno: i32, at: u64) -> Attempt {
+    let older = flow.flags & flow_flag::OLDER != 0;
+    let reused = flow.ordinal > 1 || (older && flow.ordinal > 0);
+    let tcp = flow.ends.family != AF_UNIX;
+    Attempt {
+        flow: flow.cookie,
+        proxy: flow.tgid,
+        thread: flow.tid,
+        downstream: link(flow),
+        retry_of: time(flow.retry_of),
+        upstream: remote(&flow.ends),
+        local: local(&flow.ends),
+        began: flow.begun_ns,
+        connected: time(flow.connected_ns).filter(|_| tcp && !reused),
+        reused,
+        requests_before: flow.ordinal.saturating_sub(1),
+        idle_ns: (reused && flow.idle_ns != 0).then_some(flow.idle_ns),
+        request: (flow.request_ns != 0).then(|| RequestSent {
+            at: flow.request_ns,
+            bytes: u64::from(flow.sent),
+            opening: wire::request(&flow.head[..(flow.head_size as usize).min(abi::HEAD)]),
+            write_errno: (flow.send_errno != 0).then_some(flow.send_errno),
+        }),
+        received: u64::from(flow.received),
+        response: (flow.received > 0)
+            .then(|| wire::response(&flow.response[..(flow.received as usize).min(abi::RESPONSE)])),
+        end: ending(how, errno),
+        tcp: (tcp && sample.known & sampled::TCP != 0).then(|| tcp_facts(flow, sample)),
+        peer: peer(flow, sample, how, at),
+        queue: (sample.known & sampled::QUEUE != 0).then_some(Queue {
+            length: sample.queue_length,
+            limit: sample.queue_limit,
+            drops: sample.queue_drops,
+            later: false,
+        }),
+    }
+}
+
+fn link(flow: &abi::Flow) -> Option<Link> {
+    Some(Link {
+        flow: time(flow.link_cookie)?,
+        ordinal: flow.link_ordinal,
+        order: match flow.order {
+            order::AFTER_READ => LinkOrder::AfterRead,
+            order::RETRY => LinkOrder::Retry,
+            _ => LinkOrder::Unclear,
+        },
+        client: None,
+        proxy_address: None,
+        request: None,
+        state: DownstreamState::Unknown,
+        read_before_ns: None,
+    })
+}
+
+fn ending(how: u8, errno: i32) -> End {
+    match how {
+        end::CONNECT_FAILED => End::ConnectFailed { errno },
+        end::CONNECT_GIVEN_UP => End::ConnectGivenUp,
+        end::PEER_CLOSED => End::PeerClosed,
+        end::RESET => End::Reset,
+        end::SEND_FAILED => End::SendFailed { errno },
+        end::ANSWERED => End::Answered,
+        _ => End::GivenUp,
+    }
+}
+
+/// Bytes of the request that `una` covers.
+fn acked(flow: &abi::Flow, una: u32) -> u64 {
+    let covered = una.wrapping_sub(flow.request_seq) as i32;
+    u64::try_from(covered)
+        .unwrap_or(0)
+        .min(u64::from(flow.sent))
+}
+
+fn tcp_facts(flow: &abi::Flow, sample: &abi::Sample) -> TcpFacts {
+    TcpFacts {
+        acked: acked(flow, sample.una),
+        fin: time(flow.fin_ns).map(|at| Fin {
+            at,
+            acked: acked(flow, flow.fin_una),
+            after_request: flow.fin_write_seq.wrapping_sub(flow.request_seq) as i32 > 0,
+        }),
+        reset_at: time(flow.reset_ns),
+        retransmits: sample.retransmits,
+        filtered: sample.filter_drops,
+        zero_window: sample.window == 0 && sample.state != SYN_SENT && sample.state != CLOSE,
+        srtt_us: sample.srtt_us,
+    }
+}
+
+/// Who read this request, if its process is on this host: a read since the connection was idle.
+fn reader(flow: &abi::Flow) -> Option<Reader> {
+    let idle_since = flow.request_ns.saturating_sub(flow.idle_ns);
+    (flow.read_ns != 0 && (flow.idle_ns == 0 || flow.read_ns > idle_since)).then_some(Reader {
+        pid: flow.reader_tgid,
+        thread: flow.reader_tid,
+        at: flow.read_ns,
+    })
+}
+
+fn peer(flow: &abi::Flow, sample: &abi::Sample, how: u8, at: u64) -> Option<Peer> {
+    let reader = reader(flow);
+    if flow.flags & flow_flag::PEER_CLOSED != 0 {
+        let accepted = flow.flags & flow_flag::PEER_CLOSED_ACCEPTED != 0;
+        let read = flow.peer_close_copied.wrapping_sub(flow.request_seq) as i32 > 0;
+        return Some(Peer {
+            accepted,
+            read,
+            reader: reader.filter(|_| read),
+            closed: Some(PeerClose {
+                at: flow.peer_close_ns,
+                pid: flow.peer_close_tgid,
+                accepted,
+                read,
+                reset: flow.flags & flow_flag::PEER_SENT_RESET != 0,
+            }),
+        });
+    }
+    if sample.known & sampled::PEER != 0 {
+        // A Unix socket whose queue is not empty may have been read from: its body is still coming.
+        let unix = flow.ends.family == AF_UNIX;
+        let read = flow.sent > 0 && (sample.read != 0 || (unix && reader.is_some()));
+        return Some(Peer {
+            accepted: sample.accepted != 0,
+            read,
+            reader: reader.filter(|_| read),
+            closed: None,
+        });
+    }
+    if flow.ends.family != AF_UNIX {
+        return None;
+    }
+    // A Unix socket whose other end is gone: end of file says that all was read, a reset that it was not.
+    let ended = matches!(how, end::PEER_CLOSED | end::RESET | end::SEND_FAILED);
+    if !ended {
+        return None;
+    }
+    let read = how == end::PEER_CLOSED && flow.sent > 0;
+    let accepted = sample.state == 1 || reader.is_some() || read;
+    Some(Peer {
+        accepted,
+        read,
+        closed: Some(PeerClose {
+            at,
+            pid: reader.as_ref().map_or(0, |r| r.pid),
+            accepted,
+            read,
+            reset: how == end::RESET,
+        }),
+        reader: reader.filter(|_| read),
+    })
+}
+
+fn response(record: &abi::Response) -> Response {
+    let flow = &record.flow;
+    let head = &flow.head[..(flow.head_size as usize).min(abi::HEAD)];
+    // The buffer may hold something else by now: believed only where it begins as the request did.
+    let full = &record.request[..(record.request_len as usize).min(abi::REQUEST)];
+    let request = if full.starts_with(head) { full } else { head };
+    Response {
+        proxy: record.header.tgid,
+        thread: record.header.tid,
+        downstream: flow.cookie,
+        ordinal: flow.ordinal,
+        status: (record.status != 0).then_some(record.status),
+        client: Some(remote(&flow.ends)),
+        proxy_address: local(&flow.ends),
+        request: (flow.head_size > 0).then(|| wire::request(text(request))),
+        request_at: time(flow.request_ns),
+        adjacent: time(record.adjacent),
+        last_attempt: (record.has_attempt != 0).then(|| {
+            let at = record.header.at;
+            let end = broken_answer(record).unwrap_or(record.attempt_end);
+            Box::new(attempt(&record.attempt, &record.sample, end, 0, at))
+        }),
+    }
+}
+
+/// How an attempt ended whose answer had begun, when the proxy sent an error of its own all the same:
+/// the head never became complete.
+fn broken_answer(record: &abi::Response) -> Option<u8> {
+    let flow = &record.attempt;
+    let bytes = &flow.response[..(flow.received as usize).min(abi::RESPONSE)];
+    let passed_on = wire::status(bytes) == Some(record.status);
+    if record.attempt_end != end::ANSWERED || record.status < 500 || passed_on {
+        return None;
+    }
+    if flow.reset_ns != 0 {
+        Some(end::RESET)
+    } else if flow.flags & flow_flag::EOF != 0 {
+        Some(end::PEER_CLOSED)
+    } else {
+        (record.status == 504).then_some(end::GIVEN_UP)
+    }
+}

@@ -1,0 +1,118 @@
+//! Offsets of the kernel's structure members, from the running kernel's BTF.
+
+use agent_ebpf::Layout;
+
+use super::btf::Btf;
+
+/// A member that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// The fact that a missing member takes away; `None` for one that others make up for.
+pub fn fact_of(member: &str) -> Option<&'static str> {
+    Some(match member.split('.').next()? {
+        "unix_sock" if member.ends_with("listener") => return None,
+        "sk_buff" => "filter_drops",
+        "task_struct" | "signal_struct" => "process_exits",
+        "kernel_siginfo" => "signals",
+        "files_struct" | "fdtable" | "file" | "socket" => "closes",
+        "nsproxy" | "mnt_namespace" | "unix_sock" | "unix_address" => "connect_errors",
+        "inode" | "socket_alloc" => "open_sockets",
+        _ => "tcp_connections",
+    })
+}
+
+macro_rules! layout {
+    ($btf:expr, $missing:expr, { $($field:ident = $structure:literal . $path:literal),* $(,)? }) => {
+        Layout {
+            $($field: $btf.offset($structure, $path).unwrap_or_else(|| {
+                $missing.push(concat!($structure, ".", $path));
+                ABSENT
+            }),)*
+            closes_seen: 0,
+            netfilter_drop: $btf
+                .enumerator("skb_drop_reason", "SKB_DROP_REASON_NETFILTER_DROP")
+                .unwrap_or(ABSENT),
+        }
+    };
+}
+
+/// The layout, and the members that were not found.
+pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
+    let mut missing = Vec::new();
+    let layout = layout!(btf, missing, {
+        skc_family = "sock_common"."skc_family",
+        skc_state = "sock_common"."skc_state",
+        skc_daddr = "sock_common"."skc_daddr",
+        skc_rcv_saddr = "sock_common"."skc_rcv_saddr",
+        skc_v6_daddr = "sock_common"."skc_v6_daddr",
+        skc_v6_rcv_saddr = "sock_common"."skc_v6_rcv_saddr",
+        skc_dport = "sock_common"."skc_dport",
+        skc_num = "sock_common"."skc_num",
+        skc_cookie = "sock_common"."skc_cookie",
+        skc_net = "sock_common"."skc_net",
+        net_inum = "net"."ns.inum",
+        sk_socket = "sock"."sk_socket",
+        sk_type = "sock"."sk_type",
+        sk_err = "sock"."sk_err",
+        sk_drops = "sock"."sk_drops",
+        sk_shutdown = "sock"."sk_shutdown",
+        sk_ack_backlog = "sock"."sk_ack_backlog",
+        sk_max_ack_backlog = "sock"."sk_max_ack_backlog",
+        sk_receive_queue_len = "sock"."sk_receive_queue.qlen",
+        inet_sport = "inet_sock"."inet_sport",
+        snd_una = "tcp_sock"."snd_una",
+        write_seq = "tcp_sock"."write_seq",
+        copied_seq = "tcp_sock"."copied_seq",
+        rcv_nxt = "tcp_sock"."rcv_nxt",
+        snd_wnd = "tcp_sock"."snd_wnd",
+        srtt_us = "tcp_sock"."srtt_us",
+        total_retrans = "tcp_sock"."total_retrans",
+        unix_addr = "unix_sock"."addr",
+        unix_peer = "unix_sock"."peer",
+        unix_listener = "unix_sock"."listener",
+        unix_address_len = "unix_address"."len",
+        unix_address_name = "unix_address"."name",
+        socket_file = "socket"."file",
+        socket_sk = "socket"."sk",
+        file_private_data = "file"."private_data",
+        task_pid = "task_struct"."pid",
+        task_tgid = "task_struct"."tgid",
+        task_real_parent = "task_struct"."real_parent",
+        task_exit_code = "task_struct"."exit_code",
+        task_signal = "task_struct"."signal",
+        task_files = "task_struct"."files",
+        task_flags = "task_struct"."flags",
+        task_nsproxy = "task_struct"."nsproxy",
+        nsproxy_mnt_ns = "nsproxy"."mnt_ns",
+        mnt_namespace_inum = "mnt_namespace"."ns.inum",
+        signal_live = "signal_struct"."live",
+        files_fdt = "files_struct"."fdt",
+        fdtable_fd = "fdtable"."fd",
+        fdtable_max_fds = "fdtable"."max_fds",
+        siginfo_si_code = "kernel_siginfo"."si_code",
+        skb_head = "sk_buff"."head",
+        skb_network_header = "sk_buff"."network_header",
+        inode_ino = "inode"."i_ino",
+        socket_inode = "socket_alloc"."vfs_inode",
+    });
+    (layout, missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_has_every_member() {
+        let Ok(btf) = Btf::of_kernel() else {
+            eprintln!("skipped: this kernel has no BTF");
+            return;
+        };
+        let (layout, missing) = read(&btf);
+        eprintln!("{layout:?}");
+        assert!(
+            missing.iter().all(|m| *m == "unix_sock.listener"),
+            "{missing:?}"
+        );
+    }
+}

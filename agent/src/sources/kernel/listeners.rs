@@ -1,0 +1,183 @@
+//! The listeners of this host: who holds them, how a proxy's connect() names them, how long their queues are.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use agent_ebpf::{PATH, Socket};
+
+use super::decode;
+use crate::signal::{Address, Listener, Nanos};
+
+const AF_UNIX: u16 = 1;
+
+/// A file's identity, which a path is not: the same path is another file in another root.
+pub(super) type FileId = (u64, u64);
+
+/// One listening socket.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) socket: Socket,
+    /// The first process that holds it, as a rule the supervisor.
+    pub(super) pid: u32,
+    pub(super) address: Address,
+    pub(super) file: Option<FileId>,
+    /// When it was first seen, if it is younger than the agent.
+    pub(super) since: Option<Nanos>,
+    /// `net.core.somaxconn` of its network namespace when it was first seen: the limit was set then.
+    pub(super) somaxconn: Option<u32>,
+}
+
+/// All listeners, by their socket's identity.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    known: HashMap<u64, Known>,
+    started: bool,
+}
+
+impl Listeners {
+    /// Takes a fresh list. Returns what is new and what is gone.
+    pub(super) fn update(
+        &mut self,
+        list: Vec<(Socket, Vec<u32>)>,
+        now: Nanos,
+    ) -> (Vec<Known>, Vec<Known>) {
+        let mut fresh = HashMap::new();
+        let mut new = Vec::new();
+        for (socket, holders) in list {
+            let pid = holders.first().copied().unwrap_or(socket.tgid);
+            let known = match self.known.remove(&socket.cookie) {
+                Some(mut known) => {
+                    known.socket = socket;
+                    known.pid = pid;
+                    known
+                }
+                None => {
+                    let known = describe(socket, pid, self.started.then_some(now));
+                    new.push(known.clone());
+                    known
+                }
+            };
+            fresh.insert(socket.cookie, known);
+        }
+        self.started = true;
+        let gone = std::mem::replace(&mut self.known, fresh)
+            .into_values()
+            .collect();
+        (new, gone)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Known> {
+        self.known.values()
+    }
+
+    /// The Unix listener behind a path as this process sees it: by file, never by string.
+    pub(super) fn unix(&self, pid: u32, address: &Address) -> Option<&Known> {
+        let path = address.0.strip_prefix("unix:")?;
+        if path.starts_with('@') {
+            return self.known.values().find(|k| &k.address == address);
+        }
+        let file = file_of(pid, path.as_bytes())?;
+        self.known.values().find(|k| k.file == Some(file))
+    }
+
+    /// The TCP listener that takes connections to this address in this network namespace.
+    pub(super) fn tcp(&self, netns: u32, address: &Address) -> Option<&Known> {
+        let port = address.0.rsplit_once(':')?.1;
+        self.known
+            .values()
+            .filter(|k| {
+                k.socket.ends.family != AF_UNIX && (netns == 0 || k.socket.ends.netns == netns)
+            })
+            .find(|k| {
+                let Some((host, own)) = k.address.0.rsplit_once(':') else {
+                    return false;
+                };
+                own == port && (&k.address == address || host == "0.0.0.0" || host == "[::]")
+            })
+    }
+}
+
+fn describe(socket: Socket, pid: u32, since: Option<Nanos>) -> Known {
+    let ends = &socket.ends;
+    let (address, file) = if ends.family == AF_UNIX {
+        let path = &ends.path[..usize::from(ends.path_len).min(PATH)];
+        let path = path.strip_suffix(&[0]).unwrap_or(path);
+        let file = (path.first().is_some_and(|&b| b != 0))
+            .then(|| file_of(pid, path))
+            .flatten();
+        (decode::unix(path), file)
+    } else {
+        (
+            decode::inet(ends.family, &ends.local, ends.local_port),
+            None,
+        )
+    };
+    Known {
+        socket,
+        pid,
+        address,
+        file,
+        since,
+        somaxconn: somaxconn(pid, socket.ends.netns),
+    }
+}
+
+/// The file at `path` as `pid` sees it, through its root and working directory.
+pub(super) fn file_of(pid: u32, path: &[u8]) -> Option<FileId> {
+    let base = if path.starts_with(b"/") {
+        "root"
+    } else {
+        "cwd"
+    };
+    let mut full = PathBuf::from(format!("/proc/{pid}/{base}"));
+    let rest = path.strip_prefix(b"/").unwrap_or(path);
+    full.push(std::ffi::OsStr::from_bytes(rest));
+    fs::metadata(full).ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// `net.core.somaxconn` of this process's network namespace. The file shows the reader's own, so a
+/// thread visits the other namespace (CAP_SYS_ADMIN) and ends.
+fn somaxconn(pid: u32, netns: u32) -> Option<u32> {
+    let read = || {
+        fs::read_to_string("/proc/sys/net/core/somaxconn")
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
+    let own = fs::metadata("/proc/self/ns/net").ok()?.ino();
+    if own == u64::from(netns) {
+        return read();
+    }
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).ok()?;
+    if namespace.metadata().ok()?.ino() != u64::from(netns) {
+        return None;
+    }
+    let visit = move || {
+        // SAFETY: an open namespace descriptor; only this short-lived thread changes its namespace.
+        let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } == 0;
+        entered.then(read).flatten()
+    };
+    std::thread::Builder::new().spawn(visit).ok()?.join().ok()?
+}
+
+impl Known {
+    /// As a signal's fact; `address` as the proxy names it.
+    pub(super) fn seen(&self, address: Address, peak: u32, gone: bool) -> Listener {
+        Listener {
+            address,
+            netns: self.socket.ends.netns,
+            pid: self.pid,
+            length: self.socket.queue_length,
+            limit: self.socket.queue_limit,
+            peak: peak.max(self.socket.queue_length),
+            somaxconn: self.somaxconn,
+            since: self.since,
+            gone,
+        }
+    }
+}

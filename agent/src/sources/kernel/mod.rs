@@ -1,0 +1,137 @@
+//! The kernel source: loads the probes, reads their records, turns them into signals.
+
+pub mod btf;
+pub mod decode;
+pub mod hooks;
+pub mod layout;
+mod listeners;
+pub mod load;
+pub mod object;
+pub mod proxies;
+pub mod sockets;
+mod tracefs;
+mod watch;
+
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+
+use crate::signal::Signal;
+pub use proxies::Selection;
+use watch::Watch;
+
+/// What became of each hook, and which facts cannot be seen.
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub hooks: Vec<(&'static hooks::Hook, Result<(), String>)>,
+    pub missing: Vec<&'static str>,
+    /// Proxies that ran when the source started.
+    pub proxies: usize,
+}
+
+impl Status {
+    /// Whether failed responses can be seen at all.
+    pub fn sees_responses(&self) -> bool {
+        let attached = |fact: &str| {
+            let mut hooks = self.hooks.iter();
+            hooks.any(|(hook, result)| hook.fact == fact && result.is_ok())
+        };
+        attached("reads") && attached("writes")
+    }
+
+    /// Facts that cannot be seen, each with the reason.
+    pub fn blind(&self) -> Vec<(&'static str, String)> {
+        self.hooks
+            .iter()
+            .filter_map(|(hook, result)| result.as_ref().err().map(|why| (hook.fact, why.clone())))
+            .chain(self.missing.iter().filter_map(|member| {
+                let why = format!("this kernel has no {member}");
+                layout::fact_of(member).map(|fact| (fact, why))
+            }))
+            .collect()
+    }
+}
+
+/// How long a read waits for records before the slower work gets its turn.
+const POLL_MS: i32 = 20;
+
+/// Starts the source on a thread of its own; returns when every probe is attached.
+///
+/// Signals go to `out` until `stop` is set. What does not fit is dropped and counted, never waited
+/// for: the kernel's ring buffer must be drained.
+pub fn start(
+    selection: Selection,
+    out: SyncSender<Signal>,
+    stop: Arc<AtomicBool>,
+) -> Result<(Status, JoinHandle<()>)> {
+    let (ready, started) = sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name("kernel".into())
+        .spawn(move || {
+            let result = open(selection, out);
+            let (mut watch, mut ring) = match result {
+                Ok((status, watch, ring)) => {
+                    let _ = ready.send(Ok(status));
+                    (watch, ring)
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            };
+            while !stop.load(Ordering::Relaxed) {
+                wait(&ring);
+                // Time is told behind the records it covers: a fact that queues is never overdue.
+                let now = crate::clock::now();
+                watch.tell_losses();
+                drain(&mut ring, &mut watch);
+                watch.tell_losses();
+                watch.tell_time(now);
+                watch.tick();
+            }
+            drain(&mut ring, &mut watch);
+            watch.tell_losses();
+        })
+        .context("start the kernel source's thread")?;
+    let status = started
+        .recv()
+        .context("the kernel source ended before it was ready")??;
+    Ok((status, thread))
+}
+
+fn open(
+    selection: Selection,
+    out: SyncSender<Signal>,
+) -> Result<(Status, Watch, RingBuf<MapData>)> {
+    let mut probes = load::load()?;
+    let ring = RingBuf::try_from(probes.ebpf.take_map("EVENTS").context("no EVENTS map")?)?;
+    let (hooks, missing) = (probes.hooks.clone(), probes.missing.clone());
+    let watch = Watch::start(probes, selection, out)?;
+    let status = Status {
+        hooks,
+        missing,
+        proxies: watch.proxies(),
+    };
+    Ok((status, watch, ring))
+}
+
+fn wait(ring: &RingBuf<MapData>) {
+    let mut fd = libc::pollfd {
+        fd: ring.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one valid descriptor. An interrupted wait is as good as an ended one.
+    unsafe { libc::poll(&raw mut fd, 1, POLL_MS) };
+}
+
+fn drain(ring: &mut RingBuf<MapData>, watch: &mut Watch) {
+    while let Some(item) = ring.next() {
+        watch.record(&item);
+    }
+}

@@ -1,0 +1,252 @@
+//! Keeps the kernel half's maps true and adds to its records what only user space can read.
+
+use std::collections::{HashMap as StdMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::{Duration, Instant};
+
+use agent_ebpf::{
+    COMM, Flow, ListenerKey, ListenerValue, PATH, Peer, SLOTS, Thread, UnixKey, WATCHED_BLOCK,
+    WATCHED_THREADS, counter, flow_flag, name, role,
+};
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use zerocopy::FromZeros as _;
+
+use super::decode::{self, Record};
+use super::listeners::Listeners;
+use super::load::Probes;
+use super::{Selection, proxies, sockets};
+use crate::clock;
+use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
+use crate::sources::process::{self, Sampler};
+
+mod complete;
+mod maps;
+mod second;
+
+const NOEXIST: u64 = 1;
+/// How often the queues are read and long waits sampled.
+const SECOND: Duration = Duration::from_secs(1);
+/// A burst of new listeners is read once.
+const REFRESH: Duration = Duration::from_millis(20);
+/// A request that waits longer than this has its reader's threads sampled.
+const LONG_NS: u64 = 900_000_000;
+/// Addresses for which every process was asked within the last second.
+const LOOKED: usize = 8;
+/// Processes taken as being started for one address.
+const STARTING: usize = 8;
+/// Flows looked through for long waits in one second.
+const SAMPLED_FLOWS: usize = 4096;
+
+/// The kernel source's user-space half.
+pub(super) struct Watch {
+    probes: Probes,
+    selection: Selection,
+    out: SyncSender<Signal>,
+    listeners: Listeners,
+    /// Watched processes.
+    proxies: HashSet<u32>,
+    /// Processes already described, by process id and start.
+    described: HashSet<u32>,
+    sampler: Sampler,
+    refresh_at: Option<Instant>,
+    /// When processes were last searched for one that is being started to serve this address.
+    looked: StdMap<Address, Instant>,
+    next_second: Instant,
+    /// Kernel losses already told.
+    told: [u64; counter::LOSSES.len()],
+    /// Signals that did not fit into the channel and are not told yet.
+    unsent: u64,
+}
+
+impl Watch {
+    /// Fills the maps with what is older than the agent.
+    pub(super) fn start(
+        probes: Probes,
+        selection: Selection,
+        out: SyncSender<Signal>,
+    ) -> Result<Watch> {
+        let now = Instant::now();
+        let mut watch = Watch {
+            probes,
+            selection,
+            out,
+            listeners: Listeners::default(),
+            proxies: HashSet::new(),
+            described: HashSet::new(),
+            sampler: Sampler::default(),
+            refresh_at: None,
+            looked: StdMap::new(),
+            next_second: now + SECOND,
+            told: [0; counter::LOSSES.len()],
+            unsent: 0,
+        };
+        let names = watch.selection.names.clone();
+        {
+            let mut map: HashMap<_, [u8; COMM], u8> = map(&mut watch.probes.ebpf, "PROXY_NAMES")?;
+            for name in &names {
+                let kind = if proxies::keeps_requests(name) {
+                    name::KEEPS_REQUESTS
+                } else {
+                    name::WATCHED
+                };
+                map.insert(proxies::comm(name), kind, 0)?;
+            }
+        }
+        watch.tell_start();
+        for pid in watch.selection.running() {
+            let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+            watch.add_proxy(pid, decode::name(name.trim_ascii_end()))?;
+        }
+        watch.mark_watched()?;
+        watch.mark_watched()?;
+        watch.pick_up()?;
+        Ok(watch)
+    }
+
+    /// Which silences mean something: facts that are told whenever they happen.
+    fn tell_start(&mut self) {
+        let attached = |name: &str| {
+            self.probes
+                .hooks
+                .iter()
+                .any(|(hook, result)| hook.name == name && result.is_ok())
+        };
+        let sees = [
+            ("signal_generate", "signal_sent"),
+            ("sched_process_exit", "process_exited"),
+            ("mark_victim", "oom_killed"),
+        ]
+        .into_iter()
+        .filter(|(hook, _)| attached(hook))
+        .map(|(_, fact)| fact.to_owned())
+        .collect();
+        let refused = self.probes.hooks.iter().filter(|(_, r)| r.is_err());
+        let blind = refused.map(|(hook, _)| hook.fact.to_owned()).collect();
+        self.send(clock::now(), Fact::SourceStarted { sees, blind });
+    }
+
+    pub(super) fn proxies(&self) -> usize {
+        self.proxies.len()
+    }
+
+    /// One record of the ring buffer.
+    pub(super) fn record(&mut self, bytes: &[u8]) {
+        match decode::record(bytes) {
+            Some(Record::Signal(signal)) => self.signal(signal),
+            Some(Record::ProxyStarted { pid, name }) => {
+                // It may have become another program meanwhile.
+                let now = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+                if decode::name(now.trim_ascii_end()) != name {
+                    return;
+                }
+                if self.add_proxy(pid, name).is_ok() {
+                    let _ = self.name_unix_listeners();
+                }
+            }
+            Some(Record::Listening) => {
+                self.refresh_at.get_or_insert(Instant::now() + REFRESH);
+            }
+            None => self.send(
+                clock::now(),
+                Fact::SignalsLost {
+                    stage: "decode".into(),
+                    reason: "unknown_record".into(),
+                    count: 1,
+                },
+            ),
+        }
+    }
+
+    fn signal(&mut self, mut signal: Signal) {
+        match &mut signal.fact {
+            Fact::AttemptEnded(attempt) => self.complete(attempt, signal.at),
+            Fact::ResponseSent(response) => {
+                self.describe(response.proxy);
+                if let Some(attempt) = &mut response.last_attempt {
+                    self.complete(attempt, signal.at);
+                }
+            }
+            Fact::ProcessExited(exit) => {
+                self.described.remove(&exit.pid);
+                if self.proxies.remove(&exit.pid) {
+                    self.forget_flows(exit.pid);
+                }
+            }
+            Fact::SignalSent(sent) => {
+                self.describe(sent.to);
+                self.describe(sent.to_parent);
+                self.describe(sent.from);
+            }
+            Fact::IdleClosed(idle) => self.describe(idle.proxy),
+            _ => {}
+        }
+        self.send_signal(signal);
+    }
+
+    /// The slower work: once a second, and after a listener appeared.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if self.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh_at = None;
+            if let Ok(file) = self.probes.listening_sockets()
+                && let Ok(list) = sockets::read(file)
+            {
+                let _ = self.take_listeners(list);
+            }
+        }
+        if now < self.next_second {
+            return;
+        }
+        self.next_second = now + SECOND;
+        let _ = self.mark_watched();
+        self.sample_waits();
+        self.tell_queues();
+    }
+
+    fn send(&mut self, at: Nanos, fact: Fact) {
+        self.send_signal(Signal {
+            at,
+            source: Source::Kernel,
+            fact,
+        });
+    }
+
+    fn send_signal(&mut self, signal: Signal) {
+        if !self.try_send(signal) {
+            self.unsent += 1;
+        }
+    }
+
+    /// `false` when the channel is full: what is lost must be counted.
+    fn try_send(&mut self, signal: Signal) -> bool {
+        !matches!(self.out.try_send(signal), Err(TrySendError::Full(_)))
+    }
+
+    /// Everything that happened before `now` has been handed on.
+    pub(super) fn tell_time(&mut self, now: Nanos) {
+        // One that does not fit is made up for by the next.
+        self.try_send(Signal {
+            at: now,
+            source: Source::Kernel,
+            fact: Fact::Tick,
+        });
+    }
+}
+
+fn map<'a, K: aya::Pod, V: aya::Pod>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<HashMap<&'a mut MapData, K, V>> {
+    let map = ebpf
+        .map_mut(name)
+        .with_context(|| format!("no {name} map"))?;
+    HashMap::try_from(map).with_context(|| format!("open the {name} map"))
+}
+
+fn mount_namespace(pid: u32) -> Option<u32> {
+    let inode = std::fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino();
+    u32::try_from(inode).ok()
+}

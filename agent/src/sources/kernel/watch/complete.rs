@@ -1,0 +1,147 @@
+//! Adds to a record what only user space can read: who the processes are, the listener behind a path.
+
+use super::*;
+
+impl Watch {
+    /// Adds what the kernel half could not know: who the processes are, the listener behind a path.
+    pub(super) fn complete(&mut self, attempt: &mut Attempt, at: Nanos) {
+        self.describe(attempt.proxy);
+        let peer = attempt.peer.clone();
+        if let Some(peer) = &peer {
+            if let Some(reader) = &peer.reader {
+                self.describe(reader.pid);
+                if attempt.end == End::GivenUp && peer.closed.is_none() {
+                    self.sample(reader.pid, reader.thread, attempt.flow);
+                }
+            }
+            if let Some(closed) = &peer.closed {
+                self.describe(closed.pid);
+            }
+        }
+        if matches!(
+            attempt.end,
+            End::ConnectFailed {
+                errno: libc::ENOENT | libc::ECONNREFUSED
+            }
+        ) {
+            self.look_for_starting(&attempt.upstream);
+        }
+        if attempt.upstream.is_unix() {
+            self.complete_unix(attempt);
+        } else if let Some(known) = self.listeners.tcp(0, &attempt.upstream) {
+            // A listener in any namespace that takes this address: enough to name the software.
+            let fact = Fact::ListenerSeen(known.seen(attempt.upstream.clone(), 0, false));
+            let pid = known.pid;
+            self.describe(pid);
+            self.send(at, fact);
+        }
+    }
+
+    /// A refused connect may be a server's that is there and does not listen yet. Asks every
+    /// process, so once a second and address at most.
+    pub(super) fn look_for_starting(&mut self, upstream: &Address) {
+        let now = Instant::now();
+        if self
+            .looked
+            .get(upstream)
+            .is_some_and(|at| now < *at + SECOND)
+        {
+            return;
+        }
+        if self.looked.len() >= LOOKED {
+            self.looked.retain(|_, at| now < *at + SECOND);
+        }
+        if self.looked.len() >= LOOKED {
+            return;
+        }
+        self.looked.insert(upstream.clone(), now);
+        for process in process::told_to_serve(upstream, STARTING) {
+            if self.described.insert(process.pid) {
+                self.send(clock::now(), Fact::ProcessSeen(process));
+            }
+        }
+    }
+
+    pub(super) fn complete_unix(&mut self, attempt: &mut Attempt) {
+        let failed = matches!(attempt.end, End::ConnectFailed { .. });
+        let Some(known) = self
+            .listeners
+            .unix(attempt.proxy, &attempt.upstream)
+            .cloned()
+        else {
+            // The queue was another file's of the same name.
+            if failed {
+                attempt.queue = None;
+            }
+            return;
+        };
+        self.describe(known.pid);
+        if !failed {
+            return;
+        }
+        if attempt.queue.is_none() {
+            attempt.queue = self.measure(known.socket.cookie);
+            self.remember(attempt, known.socket.sk, known.socket.cookie);
+        }
+    }
+
+    /// The queue right now, from a fresh reading.
+    pub(super) fn measure(&mut self, cookie: u64) -> Option<Queue> {
+        let list = sockets::read(self.probes.listening_sockets().ok()?).ok()?;
+        let socket = list.iter().find(|s| s.cookie == cookie)?;
+        Some(Queue {
+            length: socket.queue_length,
+            limit: socket.queue_limit,
+            drops: 0,
+            later: true,
+        })
+    }
+
+    /// The next failure on this path is measured as it happens.
+    pub(super) fn remember(&mut self, attempt: &Attempt, sk: u64, cookie: u64) {
+        let Some(mntns) = mount_namespace(attempt.proxy) else {
+            return;
+        };
+        let Some(path) = attempt.upstream.0.strip_prefix("unix:") else {
+            return;
+        };
+        if !path.starts_with('/') || path.len() >= PATH {
+            return;
+        }
+        let mut key = UnixKey {
+            mntns,
+            path: [0; PATH],
+        };
+        key.path[..path.len()].copy_from_slice(path.as_bytes());
+        let _ = self.insert_unix(vec![(key, sk, cookie)]);
+    }
+
+    /// Says who a process is, once.
+    pub(super) fn describe(&mut self, pid: u32) {
+        if pid == 0 || !self.described.insert(pid) {
+            return;
+        }
+        if let Some(process) = process::identify(pid) {
+            let parent = process.parent;
+            self.send(clock::now(), Fact::ProcessSeen(process));
+            // The supervisor: gunicorn's arbiter, uWSGI's master, nginx's master.
+            if parent > 1
+                && self.described.insert(parent)
+                && let Some(parent) = process::identify(parent)
+            {
+                self.send(clock::now(), Fact::ProcessSeen(parent));
+            }
+        } else {
+            self.described.remove(&pid);
+        }
+        if self.described.len() > 65_536 {
+            self.described.clear();
+        }
+    }
+
+    pub(super) fn sample(&mut self, pid: u32, thread: u32, flow: u64) {
+        if let Some(sample) = self.sampler.sample(pid, thread, flow) {
+            self.send(clock::now(), Fact::ProcessSampled(sample));
+        }
+    }
+}

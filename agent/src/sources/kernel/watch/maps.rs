@@ -1,0 +1,213 @@
+//! Fills the kernel half's maps with what only user space knows: proxies, older connections, listeners.
+
+use super::*;
+
+impl Watch {
+    pub(super) fn add_proxy(&mut self, pid: u32, name: String) -> Result<()> {
+        let mut thread = Thread::new_zeroed();
+        thread.tgid = pid;
+        thread.lazy = u32::from(proxies::keeps_requests(&name));
+        {
+            let mut map: HashMap<_, u32, Thread> = map(&mut self.probes.ebpf, "THREADS")?;
+            for tid in proxies::threads(pid) {
+                // Already there: the kernel half saw it start.
+                let _ = map.insert(tid, thread, NOEXIST);
+            }
+        }
+        self.take_slots(pid, thread)?;
+        self.proxies.insert(pid);
+        self.send(clock::now(), Fact::ProxyStarted { pid, name });
+        self.describe(pid);
+        Ok(())
+    }
+
+    /// Gives a process's threads their places in the array, where they are free.
+    pub(super) fn take_slots(&mut self, pid: u32, mut thread: Thread) -> Result<()> {
+        let slots = self
+            .probes
+            .ebpf
+            .map_mut("SLOT_THREADS")
+            .context("no SLOT_THREADS map")?;
+        let mut slots = Array::<_, Thread>::try_from(slots)?;
+        for tid in proxies::threads(pid) {
+            if slots.get(&(tid % SLOTS), 0)?.owner == 0 {
+                thread.owner = tid;
+                slots.set(tid % SLOTS, thread, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the filter's byte of every watched thread that lacks it. The kernel half sets those of
+    /// threads that start; writing a block from here can overwrite one, so this is repeated.
+    pub(super) fn mark_watched(&mut self) -> Result<()> {
+        let threads: HashMap<_, u32, Thread> = map(&mut self.probes.ebpf, "THREADS")?;
+        let tids: Vec<u32> = threads.keys().filter_map(Result::ok).collect();
+        let watched = self
+            .probes
+            .ebpf
+            .map_mut("WATCHED")
+            .context("no WATCHED map")?;
+        let mut watched = Array::<_, [u8; WATCHED_BLOCK]>::try_from(watched)?;
+        for tid in tids.into_iter().filter(|tid| *tid < WATCHED_THREADS) {
+            let index = tid / WATCHED_BLOCK as u32;
+            let mut block = watched.get(&index, 0)?;
+            let byte = &mut block[tid as usize % WATCHED_BLOCK];
+            if *byte == 0 {
+                *byte = 1;
+                watched.set(index, block, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Connections and listeners that were there before the probes.
+    pub(super) fn pick_up(&mut self) -> Result<()> {
+        let Ok(file) = self.probes.open_sockets() else {
+            return Ok(());
+        };
+        let list = sockets::read(file)?;
+        let flows = sockets::older_flows(&list, &self.proxies);
+        {
+            let mut map: HashMap<_, u64, Flow> = map(&mut self.probes.ebpf, "FLOWS")?;
+            for (sk, flow) in &flows {
+                let _ = map.insert(sk, flow, NOEXIST);
+            }
+        }
+        let mut peers: HashMap<_, u64, Peer> = map(&mut self.probes.ebpf, "PEERS")?;
+        for (sk, flow) in flows.iter().filter(|(_, flow)| flow.peer_sk != 0) {
+            let _ = peers.insert(
+                flow.peer_sk,
+                Peer {
+                    sk: *sk,
+                    cookie: flow.cookie,
+                },
+                NOEXIST,
+            );
+        }
+        self.take_listeners(list)
+    }
+
+    pub(super) fn take_listeners(&mut self, list: Vec<agent_ebpf::Socket>) -> Result<()> {
+        let now = clock::now();
+        let listening = sockets::listeners(&list);
+        let value = |sk, cookie| ListenerValue {
+            sk,
+            cookie,
+            peak: 0,
+            overflows: 0,
+        };
+        {
+            let mut map: HashMap<_, ListenerKey, ListenerValue> =
+                map(&mut self.probes.ebpf, "LISTENERS")?;
+            for (socket, _) in &listening {
+                if let Some(key) = sockets::listener_key(socket) {
+                    let _ = map.insert(key, value(socket.sk, socket.cookie), NOEXIST);
+                }
+            }
+        }
+        {
+            let mut map: HashMap<_, u32, u32> = map(&mut self.probes.ebpf, "SERVERS")?;
+            for (_, holders) in &listening {
+                for pid in holders.iter().filter(|pid| !self.proxies.contains(pid)) {
+                    let _ = map.insert(pid, 1, 0);
+                    if let Some(parent) = process::parent(*pid).filter(|p| *p > 1) {
+                        let _ = map.insert(parent, 1, 0);
+                    }
+                }
+            }
+        }
+        let owners: Vec<u32> = listening
+            .iter()
+            .flat_map(|(_, holders)| holders.clone())
+            .collect();
+        let (new, gone) = self.listeners.update(listening, now);
+        for pid in owners {
+            self.describe(pid);
+        }
+        for known in &new {
+            self.send(
+                now,
+                Fact::ListenerSeen(known.seen(known.address.clone(), 0, false)),
+            );
+        }
+        for known in &gone {
+            self.send(
+                now,
+                Fact::ListenerSeen(known.seen(known.address.clone(), 0, true)),
+            );
+        }
+        self.name_unix_listeners()
+    }
+
+    /// Tells the kernel half which Unix listener a proxy means by which path.
+    pub(super) fn name_unix_listeners(&mut self) -> Result<()> {
+        let mut roots: StdMap<u32, u32> = StdMap::new();
+        for pid in &self.proxies {
+            if let Some(namespace) = mount_namespace(*pid) {
+                roots.entry(namespace).or_insert(*pid);
+            }
+        }
+        let mut named = Vec::new();
+        for known in self.listeners.iter().filter(|k| k.address.is_unix()) {
+            let path = &known.socket.ends.path[..usize::from(known.socket.ends.path_len).min(PATH)];
+            let path = path.strip_suffix(&[0]).unwrap_or(path);
+            for (&mntns, &pid) in &roots {
+                let same = match path.first() {
+                    Some(0) => true,
+                    Some(b'/') => {
+                        known.file.is_some()
+                            && super::super::listeners::file_of(pid, path) == known.file
+                    }
+                    _ => false,
+                };
+                if same {
+                    let mut key = UnixKey {
+                        mntns,
+                        path: [0; PATH],
+                    };
+                    key.path[..path.len()].copy_from_slice(path);
+                    named.push((key, known.socket.sk, known.socket.cookie));
+                }
+            }
+        }
+        self.insert_unix(named)
+    }
+
+    pub(super) fn insert_unix(&mut self, named: Vec<(UnixKey, u64, u64)>) -> Result<()> {
+        let mut map: HashMap<_, UnixKey, ListenerValue> =
+            map(&mut self.probes.ebpf, "UNIX_LISTENERS")?;
+        for (key, sk, cookie) in named {
+            if map.get(&key, 0).is_ok_and(|old| old.cookie == cookie) {
+                continue;
+            }
+            let _ = map.insert(
+                key,
+                ListenerValue {
+                    sk,
+                    cookie,
+                    peak: 0,
+                    overflows: 0,
+                },
+                0,
+            );
+        }
+        Ok(())
+    }
+
+    /// What a dead proxy still held was closed without a system call: nothing else forgets it.
+    pub(super) fn forget_flows(&mut self, pid: u32) {
+        let Ok(mut map) = map::<u64, Flow>(&mut self.probes.ebpf, "FLOWS") else {
+            return;
+        };
+        let dead: Vec<u64> = map
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, flow)| flow.tgid == pid && flow.role == role::UPSTREAM)
+            .map(|(sk, _)| sk)
+            .collect();
+        for sk in dead {
+            let _ = map.remove(&sk);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The slower work of every second: losses, long waits, queues.
+
+use super::*;
+
+impl Watch {
+    /// Tells what was lost since it was told last; what cannot be told stays to be told.
+    pub(in crate::sources::kernel) fn tell_losses(&mut self) {
+        let mut totals = [0; counter::LOSSES.len()];
+        {
+            let Some(map) = self.probes.ebpf.map("COUNTERS") else {
+                return;
+            };
+            let Ok(map) = PerCpuArray::<_, u64>::try_from(map) else {
+                return;
+            };
+            for (i, total) in totals.iter_mut().enumerate() {
+                *total = map
+                    .get(&(i as u32), 0)
+                    .map_or(0, |values| values.iter().sum());
+            }
+        }
+        for (i, (stage, reason)) in counter::LOSSES.iter().enumerate() {
+            let count = totals[i].saturating_sub(self.told[i]);
+            if count > 0 && self.tell_loss(stage, reason, count) {
+                self.told[i] = totals[i];
+            }
+        }
+        if self.unsent > 0 && self.tell_loss("channel", "full", self.unsent) {
+            self.unsent = 0;
+        }
+    }
+
+    fn tell_loss(&mut self, stage: &str, reason: &str, count: u64) -> bool {
+        self.try_send(Signal {
+            at: clock::now(),
+            source: Source::Kernel,
+            fact: Fact::SignalsLost {
+                stage: stage.into(),
+                reason: reason.into(),
+                count,
+            },
+        })
+    }
+
+    /// Who works on requests that have waited for long, and what their threads do.
+    pub(super) fn sample_waits(&mut self) {
+        let now = clock::now();
+        let mut waits = Vec::new();
+        {
+            let Ok(map) = map::<u64, Flow>(&mut self.probes.ebpf, "FLOWS") else {
+                return;
+            };
+            for flow in map
+                .iter()
+                .take(SAMPLED_FLOWS)
+                .filter_map(Result::ok)
+                .map(|(_, flow)| flow)
+            {
+                let waiting = flow.role == role::UPSTREAM
+                    && flow.request_ns != 0
+                    && flow.received == 0
+                    && flow.flags & flow_flag::ENDED == 0
+                    && now.saturating_sub(flow.request_ns) > LONG_NS;
+                if waiting && flow.reader_tgid != 0 && flow.read_ns + flow.idle_ns > flow.request_ns
+                {
+                    waits.push((flow.reader_tgid, flow.reader_tid, flow.cookie));
+                }
+            }
+        }
+        for (pid, thread, flow) in waits {
+            self.describe(pid);
+            self.sample(pid, thread, flow);
+        }
+    }
+
+    /// Queue lengths, limits and peaks of the listeners that proxies call.
+    pub(super) fn tell_queues(&mut self) {
+        let mut peaks: StdMap<u64, u32> = StdMap::new();
+        if let Ok(mut map) = map::<UnixKey, ListenerValue>(&mut self.probes.ebpf, "UNIX_LISTENERS")
+        {
+            let used: Vec<_> = map.iter().filter_map(Result::ok).collect();
+            for (key, value) in used {
+                if value.peak > 0 {
+                    peaks.insert(value.cookie, value.peak);
+                    let _ = map.insert(key, ListenerValue { peak: 0, ..value }, 0);
+                } else {
+                    peaks.entry(value.cookie).or_insert(0);
+                }
+            }
+        }
+        if let Ok(mut map) = map::<ListenerKey, ListenerValue>(&mut self.probes.ebpf, "LISTENERS") {
+            let used: Vec<_> = map.iter().filter_map(Result::ok).collect();
+            for (key, value) in used.into_iter().filter(|(_, value)| value.peak > 0) {
+                peaks.insert(value.cookie, value.peak);
+                let _ = map.insert(key, ListenerValue { peak: 0, ..value }, 0);
+            }
+        }
+        if peaks.is_empty() || self.proxies.is_empty() {
+            return;
+        }
+        let Ok(file) = self.probes.listening_sockets() else {
+            return;
+        };
+        let Ok(list) = sockets::read(file) else {
+            return;
+        };
+        let _ = self.take_listeners(list);
+        let now = clock::now();
+        let facts: Vec<_> = self
+            .listeners
+            .iter()
+            .filter_map(|known| {
+                let peak = peaks.get(&known.socket.cookie)?;
+                Some(Fact::ListenerSeen(known.seen(
+                    known.address.clone(),
+                    *peak,
+                    false,
+                )))
+            })
+            .collect();
+        for fact in facts {
+            self.send(now, fact);
+        }
+    }
+}

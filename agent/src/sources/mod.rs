@@ -1,0 +1,6 @@
+//! Where signals come from.
+
+pub mod kernel;
+pub mod process;
+pub mod recording;
+pub mod wire;

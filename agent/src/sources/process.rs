@@ -1,0 +1,279 @@
+//! Who a process is, and what its threads are doing: read from /proc when asked.
+//!
+//! Everything read there was chosen by some process: names, arguments and paths are untrusted
+//! bytes, files may vanish between two reads, and without permission a fact is unknown, by name.
+//! The parsers in the modules below are pure; only the functions here and in `sample` touch /proc.
+
+mod cgroup;
+mod gunicorn;
+mod nginx;
+mod sample;
+mod sockets;
+mod software;
+mod stat;
+mod syscalls;
+mod uwsgi;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::settings::plain;
+use crate::signal::{Address, Nanos, Process, Software};
+pub use sample::Sampler;
+
+/// Longest prefix read of any file in /proc, and of any configuration file.
+const MAX_BYTES: u64 = 256 * 1024;
+/// Settings kept of one process, and bytes of each value.
+const MAX_SETTINGS: usize = 128;
+const MAX_VALUE: usize = 256;
+
+/// A process, and what could not be read of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub process: Process,
+    /// Files of /proc that this program may not read, so that settings may be unknown.
+    pub unreadable: Vec<&'static str>,
+}
+
+/// Reads who this process is; `None` if it is gone.
+pub fn read(pid: u32) -> Option<Seen> {
+    let stat = stat::parse(&file(pid, "stat").ok()?)?;
+    let mut unreadable = Vec::new();
+    let mut want = |name: &'static str| {
+        file(pid, name).unwrap_or_else(|_| {
+            unreadable.push(name);
+            Vec::new()
+        })
+    };
+    let arguments = strings(&want("cmdline"));
+    let environment = strings(&want("environ"));
+    let executable = executable(pid);
+    let netns = fs::read_link(path(pid, "ns/net"))
+        .ok()
+        .and_then(|l| stat::namespace(&l));
+    if netns.is_none() {
+        unreadable.push("ns/net");
+    }
+    let software = software::recognise(&stat.name, executable.as_deref(), &arguments);
+    let sagemaker = environment.iter().any(|e| e.starts_with("SAGEMAKER_"))
+        || path(pid, "root/opt/ml/model").is_dir();
+    let mut settings = settings_of(pid, stat.parent, software, &arguments, &environment);
+    settings.extend(sagemaker_settings(&environment));
+    settings.truncate(MAX_SETTINGS);
+    for (_, value) in &mut settings {
+        cut(value, MAX_VALUE);
+    }
+    let process = Process {
+        pid,
+        parent: stat.parent,
+        name: stat.name,
+        software,
+        settings,
+        started: since_monotonic_zero(stat.start_ticks),
+        netns: netns.unwrap_or(0),
+        sagemaker,
+    };
+    Some(Seen {
+        process,
+        unreadable,
+    })
+}
+
+/// Who this process is, as far as can be read; `None` if it is gone.
+pub fn identify(pid: u32) -> Option<Process> {
+    read(pid).map(|seen| seen.process)
+}
+
+/// The process's parent; `None` if it is gone.
+pub fn parent(pid: u32) -> Option<u32> {
+    Some(stat::parse(&file(pid, "stat").ok()?)?.parent)
+}
+
+/// Living processes that are told, by argument or environment, to serve this address.
+///
+/// For a refused connect: a server that is there and does not listen yet is being started. Asks
+/// every process, so ask rarely.
+pub fn told_to_serve(address: &Address, limit: usize) -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let own = std::process::id();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != own)
+        .filter_map(|pid| {
+            let arguments = strings(&file(pid, "cmdline").ok()?);
+            let executable = executable(pid)?;
+            let name = software::naming(&executable, &arguments, address).or_else(|| {
+                let environment = strings(&file(pid, "environ").unwrap_or_default());
+                software::named_by_environment(&executable, &environment, address).then_some("PORT")
+            })?;
+            let mut process = read(pid)?.process;
+            // A proxy names the addresses of its upstreams, too.
+            if software::is_proxy(process.software) {
+                return None;
+            }
+            if !process
+                .settings
+                .iter()
+                .any(|(known, _)| plain(known) == plain(name))
+            {
+                let bare = address.0.strip_prefix("unix:").unwrap_or(&address.0);
+                process.settings.push((name.to_owned(), bare.to_owned()));
+            }
+            Some(process)
+        })
+        .take(limit)
+        .collect()
+}
+
+/// The name of the program's file.
+fn executable(pid: u32) -> Option<String> {
+    let link = fs::read_link(path(pid, "exe")).ok()?;
+    let name = link.file_name()?.to_string_lossy();
+    Some(name.trim_end_matches(" (deleted)").to_owned())
+}
+
+fn settings_of(
+    pid: u32,
+    parent: u32,
+    software: Software,
+    arguments: &[String],
+    environment: &[String],
+) -> Vec<(String, String)> {
+    let configuration = |name: &str| text_file(&inside(pid, name));
+    match software {
+        Software::Gunicorn => gunicorn::settings(arguments, environment, configuration),
+        Software::Uwsgi => uwsgi::settings(arguments, environment, configuration),
+        Software::Nginx => {
+            // A worker's own title says nothing: the master's has the arguments.
+            let master = || strings(&file(parent, "cmdline").unwrap_or_default());
+            let arguments = match nginx::arguments(arguments) {
+                Some(own) => own,
+                None => nginx::arguments(&master()).unwrap_or_default(),
+            };
+            let list = |folder: &str| {
+                let names = fs::read_dir(inside(pid, folder)).into_iter().flatten();
+                names
+                    .filter_map(|e| e.ok()?.file_name().into_string().ok())
+                    .collect()
+            };
+            nginx::settings(&arguments, &configuration, &list)
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn sagemaker_settings(environment: &[String]) -> Vec<(String, String)> {
+    const NAMES: &[&str] = &[
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT",
+        "SAGEMAKER_MODEL_SERVER_WORKERS",
+        "SAGEMAKER_BIND_TO_PORT",
+    ];
+    let pairs = environment.iter().filter_map(|entry| entry.split_once('='));
+    pairs
+        .filter(|(name, _)| NAMES.contains(name))
+        .map(|(n, v)| (n.into(), v.into()))
+        .collect()
+}
+
+fn path(pid: u32, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/{name}"))
+}
+
+/// A path as this process means it: from its root, or its working directory.
+fn inside(pid: u32, name: &str) -> PathBuf {
+    match name.strip_prefix('/') {
+        Some(absolute) => path(pid, "root").join(absolute.trim_start_matches('/')),
+        None => path(pid, "cwd").join(name),
+    }
+}
+
+fn file(pid: u32, name: &str) -> std::io::Result<Vec<u8>> {
+    bytes(&path(pid, name))
+}
+
+fn bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut out)?;
+    Ok(out)
+}
+
+/// A configuration file, if it is a plain file: opening a pipe would wait for ever.
+fn text_file(path: &Path) -> Option<String> {
+    if !fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    Some(String::from_utf8_lossy(&bytes(path).ok()?).into_owned())
+}
+
+/// The NUL-terminated strings of `cmdline` and `environ`.
+fn strings(bytes: &[u8]) -> Vec<String> {
+    let trimmed = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    if trimmed.is_empty() {
+        return Vec::new();
+    }
+    trimmed
+        .split(|b| *b == 0)
+        .map(|s| String::from_utf8_lossy(s).into_owned())
+        .collect()
+}
+
+fn cut(text: &mut String, max: usize) {
+    if text.len() > max {
+        let end = (0..=max)
+            .rev()
+            .find(|i| text.is_char_boundary(*i))
+            .unwrap_or(0);
+        text.truncate(end);
+    }
+}
+
+/// Start times are in ticks since boot, suspended time included; signals have the monotonic clock.
+fn since_monotonic_zero(ticks: u64) -> Nanos {
+    // SAFETY: sysconf has no preconditions.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let per_second = u64::try_from(per_second)
+        .ok()
+        .filter(|n| *n > 0)
+        .unwrap_or(100);
+    let suspended = clock(libc::CLOCK_BOOTTIME).saturating_sub(clock(libc::CLOCK_MONOTONIC));
+    let whole = (ticks / per_second).saturating_mul(1_000_000_000);
+    let part = ticks % per_second * 1_000_000_000 / per_second;
+    whole.saturating_add(part).saturating_sub(suspended)
+}
+
+fn clock(id: libc::clockid_t) -> Nanos {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid timespec to write to.
+    unsafe { libc::clock_gettime(id, &mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_itself_and_survives_the_gone() {
+        let seen = read(std::process::id()).expect("this process is there");
+        assert_eq!(seen.process.pid, std::process::id());
+        assert!(seen.process.started <= clock(libc::CLOCK_MONOTONIC));
+        assert!(seen.process.netns > 0);
+        assert_eq!(read(u32::MAX), None);
+    }
+
+    #[test]
+    fn arguments_are_any_bytes() {
+        assert_eq!(strings(b""), Vec::<String>::new());
+        assert_eq!(strings(b"a\0\0b\xff\n\0"), ["a", "", "b\u{fffd}\n"]);
+        let mut text = "é".repeat(10);
+        cut(&mut text, 5);
+        assert_eq!(text, "éé");
+    }
+}

@@ -1,0 +1,191 @@
+//! What the first bytes of a connection are: HTTP/1, TLS, uwsgi, FastCGI, HTTP/2 or something else. Pure.
+
+use crate::signal::Opening;
+
+const METHODS: [&str; 14] = [
+    "GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND",
+    "MKCOL", "COPY", "MOVE", "LOCK",
+];
+
+/// What the first bytes of a request are. `bytes` may be cut.
+pub fn request(bytes: &[u8]) -> Opening {
+    if bytes.starts_with(b"PRI * HTTP/2.0") {
+        return Opening::Http2;
+    }
+    if let Some(request) = http_request(bytes) {
+        return request;
+    }
+    binary(bytes)
+}
+
+/// What the first bytes of a response are.
+pub fn response(bytes: &[u8]) -> Opening {
+    match status(bytes) {
+        Some(status) => Opening::HttpResponse { status },
+        None => binary(bytes),
+    }
+}
+
+/// The status of `HTTP/1.x NNN`.
+pub fn status(bytes: &[u8]) -> Option<u16> {
+    let rest = bytes.strip_prefix(b"HTTP/1.")?;
+    let (b' ', [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9']) =
+        (*rest.get(1)?, rest.get(2..5)?)
+    else {
+        return None;
+    };
+    Some(
+        [a, b, c]
+            .iter()
+            .fold(0, |n, d| n * 10 + u16::from(**d - b'0')),
+    )
+}
+
+fn http_request(bytes: &[u8]) -> Option<Opening> {
+    let space = bytes.iter().position(|&b| b == b' ')?;
+    let method = std::str::from_utf8(&bytes[..space])
+        .ok()
+        .filter(|m| METHODS.contains(m))?;
+    let rest = &bytes[space + 1..];
+    let end = rest.iter().position(|b| matches!(b, b' ' | b'\r' | b'\n'));
+    let target = &rest[..end.unwrap_or(rest.len())];
+    let query = target.iter().position(|b| matches!(b, b'?' | b'#'));
+    let path = absolute_path(&target[..query.unwrap_or(target.len())]);
+    Some(Opening::HttpRequest {
+        method: method.to_owned(),
+        path: String::from_utf8_lossy(path).into_owned(),
+        path_complete: end.is_some() || query.is_some(),
+        host: host(bytes),
+    })
+}
+
+/// The path of `http://host/path`; other targets are paths already.
+fn absolute_path(target: &[u8]) -> &[u8] {
+    let rest = target
+        .strip_prefix(b"http://")
+        .or_else(|| target.strip_prefix(b"https://"));
+    match rest {
+        Some(rest) => rest
+            .iter()
+            .position(|&b| b == b'/')
+            .map_or(b"/", |at| &rest[at..]),
+        None => target,
+    }
+}
+
+/// The Host header, where it lies complete within the bytes.
+fn host(bytes: &[u8]) -> Option<String> {
+    let mut lines = bytes.split(|&b| b == b'\n');
+    lines.next()?;
+    let mut lines = lines.peekable();
+    while let Some(line) = lines.next() {
+        // The last piece may be cut.
+        lines.peek()?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            return None;
+        }
+        if line.len() > 5 && line[..5].eq_ignore_ascii_case(b"host:") {
+            let value = String::from_utf8_lossy(&line[5..]).trim().to_owned();
+            return Some(value).filter(|v| !v.is_empty());
+        }
+    }
+    None
+}
+
+fn binary(bytes: &[u8]) -> Opening {
+    match bytes {
+        // TLS record: handshake or alert or data, version 3.x.
+        [20..=23, 3, 0..=4, ..] => Opening::Tls,
+        // HTTP/2 SETTINGS: the first frame of a server.
+        [0, 0, _, 4, _, 0, 0, 0, 0, ..] => Opening::Http2,
+        // FastCGI version 1, a record type of 1 to 11, request id at most 255.
+        [1, 1..=11, 0, _, ..] => Opening::FastCgi,
+        // uwsgi: modifier1 0 (a WSGI request), little-endian size, modifier2 0, first key's length.
+        [0, size_low, size_high, 0, key_low, 0, ..]
+            if usize::from(*key_low) > 0
+                && usize::from(u16::from_le_bytes([*size_low, *size_high]))
+                    > usize::from(*key_low) =>
+        {
+            Opening::Uwsgi
+        }
+        _ => Opening::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn http(method: &str, path: &str, complete: bool, host: Option<&str>) -> Opening {
+        Opening::HttpRequest {
+            method: method.into(),
+            path: path.into(),
+            path_complete: complete,
+            host: host.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn requests() {
+        for (bytes, expected) in [
+            (
+                &b"GET /a?secret=1 HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+                http("GET", "/a", true, Some("x")),
+            ),
+            (b"GET /a?secr", http("GET", "/a", true, None)),
+            (b"POST /orders/12", http("POST", "/orders/12", false, None)),
+            (
+                b"POST /o HTTP/1.1\r\nHost: sho",
+                http("POST", "/o", true, None),
+            ),
+            (
+                b"GET http://h:1/p?q HTTP/1.1\r\n",
+                http("GET", "/p", true, None),
+            ),
+            (b"GET http://h HTTP/1.1\r\n", http("GET", "/", true, None)),
+            (
+                b"GET /a HTTP/1.1\r\nX: 1\r\n\r\nHost: body\r\n\r\n",
+                http("GET", "/a", true, None),
+            ),
+            (b"\x16\x03\x01\x02\x00\x01", Opening::Tls),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Opening::Http2),
+            (b"\x00\x80\x01\x00\x0c\x00QUERY_STRING", Opening::Uwsgi),
+            (b"\x01\x01\x00\x01\x00\x08\x00\x00", Opening::FastCgi),
+            (b"hello there", Opening::Other),
+            (b"", Opening::Other),
+        ] {
+            assert_eq!(
+                request(bytes),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+
+    #[test]
+    fn responses() {
+        for (bytes, expected) in [
+            (
+                &b"HTTP/1.1 502 Bad"[..],
+                Opening::HttpResponse { status: 502 },
+            ),
+            (
+                b"HTTP/1.0 200 OK\r\n",
+                Opening::HttpResponse { status: 200 },
+            ),
+            (b"HTTP/1.1 20", Opening::Other),
+            (b"\x15\x03\x01\x00\x02\x02\x46", Opening::Tls),
+            (b"\x00\x00\x06\x04\x00\x00\x00\x00\x00", Opening::Http2),
+            (b"SSH-2.0-OpenSSH", Opening::Other),
+        ] {
+            assert_eq!(
+                response(bytes),
+                expected,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One exchange while its facts come in: attempts, what was learned after them, the response. Pure.
+
+use crate::diagnose::Tried;
+use crate::signal::{Attempt, End, FlowClosed, FlowId, Nanos, Opening, Response, Source};
+
+/// Attempts kept of one exchange: the first, and the last ones.
+const ATTEMPTS: usize = 16;
+
+/// An exchange with a failed attempt or a failed response.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The last moment anything happened in it.
+    pub(super) touched: Nanos,
+    pub(super) attempts: Vec<Tried>,
+    pub(super) response: Option<(Nanos, Source, Response)>,
+    /// The last failed attempt is being tried again.
+    pub(super) retried: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(now: Nanos) -> Exchange {
+        Exchange {
+            touched: now,
+            attempts: Vec::new(),
+            response: None,
+            retried: false,
+        }
+    }
+
+    /// Adds an attempt, or completes the one already told (a flow's attempt is told once as ended,
+    /// and may be told again as the response's last).
+    /// Returns the flow of an attempt that had to be forgotten for it.
+    pub(super) fn add(&mut self, at: Nanos, source: Source, attempt: Attempt) -> Option<FlowId> {
+        let mut forgotten = None;
+        self.touched = self.touched.max(at);
+        self.retried = false;
+        if let Some(known) = self
+            .attempts
+            .iter_mut()
+            .find(|t| t.attempt.flow == attempt.flow && t.attempt.began == attempt.began)
+        {
+            if known.attempt.end != End::GivenUp && attempt.end == End::Answered {
+                // Its end is known; this only says that the response followed.
+                return None;
+            }
+            // What was seen waiting when the response began has ended now; the earlier sample of the
+            // upstream's end is the nearer one to the decision.
+            let sampled = known
+                .attempt
+                .peer
+                .take()
+                .filter(|_| known.attempt.end == End::GivenUp);
+            known.attempt = Attempt {
+                peer: sampled.or(attempt.peer.clone()),
+                ..attempt
+            };
+            return None;
+        }
+        if self.attempts.len() >= ATTEMPTS {
+            forgotten = Some(self.attempts.remove(1).attempt.flow);
+        }
+        self.attempts.push(Tried {
+            at,
+            source,
+            attempt,
+            closed: None,
+        });
+        self.attempts.sort_by_key(|t| t.attempt.began);
+        forgotten
+    }
+
+    /// When it began, as far as is known: facts of it may have been lost since.
+    pub(super) fn began(&self) -> Nanos {
+        let attempts = self.attempts.iter().map(|t| t.attempt.began.min(t.at));
+        let response = self.response.as_ref();
+        let response = response.map(|(at, _, r)| r.request_at.unwrap_or(*at));
+        attempts.chain(response).min().unwrap_or(self.touched)
+    }
+
+    /// Later facts of one of its flows.
+    pub(super) fn flow_closed(&mut self, at: Nanos, closed: &FlowClosed) {
+        self.touched = self.touched.max(at);
+        if let Some(tried) = self
+            .attempts
+            .iter_mut()
+            .rev()
+            .find(|t| t.attempt.flow == closed.flow)
+        {
+            tried.closed = Some(closed.clone());
+        }
+    }
+
+    /// The last attempt got an answer from its upstream that was not itself a server error.
+    pub(super) fn saved(&self) -> bool {
+        self.attempts.last().is_some_and(|t| {
+            t.attempt.end == End::Answered
+                && !matches!(
+                    t.attempt.response,
+                    Some(Opening::HttpResponse { status: 500.. })
+                )
+        })
+    }
+
+    /// The client ended its connection before the proxy ended its attempt.
+    pub(super) fn client_left(&self) -> bool {
+        self.attempts.last().is_some_and(|t| {
+            t.attempt.may_be_cancelled(t.at)
+                || t.attempt
+                    .downstream
+                    .as_ref()
+                    .is_some_and(|link| link.state.left())
+        })
+    }
+
+    /// The client's side is TLS or HTTP/2, so that a response cannot be told from other data.
+    pub(super) fn opaque(&self) -> bool {
+        self.attempts.last().is_some_and(|t| t.attempt.is_opaque())
+    }
+
+    /// The client's side is known to be TLS or HTTP/2, not merely not understood.
+    fn encrypted(&self) -> bool {
+        let link = self
+            .attempts
+            .last()
+            .and_then(|t| t.attempt.downstream.as_ref());
+        matches!(
+            link.and_then(|link| link.request.as_ref()),
+            Some(Opening::Tls | Opening::Http2)
+        )
+    }
+
+    /// Nobody but the proxy ended it, and nothing is tried again: the client was told of a failure,
+    /// though its side shows no status.
+    pub(super) fn failed_unseen(&self) -> bool {
+        self.response.is_none()
+            && self.encrypted()
+            && !self.retried
+            && !self.client_left()
+            && !self.saved()
+    }
+
+    /// The longest round trip of its attempts.
+    pub(super) fn round_trip(&self) -> Nanos {
+        self.attempts
+            .iter()
+            .filter_map(|t| t.attempt.tcp.as_ref())
+            .map(|tcp| u64::from(tcp.srtt_us) * 1000)
+            .max()
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,306 @@
+//! What is known of this host's processes, listeners and upstreams: bounded memory of past signals. Pure.
+
+mod deaths;
+mod listeners;
+mod losses;
+mod patience;
+mod pools;
+mod processes;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use crate::signal::{
+    Address, Attempt, End, Fact, FlowId, Listener, Nanos, Process, ProcessExit, ProcessSample,
+    Signal, SignalSent, Source,
+};
+use crate::verdict::Spread;
+use deaths::Deaths;
+use listeners::Listeners;
+use losses::Losses;
+use patience::Patience;
+use pools::Pools;
+pub(crate) use pools::idle_when_closed;
+pub use pools::{ClosesEarly, Pool};
+use processes::Processes;
+
+pub(crate) const MILLISECOND: Nanos = 1_000_000;
+pub(crate) const SECOND: Nanos = 1_000_000_000;
+
+/// Loading a large model takes minutes.
+const STARTING: Nanos = 600 * SECOND;
+
+/// Flows whose server's threads are sampled at once, and samples kept of each.
+const SAMPLED_FLOWS: usize = 1024;
+const SAMPLES: usize = 128;
+/// A flow not sampled for this long is over.
+const SAMPLES_KEPT: Nanos = 30 * SECOND;
+
+/// A remembered fact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Past<T> {
+    pub at: Nanos,
+    pub source: Source,
+    pub fact: T,
+}
+
+/// Bounded memory of the facts that are not tied to one exchange.
+#[derive(Debug, Default)]
+pub struct Host {
+    now: Nanos,
+    sees: BTreeSet<String>,
+    blind: BTreeSet<String>,
+    losses: Losses,
+    processes: Processes,
+    deaths: Deaths,
+    listeners: Listeners,
+    pools: Pools,
+    patience: Patience,
+    samples: HashMap<FlowId, VecDeque<Past<ProcessSample>>>,
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+impl Host {
+    /// Takes in one signal. Signals may be a little out of order.
+    pub fn observe(&mut self, signal: &Signal) {
+        self.now = self.now.max(signal.at);
+        let past = |at| (at, signal.source);
+        match &signal.fact {
+            Fact::SourceStarted { sees, blind } => {
+                self.sees.extend(sees.iter().take(64).cloned());
+                self.blind.extend(blind.iter().take(64).cloned());
+            }
+            Fact::ProcessSeen(process) => {
+                let lost = self.processes.seen(signal.at, process);
+                self.count("processes", lost);
+            }
+            Fact::ProcessExited(exit) => {
+                self.saw("process_exited");
+                self.processes.exited(signal.at, exit.pid);
+                let lost = self.deaths.exited(keep(past(signal.at), exit));
+                self.count("process_exits", lost);
+            }
+            Fact::SignalSent(sent) => {
+                self.saw("signal_sent");
+                let lost = self.deaths.sent(keep(past(signal.at), sent));
+                self.count("signals_sent", lost);
+            }
+            Fact::OomKilled { pid } => {
+                self.saw("oom_killed");
+                let lost = self.deaths.oom_killed(keep(past(signal.at), pid));
+                self.count("oom_kills", lost);
+            }
+            Fact::ProcessSampled(sample) => {
+                let sample = keep(past(signal.at), sample);
+                self.sampled(sample);
+            }
+            Fact::ListenerSeen(listener) => {
+                let lost = self.listeners.seen(keep(past(signal.at), listener));
+                self.count("listeners", lost);
+            }
+            Fact::IdleClosed(close) => {
+                let proxy = self.processes.label(close.proxy);
+                let lost = self.pools.idle_closed(&proxy, close, signal.at);
+                self.count("pools", lost);
+            }
+            Fact::AttemptEnded(attempt) => self.attempt_ended(signal.at, attempt),
+            Fact::ResponseSent(response) => {
+                if let Some(attempt) = &response.last_attempt {
+                    let proxy = self.processes.label(attempt.proxy);
+                    let lost = self.pools.attempted(&proxy, attempt, signal.at);
+                    self.count("pools", lost);
+                }
+            }
+            Fact::SignalsLost { count, .. } => self.losses.told(signal.at, *count),
+            Fact::FlowClosed(_)
+            | Fact::AttemptRetried { .. }
+            | Fact::FirstByteLate(_)
+            | Fact::ProxyStarted { .. }
+            | Fact::Tick => {}
+        }
+    }
+
+    /// Whether facts of this kind would have been reported: a source said so, or one was.
+    pub fn sees(&self, kind: &str) -> bool {
+        self.sees.contains(kind)
+    }
+
+    /// Whether this host refuses its source a fact, by the name that `check` gives it.
+    pub fn blind_to(&self, fact: &str) -> bool {
+        self.blind.contains(fact)
+    }
+
+    /// How many signals were told to be lost at that time or later.
+    pub fn lost_since(&self, at: Nanos) -> u64 {
+        self.losses.since(at)
+    }
+
+    pub fn process(&self, pid: u32) -> Option<&Process> {
+        self.processes.get(pid)
+    }
+
+    /// A process's parent, as it was seen alive or reported when it was signalled or ended.
+    pub fn parent_of(&self, pid: u32) -> Option<u32> {
+        let parent = self.processes.get(pid).map(|p| p.parent);
+        parent
+            .filter(|p| *p != 0)
+            .or_else(|| self.deaths.parent_of(pid))
+    }
+
+    /// The exit of this process nearest to `at`, not further than `within`.
+    pub fn exit_near(&self, pid: u32, at: Nanos, within: Nanos) -> Option<&Past<ProcessExit>> {
+        self.deaths.exit_near(pid, at, within)
+    }
+
+    /// Exits of any process between two moments.
+    pub fn exits_between(
+        &self,
+        from: Nanos,
+        to: Nanos,
+    ) -> impl Iterator<Item = &Past<ProcessExit>> {
+        self.deaths.exits_between(from, to)
+    }
+
+    /// Signals sent to this process between two moments, in order of time.
+    pub fn signals_to(&self, pid: u32, from: Nanos, to: Nanos) -> Vec<&Past<SignalSent>> {
+        self.deaths.signals_to(pid, from, to)
+    }
+
+    pub fn oom_kill_of(&self, pid: u32, from: Nanos, to: Nanos) -> Option<&Past<u32>> {
+        self.deaths.oom_kill_of(pid, from, to)
+    }
+
+    /// What the threads of the process that had read this flow's request were seen doing, in order.
+    pub fn samples(&self, flow: FlowId) -> impl ExactSizeIterator<Item = &Past<ProcessSample>> {
+        const NONE: &VecDeque<Past<ProcessSample>> = &VecDeque::new();
+        self.samples.get(&flow).unwrap_or(NONE).iter()
+    }
+
+    /// The listener that takes connections to this address, where only one can be meant.
+    pub fn listener(&self, address: &Address) -> Option<&Past<Listener>> {
+        self.listeners.at(address)
+    }
+
+    /// Whether this listener's queue was told to be over its limit at that time or later.
+    pub fn was_full_since(&self, address: &Address, since: Nanos) -> bool {
+        self.listeners
+            .full_at(address)
+            .is_some_and(|at| at >= since)
+    }
+
+    /// Whether any listener of this host was reported, so that their source works.
+    pub fn sees_listeners(&self) -> bool {
+        self.listeners.any()
+    }
+
+    /// How this upstream's pooled connections have ended, as used by this proxy.
+    pub fn pool(&self, proxy: u32, upstream: &Address) -> Option<&Pool> {
+        self.pools.get(&self.processes.label(proxy), upstream)
+    }
+
+    /// A living process that is told to listen on this address, while nobody listens there.
+    pub fn starting(&self, address: &Address, at: Nanos) -> Option<&Process> {
+        let listens = self
+            .listeners
+            .at(address)
+            .is_some_and(|l| !l.fact.gone && l.fact.since.is_none_or(|since| since <= at));
+        let process = (!listens).then(|| self.processes.told_to_listen(address, at))??;
+        // One that has run for long without listening is not starting.
+        (at.saturating_sub(process.started) <= STARTING).then_some(process)
+    }
+
+    /// The time after which this client (or the tier in front) gives up again and again.
+    pub fn gives_up_after(&self, proxy: u32, client: &Address) -> Option<u64> {
+        self.patience.constant(&self.processes.label(proxy), client)
+    }
+
+    /// Whether this upstream is seen to close idle connections before the proxy does, from 20 closes on.
+    pub fn risk(&self, proxy: u32, upstream: &Address) -> Option<ClosesEarly> {
+        self.pool(proxy, upstream)?.closes_early()
+    }
+
+    /// The same, but only the first time for this proxy and upstream: for the `risk` line.
+    pub fn new_risk(&mut self, proxy: u32, upstream: &Address) -> Option<ClosesEarly> {
+        self.pools.new_risk(&self.processes.label(proxy), upstream)
+    }
+
+    /// What was forgotten for want of room, by what it was.
+    pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.dropped.iter().map(|(what, count)| (*what, *count))
+    }
+
+    fn saw(&mut self, kind: &str) {
+        if !self.sees.contains(kind) {
+            self.sees.insert(kind.to_owned());
+        }
+    }
+
+    fn count(&mut self, what: &'static str, lost: u64) {
+        if lost > 0 {
+            *self.dropped.entry(what).or_default() += lost;
+        }
+    }
+
+    fn attempt_ended(&mut self, at: Nanos, attempt: &Attempt) {
+        let proxy = self.processes.label(attempt.proxy);
+        let lost = self.pools.attempted(&proxy, attempt, at);
+        self.count("pools", lost);
+        if attempt.end == End::GivenUp
+            && let Some(link) = &attempt.downstream
+            && link.state.left()
+            && let Some(client) = &link.client
+        {
+            let lost = self
+                .patience
+                .gave_up(&proxy, client, at.saturating_sub(attempt.began));
+            self.count("clients", lost);
+        }
+    }
+
+    fn sampled(&mut self, sample: Past<ProcessSample>) {
+        let flow = sample.fact.flow;
+        let mut lost = 0;
+        if !self.samples.contains_key(&flow) && self.samples.len() >= SAMPLED_FLOWS {
+            let horizon = self.now.saturating_sub(SAMPLES_KEPT);
+            self.samples
+                .retain(|_, s| s.back().is_some_and(|last| last.at >= horizon));
+            if self.samples.len() >= SAMPLED_FLOWS {
+                self.count("samples", 1);
+                return;
+            }
+        }
+        let samples = self.samples.entry(flow).or_default();
+        if samples.len() >= SAMPLES {
+            samples.pop_front();
+            lost = 1;
+        }
+        let place = samples.partition_point(|s| s.at <= sample.at);
+        samples.insert(place, sample);
+        self.count("samples", lost);
+    }
+}
+
+fn keep<T: Clone>((at, source): (Nanos, Source), fact: &T) -> Past<T> {
+    Past {
+        at,
+        source,
+        fact: fact.clone(),
+    }
+}
+
+/// Median, 5th and 95th percentile (nearest rank); `None` without values.
+pub(crate) fn spread(values: impl Iterator<Item = u64>) -> Option<Spread> {
+    let mut sorted: Vec<u64> = values.collect();
+    sorted.sort_unstable();
+    let rank = |percent: usize| {
+        let last = sorted.len().checked_sub(1)?;
+        sorted.get((last * percent + 50) / 100).copied()
+    };
+    Some(Spread {
+        median: rank(50)?,
+        p5: rank(5)?,
+        p95: rank(95)?,
+        n: sorted.len() as u64,
+    })
+}

@@ -1,0 +1,54 @@
+//! How long clients wait before they give up, to tell a timeout in front from random aborts.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::MILLISECOND;
+use crate::signal::Address;
+
+const CLIENTS: usize = 1024;
+const WAITS: usize = 16;
+/// So many equal waits name a timeout, if they are also most of what this client did.
+const ENOUGH: usize = 3;
+
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// By proxy and the client's host.
+    waits: HashMap<(String, String), VecDeque<u64>>,
+}
+
+impl Patience {
+    pub(super) fn gave_up(&mut self, proxy: &str, client: &Address, waited: u64) -> u64 {
+        let key = (proxy.to_owned(), host(client).to_owned());
+        if !self.waits.contains_key(&key) && self.waits.len() >= CLIENTS {
+            return 1;
+        }
+        let waits = self.waits.entry(key).or_default();
+        if waits.len() >= WAITS {
+            waits.pop_front();
+        }
+        waits.push_back(waited);
+        0
+    }
+
+    /// The wait that most of this client's abandoned requests have in common, within 1 % or 20 ms.
+    pub(super) fn constant(&self, proxy: &str, client: &Address) -> Option<u64> {
+        let waits = self
+            .waits
+            .get(&(proxy.to_owned(), host(client).to_owned()))?;
+        let near = |of: u64| {
+            let slack = (of / 100).max(20 * MILLISECOND);
+            waits.iter().filter(|w| w.abs_diff(of) <= slack).count()
+        };
+        let (count, wait) = waits.iter().map(|w| (near(*w), *w)).max()?;
+        // Below 100 ms every abort looks alike.
+        let telling = count >= ENOUGH && count * 4 >= waits.len() * 3;
+        (telling && wait >= 100 * MILLISECOND).then_some(wait)
+    }
+}
+
+fn host(address: &Address) -> &str {
+    address
+        .0
+        .rsplit_once(':')
+        .map_or(address.0.as_str(), |(host, _)| host)
+}

@@ -1,0 +1,103 @@
+//! Who the processes are: proxies, upstreams, their parents.
+
+use std::collections::HashMap;
+
+use crate::settings;
+use crate::signal::{Address, Nanos, Process};
+
+const CAP: usize = 4096;
+
+#[derive(Debug)]
+struct Known {
+    process: Process,
+    seen: Nanos,
+    exited: Option<Nanos>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    by_pid: HashMap<u32, Known>,
+}
+
+impl Processes {
+    pub(super) fn seen(&mut self, at: Nanos, process: &Process) -> u64 {
+        let mut lost = 0;
+        if !self.by_pid.contains_key(&process.pid) && self.by_pid.len() >= CAP {
+            // The dead go first, then those seen the longest ago.
+            let victim = self
+                .by_pid
+                .iter()
+                .min_by_key(|(_, k)| (k.exited.is_none(), k.seen))
+                .map(|(p, _)| *p);
+            if let Some(victim) = victim.and_then(|pid| self.by_pid.remove(&pid)) {
+                lost = u64::from(victim.exited.is_none());
+            }
+        }
+        let known = Known {
+            process: process.clone(),
+            seen: at,
+            exited: None,
+        };
+        self.by_pid.insert(process.pid, known);
+        lost
+    }
+
+    /// The name is still wanted for the verdict that its death causes.
+    pub(super) fn exited(&mut self, at: Nanos, pid: u32) {
+        if let Some(known) = self.by_pid.get_mut(&pid)
+            && known.seen <= at
+        {
+            known.exited = Some(at);
+        }
+    }
+
+    pub(super) fn get(&self, pid: u32) -> Option<&Process> {
+        self.by_pid.get(&pid).map(|k| &k.process)
+    }
+
+    /// What to keep statistics under: a proxy's workers share a pool's fate, not a process id.
+    pub(super) fn label(&self, pid: u32) -> String {
+        self.get(pid)
+            .map_or_else(|| format!("pid {pid}"), |p| p.name.clone())
+    }
+
+    pub(super) fn told_to_listen(&self, address: &Address, at: Nanos) -> Option<&Process> {
+        self.by_pid
+            .values()
+            .filter(|k| k.exited.is_none_or(|exited| exited > at) && k.process.started <= at)
+            .map(|k| &k.process)
+            .filter(|p| {
+                p.settings
+                    .iter()
+                    .any(|(name, value)| binds(name, value, address))
+            })
+            .min_by_key(|p| (p.started, p.pid))
+    }
+}
+
+/// Whether a setting makes its process listen on this address.
+fn binds(name: &str, value: &str, address: &Address) -> bool {
+    const NAMES: &[&str] = &[
+        "bind",
+        "socket",
+        "http-socket",
+        "fastcgi-socket",
+        "uwsgi-socket",
+        "http",
+        "port",
+    ];
+    NAMES.contains(&settings::plain(name).as_str())
+        && value.split(", ").any(|one| same_address(one, address))
+}
+
+/// `unix:/path` and `/path` are one, a port alone or for all addresses fits any host.
+fn same_address(told: &str, address: &Address) -> bool {
+    if let Some(path) = address.0.strip_prefix("unix:") {
+        return told.strip_prefix("unix:").unwrap_or(told) == path;
+    }
+    let Some((host, port)) = address.0.rsplit_once(':') else {
+        return false;
+    };
+    let (told_host, told_port) = told.rsplit_once(':').unwrap_or(("", told));
+    told_port == port && (["", "*", "0.0.0.0", "[::]", "localhost", host].contains(&told_host))
+}

@@ -1,0 +1,318 @@
+//! Joins signals into exchanges and decides when a verdict is due. Pure: time comes with signals.
+
+mod exchange;
+pub mod host;
+pub mod render;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::diagnose::{self, Case, Diagnosis, Tried};
+use crate::signal::{Attempt, Fact, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Source};
+use crate::verdict::Kind;
+use exchange::Exchange;
+use host::Host;
+
+/// The time given to facts that come after the response: an exit comes 40 ms later, a reset one
+/// round trip.
+const SETTLE: Nanos = 250_000_000;
+/// An exchange without any response: the next attempt's connect may take a minute.
+const ABANDONED: Nanos = 90_000_000_000;
+/// A client that left is not answered; what else its attempts tell comes within this time.
+const LEFT: Nanos = 300_000_000;
+/// Exchanges open at once; the oldest is decided with what is there.
+const OPEN: usize = 20_000;
+
+/// What identifies an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key {
+    /// The nth request of an HTTP/1 client connection.
+    Request(FlowId, u32),
+    /// Known by its first attempt alone: the downstream's bytes are not to be understood.
+    Attempt(FlowId, Nanos),
+}
+
+/// An exchange that is decided.
+#[derive(Debug)]
+pub struct Decided {
+    pub kind: Kind,
+    pub attempts: Vec<Tried>,
+    /// The diagnosis of each attempt, `None` for one that was answered well.
+    pub causes: Vec<Option<Diagnosis>>,
+    pub response: Option<(Nanos, Source, Response)>,
+    pub diagnosis: Diagnosis,
+    pub advice: crate::verdict::Advice,
+    pub lost: u64,
+    /// The moment of the response, or of the last attempt's end.
+    pub at: Nanos,
+    /// When it was decided.
+    pub decided: Nanos,
+}
+
+/// Joins signals into exchanges.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    pub host: Host,
+    open: HashMap<Key, Exchange>,
+    /// Where an attempt's later facts belong.
+    by_flow: HashMap<FlowId, Key>,
+    /// Exchanges whose response has come, by the time at which waiting ends.
+    due: BTreeSet<(Nanos, Key)>,
+    now: Nanos,
+    last_sweep: Nanos,
+    /// What had to be forgotten for want of room.
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+impl Tracker {
+    /// Takes in one signal; returns the exchanges that it decides.
+    pub fn observe(&mut self, signal: &Signal) -> Vec<Decided> {
+        let mut out = Vec::new();
+        // What was due before this signal is decided without it, however rarely time is told.
+        self.decide_overdue(signal.at, &mut out);
+        self.now = self.now.max(signal.at);
+        self.host.observe(signal);
+        match &signal.fact {
+            Fact::AttemptEnded(attempt) => {
+                let key = self.attempt_ended(signal, attempt);
+                self.decide_if_settled(key, &mut out);
+            }
+            Fact::ResponseSent(response) => {
+                let key = self.response_sent(signal, response);
+                self.decide_if_settled(key, &mut out);
+            }
+            Fact::AttemptRetried { flow } => {
+                let key = self.by_flow.get(flow);
+                if let Some(exchange) = key.and_then(|key| self.open.get_mut(key)) {
+                    exchange.retried = true;
+                }
+            }
+            Fact::FlowClosed(closed) => {
+                if let Some(&key) = self.by_flow.get(&closed.flow) {
+                    if let Some(exchange) = self.open.get_mut(&key) {
+                        exchange.flow_closed(signal.at, closed);
+                    }
+                    self.decide_if_settled(key, &mut out);
+                }
+            }
+            Fact::ProcessExited(_) | Fact::OomKilled { .. } | Fact::ProcessSampled(_) => {
+                let waiting: Vec<Key> = self.due.iter().map(|(_, key)| *key).collect();
+                for key in waiting {
+                    self.decide_if_settled(key, &mut out);
+                }
+            }
+            _ => {}
+        }
+        out
+    }
+
+    /// No more signals will come: decide everything with what is there.
+    pub fn finish(&mut self) -> Vec<Decided> {
+        let mut keys: Vec<(Nanos, Key)> = self.open.iter().map(|(k, e)| (e.touched, *k)).collect();
+        keys.sort_by_key(|(at, _)| *at);
+        let mut out = Vec::new();
+        for (_, key) in keys {
+            self.decide(key, true, &mut out);
+        }
+        out
+    }
+
+    fn attempt_ended(&mut self, signal: &Signal, attempt: &Attempt) -> Key {
+        let retried = attempt
+            .retry_of
+            .and_then(|flow| self.by_flow.get(&flow).copied());
+        let key = retried
+            .filter(|key| self.open.contains_key(key))
+            .unwrap_or_else(|| key_of(attempt));
+        let exchange = self.exchange(key);
+        let forgotten = exchange.add(signal.at, signal.source, attempt.clone());
+        let wait = SETTLE.max(2 * exchange.round_trip());
+        if exchange.opaque() {
+            self.due.insert((signal.at + wait, key));
+        }
+        self.forget(forgotten);
+        self.by_flow.insert(attempt.flow, key);
+        key
+    }
+
+    fn response_sent(&mut self, signal: &Signal, response: &Response) -> Key {
+        let by_adjacency = response
+            .adjacent
+            .and_then(|flow| self.by_flow.get(&flow).copied());
+        let key = by_adjacency
+            .filter(|key| self.open.contains_key(key))
+            .unwrap_or(Key::Request(response.downstream, response.ordinal));
+        let exchange = self.exchange(key);
+        let mut forgotten = None;
+        if let Some(last) = &response.last_attempt {
+            forgotten = exchange.add(signal.at, signal.source, (**last).clone());
+        }
+        exchange.touched = signal.at;
+        exchange
+            .response
+            .get_or_insert((signal.at, signal.source, response.clone()));
+        let wait = SETTLE.max(2 * exchange.round_trip());
+        if let Some(last) = &response.last_attempt {
+            self.by_flow.insert(last.flow, key);
+        }
+        self.due.insert((signal.at + wait, key));
+        self.forget(forgotten);
+        key
+    }
+
+    fn forget(&mut self, flow: Option<FlowId>) {
+        if let Some(flow) = flow {
+            self.by_flow.remove(&flow);
+            *self.dropped.entry("attempts").or_default() += 1;
+        }
+    }
+
+    /// What was forgotten for want of room so far, by what it was.
+    pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let own = self.dropped.iter().map(|(what, count)| (*what, *count));
+        own.chain(self.host.dropped())
+    }
+
+    fn exchange(&mut self, key: Key) -> &mut Exchange {
+        let now = self.now;
+        self.open.entry(key).or_insert_with(|| Exchange::new(now))
+    }
+
+    fn decide_if_settled(&mut self, key: Key, out: &mut Vec<Decided>) {
+        if self.open.get(&key).is_some_and(|e| e.response.is_some()) {
+            self.decide(key, false, out);
+        }
+    }
+
+    fn decide_overdue(&mut self, now: Nanos, out: &mut Vec<Decided>) {
+        while let Some(&(at, key)) = self.due.first() {
+            if at > now {
+                break;
+            }
+            self.now = self.now.max(at);
+            self.due.pop_first();
+            let ended = |e: &Exchange| e.response.is_some() || e.failed_unseen();
+            if self.open.get(&key).is_some_and(ended) {
+                self.decide(key, true, out);
+            }
+        }
+        self.now = self.now.max(now);
+        // Exchanges without a response are looked through now and then.
+        let crowded = self.open.len() > OPEN;
+        let soon = self.now < self.last_sweep + SETTLE / 5;
+        if soon && self.open.len() <= OPEN + OPEN / 4 {
+            return;
+        }
+        self.last_sweep = self.now;
+        let mut over: Vec<(Nanos, Key)> = self
+            .open
+            .iter()
+            .filter(|(_, e)| e.response.is_none())
+            .filter(|(_, e)| {
+                let patience = if e.client_left() { LEFT } else { ABANDONED };
+                // A retry tells of itself when it ends, however long it takes.
+                !e.retried && self.now > e.touched + patience
+            })
+            .map(|(key, e)| (e.touched, *key))
+            .collect();
+        over.sort_by_key(|(touched, _)| *touched);
+        if crowded && over.is_empty() {
+            // Make room at once for many: the search looks at every exchange.
+            let mut oldest: Vec<_> = self.open.iter().map(|(k, e)| (e.touched, *k)).collect();
+            oldest.sort_unstable();
+            oldest.truncate(OPEN / 4);
+            *self.dropped.entry("exchanges").or_default() += oldest.len() as u64;
+            over = oldest;
+        }
+        for (_, key) in over {
+            self.decide(key, true, out);
+        }
+    }
+
+    fn decide(&mut self, key: Key, deadline_passed: bool, out: &mut Vec<Decided>) {
+        let Some(exchange) = self.open.get(&key) else {
+            return;
+        };
+        let response = exchange.response.as_ref().map(|(_, _, response)| response);
+        let lost = self.host.lost_since(exchange.began());
+        let case = Case {
+            attempts: &exchange.attempts,
+            response,
+            host: &self.host,
+            lost,
+            deadline_passed,
+        };
+        let diagnosis = diagnose::diagnose(&case);
+        if !diagnosis.settled && !deadline_passed {
+            return;
+        }
+        let causes = exchange
+            .attempts
+            .iter()
+            .map(|t| diagnose::diagnose_attempt(&case, t))
+            .collect();
+        let advice = diagnose::advise(&case, &diagnosis);
+        let kind = kind(exchange);
+        let Some(exchange) = self.open.remove(&key) else {
+            return;
+        };
+        for tried in &exchange.attempts {
+            // A pooled connection may carry a newer exchange by now.
+            if self.by_flow.get(&tried.attempt.flow) == Some(&key) {
+                self.by_flow.remove(&tried.attempt.flow);
+            }
+        }
+        // Signals of the two halves may arrive a little apart: the response's time is the truth.
+        let at = exchange
+            .response
+            .as_ref()
+            .map_or(exchange.touched, |(at, _, _)| *at);
+        out.push(Decided {
+            kind,
+            attempts: exchange.attempts,
+            causes,
+            response: exchange.response,
+            diagnosis,
+            advice,
+            lost,
+            at,
+            decided: self.now,
+        });
+    }
+}
+
+/// A response that no upstream saved is a failure; a failed attempt without a failed response is not.
+fn kind(exchange: &Exchange) -> Kind {
+    match &exchange.response {
+        Some((_, _, response)) => {
+            let failed_status = response.status.is_some_and(|status| status >= 500);
+            if exchange.saved() && !failed_status {
+                Kind::NearMiss
+            } else {
+                Kind::Verdict
+            }
+        }
+        None if exchange.failed_unseen() => Kind::Verdict,
+        None => Kind::NearMiss,
+    }
+}
+
+/// The exchange an attempt belongs to, as far as it tells by itself.
+fn key_of(attempt: &Attempt) -> Key {
+    let own = Key::Attempt(attempt.flow, attempt.began);
+    let Some(link) = &attempt.downstream else {
+        return own;
+    };
+    let Some(Opening::HttpRequest { path, .. }) = &link.request else {
+        return own;
+    };
+    if link.order != LinkOrder::Unclear {
+        return Key::Request(link.flow, link.ordinal);
+    }
+    // Order does not tell; the content may.
+    match attempt.request.as_ref().map(|r| &r.opening) {
+        Some(Opening::HttpRequest { path: sent, .. }) if sent == path => {
+            Key::Request(link.flow, link.ordinal)
+        }
+        _ => own,
+    }
+}

@@ -1,0 +1,184 @@
+//! The result for one failed exchange, in the shape of the JSON contract.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cause::{Cause, Variant};
+use crate::signal::{Address, Nanos};
+
+pub const VERSION: u32 = 1;
+
+/// How sure a verdict is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// No cause is claimed.
+    Unknown,
+    /// One cause fits best; a named fact is missing.
+    Likely,
+    /// The evidence admits no other cause.
+    Proven,
+}
+
+impl Confidence {
+    pub const ALL: [Confidence; 3] = [Confidence::Proven, Confidence::Likely, Confidence::Unknown];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Confidence::Unknown => "unknown",
+            Confidence::Likely => "likely",
+            Confidence::Proven => "proven",
+        }
+    }
+}
+
+/// `verdict`: the proxy failed this exchange. `near_miss`: an attempt failed without a failed
+/// response. `truncated`: the response had begun when the upstream failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Verdict,
+    NearMiss,
+    Truncated,
+}
+
+/// One exchange that failed, or nearly did, and why. Serialises to one JSON line of the contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    pub version: u32,
+    /// ULID.
+    pub id: String,
+    /// RFC 3339, UTC, nanoseconds: when the response was sent (near miss: when the attempt ended).
+    pub time: String,
+    pub node: String,
+    pub status: Option<u16>,
+    /// `kernel`, `packets`, `log` or null.
+    pub status_source: Option<crate::signal::Source>,
+    pub status_rewritten: bool,
+    pub cause: Cause,
+    pub variant: Option<Variant>,
+    pub confidence: Confidence,
+    /// From the request's first byte at the proxy to the response.
+    pub duration_us: Option<u64>,
+    pub proxy: Party,
+    pub client: Client,
+    pub request: Request,
+    pub upstream: Party,
+    pub attempts: Vec<AttemptLine>,
+    pub evidence: Vec<Evidence>,
+    /// The facts that would have decided, by name.
+    pub missing: Vec<String>,
+    pub advice: Advice,
+    /// Signals lost in the window of this exchange.
+    pub lost_signals: u64,
+    /// The same moment on the monotonic clock; not part of the JSON.
+    #[serde(skip)]
+    pub at: Nanos,
+    /// From the response to the verdict.
+    #[serde(skip)]
+    pub delay_ns: u64,
+}
+
+/// A proxy or an upstream: an address and the process behind it. The proxy's name is `name`, the
+/// upstream's is `process`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Party {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub address: Option<Address>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Option<String>>,
+    pub pid: Option<u32>,
+    pub container: Option<String>,
+    pub namespace: Option<String>,
+    pub workload: Option<String>,
+    pub pod: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Client {
+    pub address: Option<Address>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Request {
+    pub method: Option<String>,
+    pub host: Option<String>,
+    /// Without query.
+    pub path: Option<String>,
+}
+
+/// One attempt of the exchange, in order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AttemptLine {
+    pub upstream: Address,
+    pub local: Option<Address>,
+    /// From the response; before it is negative.
+    pub at_us: i64,
+    pub reused: bool,
+    pub requests_before: u32,
+    pub idle_us: Option<u64>,
+    pub connect_us: Option<u64>,
+    pub duration_us: u64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// `connect_failed`, `connect_given_up`, `peer_closed`, `reset`, `send_failed`, `given_up`, `answered`.
+    pub outcome: &'static str,
+    pub cause: Option<Cause>,
+}
+
+/// One fact that supports the verdict.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evidence {
+    pub at_us: i64,
+    /// snake_case name of the fact.
+    pub fact: &'static str,
+    pub text: String,
+    pub source: crate::signal::Source,
+}
+
+/// What to change, with the observed numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Advice {
+    pub text: String,
+    pub settings: Vec<Setting>,
+}
+
+/// One setting that would have prevented the failure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Setting {
+    pub software: String,
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed: Option<String>,
+    pub observed_seconds: Option<f64>,
+    /// `wire`, `kernel`, `command_line`, `environment`, `configuration`; null if not observed.
+    pub observed_from: Option<&'static str>,
+    pub suggested: String,
+    /// The name of the setting this one could be used instead of.
+    pub alternative_to: Option<String>,
+    pub risk: Option<String>,
+}
+
+/// An upstream that closes idle connections earlier than the proxy reuses them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Risk {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub time: String,
+    pub proxy: Party,
+    pub upstream: Party,
+    pub closes_after_us: Spread,
+    pub longest_reuse_us: u64,
+    pub text: String,
+}
+
+/// Median, 5th and 95th percentile of `n` observations.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: u64,
+    pub p5: u64,
+    pub p95: u64,
+    pub n: u64,
+}
