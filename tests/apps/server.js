@@ -1,0 +1,52 @@
+// A Node.js upstream: keeps connections alive for --keepalive ms (plus what Node adds) and dies as
+// the query's `do` says, after reading the request.
+'use strict';
+const fs = require('fs');
+const http = require('http');
+
+const [address, keepAlive, logFile] = process.argv.slice(2);
+const log = fs.openSync(logFile, 'a');
+function say(what, path) {
+  const t = Number(process.hrtime.bigint());
+  fs.writeSync(log, JSON.stringify({ what, path, t, pid: process.pid }) + '\n');
+}
+
+const acts = {
+  hold: () => {},
+  exit: () => process.exit(3),
+  segv: () => process.kill(process.pid, 'SIGSEGV'),
+};
+
+const server = http.createServer((request, response) => {
+  const url = new URL(request.url, 'http://lab');
+  request.resume();
+  request.on('end', () => {
+    say('read', url.pathname);
+    const act = acts[url.searchParams.get('do')];
+    if (act) {
+      act();
+      return;
+    }
+    setTimeout(() => {
+      response.writeHead(200, { 'Content-Length': 3 });
+      response.end('ok\n');
+      say('answered', url.pathname);
+    }, Number(url.searchParams.get('ms') || 0));
+  });
+});
+server.keepAliveTimeout = Number(keepAlive);
+server.on('connection', (socket) => {
+  say('accepted');
+  socket.on('close', () => say('closed'));
+});
+const listening = () => say('listening');
+if (address.startsWith('unix:')) {
+  const path = address.slice(5);
+  server.listen(path, () => {
+    fs.chmodSync(path, 0o777);
+    listening();
+  });
+} else {
+  const [host, port] = address.split(':');
+  server.listen(Number(port), host, listening);
+}

@@ -1,0 +1,288 @@
+//! Joins what clients saw and what was true with what why502 said, request by request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::expect::{Check, Expect, Kind, NO_STATUS, label};
+use crate::ledger::{Ledger, Sent};
+
+/// The counts of the requests of one kind in a scenario.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Cell {
+    pub requests: u32,
+    /// Responses with a status of 500 or more, and those that the truth calls failed.
+    pub failed: u32,
+    pub by_status: BTreeMap<u16, u32>,
+    pub right: u32,
+    pub wrong: u32,
+    pub missing: u32,
+    pub unproven: u32,
+    /// Healthy requests (or near misses) that got a verdict.
+    pub flagged: u32,
+    /// The fault did not do to the client what the scenario says.
+    pub fault_missed: u32,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Judgement {
+    pub cells: BTreeMap<&'static str, Cell>,
+    /// (true label, given label) → count.
+    #[serde(skip)]
+    pub confusion: BTreeMap<(String, String), u32>,
+    pub problems: Vec<String>,
+    /// What was not compared, and why.
+    pub notes: Vec<String>,
+    /// Lines about proxies that are not of this scenario.
+    pub foreign: u32,
+    /// By `status cause`, as the counters have to show it.
+    #[serde(skip)]
+    pub failed: BTreeMap<String, u64>,
+}
+
+impl Judgement {
+    pub fn passed(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// `lines` is `None` when why502 was not there: then only the clients' statuses are judged.
+pub fn judge(ledger: &Ledger, lines: Option<&[Value]>, proxies: &BTreeSet<u32>) -> Judgement {
+    let mut result = Judgement::default();
+    let mut verdicts: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let mut near_misses: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let mut without_path: Vec<&Value> = Vec::new();
+    for line in lines.unwrap_or_default() {
+        let kind = line["type"].as_str();
+        let group = match kind {
+            Some("verdict") => &mut verdicts,
+            Some("near_miss") => &mut near_misses,
+            Some("truncated" | "suppressed" | "risk" | "summary") => continue,
+            _ => {
+                result.problems.push(format!("not of the contract: {line}"));
+                continue;
+            }
+        };
+        match line["request"]["path"].as_str() {
+            Some(path) if ledger.owns(path) => group.entry(path).or_default().push(line),
+            path if is_of(line, proxies) && kind == Some("verdict") => match path {
+                None => without_path.push(line),
+                Some(_) => result.problems.push(format!("stray verdict: {line}")),
+            },
+            _ => result.foreign += 1,
+        }
+    }
+
+    for (sent, truth) in ledger.entries() {
+        let cell = result.cells.entry(truth.cell).or_default();
+        cell.requests += 1;
+        let status = sent.status.unwrap_or(NO_STATUS);
+        *cell.by_status.entry(status).or_default() += 1;
+        if truth.kind == Kind::Verdict {
+            cell.failed += 1;
+            let hidden = truth
+                .checks
+                .iter()
+                .any(|check| matches!(check, Check::StatusUnseen));
+            let key = match hidden {
+                true => format!("unknown {}", truth.cause),
+                false => format!("{status} {}", truth.cause),
+            };
+            *result.failed.entry(key).or_default() += 1;
+        }
+        if !truth.statuses.contains(&status) {
+            cell.fault_missed += 1;
+            result.problems.push(format!(
+                "{} {} [{}]: the client saw {status} ({}), the scenario says {:?}",
+                sent.method,
+                sent.path,
+                truth.cell,
+                sent.error.as_deref().unwrap_or("no error"),
+                truth.statuses
+            ));
+            continue;
+        }
+        if lines.is_none() {
+            continue;
+        }
+        let path = sent.path.as_str();
+        let claimed;
+        let of_verdicts = match verdicts.get(path) {
+            Some(lines) => lines.as_slice(),
+            None if truth.pathless => {
+                claimed = claim(&mut without_path, &truth);
+                claimed.as_slice()
+            }
+            None => &[],
+        };
+        let of_near_misses = near_misses.get(path).map_or(&[][..], Vec::as_slice);
+        let problem = compare(&sent, &truth, of_verdicts, of_near_misses, cell);
+        if truth.kind == Kind::Verdict {
+            let given = of_verdicts.first().map_or("nothing".to_owned(), |line| {
+                label(
+                    line["cause"].as_str().unwrap_or("?"),
+                    line["variant"].as_str(),
+                )
+            });
+            let key = (truth.label(), given);
+            *result.confusion.entry(key).or_default() += 1;
+        }
+        result.problems.extend(problem);
+    }
+    for line in without_path {
+        result.problems.push(format!("stray verdict: {line}"));
+    }
+    result
+}
+
+/// Takes one verdict that has no path and the wanted label.
+fn claim<'a>(without_path: &mut Vec<&'a Value>, truth: &Expect) -> Option<&'a Value> {
+    let fits =
+        |line: &&Value| line["cause"] == truth.cause && line["variant"].as_str() == truth.variant;
+    let at = without_path.iter().position(fits)?;
+    Some(without_path.swap_remove(at))
+}
+
+fn is_of(line: &Value, proxies: &BTreeSet<u32>) -> bool {
+    line["proxy"]["pid"]
+        .as_u64()
+        .is_some_and(|pid| proxies.contains(&(pid as u32)))
+}
+
+/// The label, what is missing, then the whole line.
+fn gist(line: &Value) -> String {
+    let label = label(
+        line["cause"].as_str().unwrap_or("?"),
+        line["variant"].as_str(),
+    );
+    format!(
+        "{} {label}, missing {}; {line}",
+        line["confidence"].as_str().unwrap_or("?"),
+        line["missing"]
+    )
+}
+
+fn compare(
+    sent: &Sent,
+    truth: &Expect,
+    verdicts: &[&Value],
+    near_misses: &[&Value],
+    cell: &mut Cell,
+) -> Option<String> {
+    let name = format!("{} {} [{}]", sent.method, sent.path, truth.cell);
+    let lines = match truth.kind {
+        Kind::Verdict => verdicts,
+        _ if !verdicts.is_empty() => {
+            cell.flagged += 1;
+            return Some(format!("{name}: unwanted verdict {}", verdicts[0]));
+        }
+        Kind::NearMiss => near_misses,
+        Kind::Healthy => return None,
+    };
+    let Some(line) = lines.first() else {
+        cell.missing += 1;
+        return Some(format!("{name}: nothing said, truth is {}", truth.label()));
+    };
+    let at_most = truth.at_most.max(1);
+    if lines.len() > at_most {
+        cell.wrong += 1;
+        return Some(format!("{name}: {} lines, not {at_most}", lines.len()));
+    }
+    let given = (line["cause"].as_str(), line["variant"].as_str());
+    let admitted = given == (Some(truth.cause), truth.variant)
+        || truth
+            .or
+            .is_some_and(|(cause, variant)| given == (Some(cause), variant));
+    if !admitted {
+        cell.wrong += 1;
+        return Some(format!(
+            "{name}: truth is {}, got {}",
+            truth.label(),
+            gist(line)
+        ));
+    }
+    if line["confidence"] != truth.confidence {
+        cell.unproven += 1;
+        return Some(format!("{name}: not {}: {}", truth.confidence, gist(line)));
+    }
+    let failures: Vec<String> = truth
+        .checks
+        .iter()
+        .filter_map(|check| check.failure(line))
+        .collect();
+    if failures.is_empty() {
+        cell.right += 1;
+        None
+    } else {
+        cell.wrong += 1;
+        Some(format!("{name}: {}", failures.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::judge;
+    use crate::expect::Expect;
+    use crate::ledger::{Ledger, Sent};
+
+    fn ledger() -> (Ledger, String) {
+        let ledger = Ledger::new("t");
+        let path = ledger.path("/x");
+        ledger.record(Sent {
+            method: "GET",
+            path: path.clone(),
+            status: Some(502),
+            error: None,
+            began: 0,
+            ended: 1,
+        });
+        (ledger, path)
+    }
+
+    fn line(path: &str, cause: &str, confidence: &str) -> Value {
+        json!({"type": "verdict", "request": {"path": path}, "cause": cause,
+               "variant": null, "confidence": confidence, "proxy": {"pid": 7}})
+    }
+
+    #[test]
+    fn each_way_to_be_wrong_is_counted_apart() {
+        let (ledger, path) = ledger();
+        ledger.expect(&path, Expect::verdict("c", &[502], "worker_killed"));
+        let count = |lines: &[Value]| {
+            let judged = judge(&ledger, Some(lines), &BTreeSet::from([7]));
+            let cell = judged.cells["c"].clone();
+            (
+                cell.right,
+                cell.wrong,
+                cell.missing,
+                cell.unproven,
+                judged.passed(),
+            )
+        };
+        let right = line(&path, "worker_killed", "proven");
+        assert_eq!(count(std::slice::from_ref(&right)), (1, 0, 0, 0, true));
+        assert_eq!(count(&[]), (0, 0, 1, 0, false));
+        assert_eq!(
+            count(&[line(&path, "keepalive_race", "proven")]),
+            (0, 1, 0, 0, false)
+        );
+        assert_eq!(
+            count(&[line(&path, "worker_killed", "likely")]),
+            (0, 0, 0, 1, false)
+        );
+        assert_eq!(count(&[right.clone(), right.clone()]), (0, 1, 0, 0, false));
+        let stray = line("/else", "worker_killed", "proven");
+        assert_eq!(count(&[right, stray]), (1, 0, 0, 0, false));
+    }
+
+    #[test]
+    fn without_a_word_of_truth_a_failure_is_a_problem() {
+        let (ledger, _) = ledger();
+        assert!(!judge(&ledger, None, &BTreeSet::new()).passed());
+    }
+}

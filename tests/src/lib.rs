@@ -1,0 +1,24 @@
+//! The lab: real proxies, real upstreams, injected faults, and the truth about each failed response.
+//!
+//! A scenario (one file per row under `rows`) starts real software in network namespaces of its
+//! own, injects one fault, sends requests whose paths carry a unique id, and says in advance or
+//! from sources of its own (an application's log, a packet capture, the proxy's log) what the
+//! verdict for each of them has to be. The judge joins that with what why502 said.
+
+pub mod agent;
+pub mod cgroup;
+pub mod client;
+pub mod expect;
+pub mod judge;
+pub mod ledger;
+pub mod netns;
+pub mod pcap;
+pub mod process;
+pub mod prometheus;
+pub mod relay;
+pub mod report;
+pub mod rows;
+pub mod run;
+pub mod software;
+pub mod upstream;
+pub mod wait;

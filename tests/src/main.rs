@@ -1,0 +1,173 @@
+//! `lab`: runs the scenarios and says whether why502 labelled every failed response rightly.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use lab::report::{Outcome, Report};
+use lab::run::{Options, Run, Scenario};
+use lab::{process, rows, upstream};
+
+/// Breaks real proxies and upstreams on purpose and compares why502's verdicts with the truth.
+#[derive(Parser)]
+#[command(name = "lab", version)]
+struct Args {
+    /// The program under test.
+    #[arg(long, env = "WHY502", default_value = "target/debug/why502")]
+    why502: PathBuf,
+    /// Only these rows.
+    #[arg(long, value_delimiter = ',')]
+    row: Vec<u8>,
+    /// Only scenarios whose name contains this.
+    #[arg(long)]
+    name: Option<String>,
+    /// At least 30 failures per row and variant, instead of 3.
+    #[arg(long)]
+    full: bool,
+    /// Where results, logs and recordings go.
+    #[arg(long, default_value = "lab-results")]
+    out: PathBuf,
+    /// Only list the scenarios.
+    #[arg(long)]
+    list: bool,
+    /// Without why502: check that each fault does to the client what the scenario says.
+    #[arg(long)]
+    no_agent: bool,
+    /// Compare with a real Prometheus after every scenario, not only after a few.
+    #[arg(long)]
+    prometheus: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// Parts that the lab starts of itself.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// A server that misbehaves as told.
+    #[command(hide = true)]
+    Upstream(upstream::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match args.part {
+        Some(Part::Upstream(upstream)) => end(upstream::serve(&upstream).map(|()| true)),
+        None => end(run(&args)),
+    }
+}
+
+fn end(result: Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<bool> {
+    let scenarios: Vec<Scenario> = rows::all()
+        .into_iter()
+        .filter(|scenario| args.row.is_empty() || args.row.contains(&scenario.row))
+        .filter(|scenario| {
+            let wanted = args.name.as_deref();
+            wanted.is_none_or(|name| scenario.name.contains(name))
+        })
+        .collect();
+    if scenarios.is_empty() {
+        bail!("no scenario is of that row and name (see --list)");
+    }
+    if args.list {
+        for scenario in &scenarios {
+            println!("row {:>2} {}", scenario.row, scenario.name);
+        }
+        return Ok(true);
+    }
+    // SAFETY: reads the effective user id.
+    if unsafe { libc::geteuid() } != 0 {
+        bail!("the lab makes network namespaces and control groups: run it as root");
+    }
+    if !args.no_agent && !args.why502.is_file() {
+        bail!(
+            "{} is not there: build it, name it with --why502, or check the faults alone with --no-agent",
+            args.why502.display()
+        );
+    }
+    end_children_on_interrupt();
+    let options = Options {
+        why502: match args.no_agent {
+            true => None,
+            false => Some(args.why502.canonicalize()?),
+        },
+        full: args.full,
+        out: args.out.clone(),
+        prometheus: args.prometheus,
+    };
+    std::fs::create_dir_all(&options.out)
+        .with_context(|| format!("create {}", options.out.display()))?;
+
+    let mut report = Report::default();
+    for scenario in &scenarios {
+        let began = Instant::now();
+        let outcome = carry_out(scenario, &options);
+        let agent = options.why502.is_some();
+        report.add(scenario.row, scenario.name, began.elapsed(), agent, outcome);
+    }
+    report.print_confusion();
+    let settings = serde_json::json!({"full": args.full, "agent": options.why502});
+    let results = options.out.join("results.json");
+    std::fs::write(
+        &results,
+        serde_json::to_string_pretty(&report.json(settings))?,
+    )
+    .with_context(|| format!("write {}", results.display()))?;
+    println!(
+        "{} passed, {} failed, {} skipped",
+        report.passed, report.failed, report.skipped
+    );
+    Ok(report.failed == 0)
+}
+
+fn carry_out(scenario: &Scenario, options: &Options) -> Outcome {
+    let lacking: Vec<String> = scenario
+        .needs
+        .iter()
+        .filter_map(|need| need.lacking())
+        .collect();
+    if !lacking.is_empty() {
+        return Outcome::Skipped(lacking.join(", "));
+    }
+    let judged = Run::new(options, scenario).and_then(|mut run| {
+        (scenario.run)(&mut run)?;
+        run.finish()
+    });
+    match judged {
+        Ok(judged) => Outcome::Judged(judged),
+        Err(error) => Outcome::Broken(format!("{error:#}")),
+    }
+}
+
+/// Ctrl-C and SIGTERM end what the lab started, then the lab.
+fn end_children_on_interrupt() {
+    // SAFETY: plain calls on a signal set that lives in this frame; threads and children made
+    // later inherit the blocked mask (`Proc` clears it in children).
+    let set = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGINT);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        set
+    };
+    std::thread::spawn(move || {
+        let mut signal = 0;
+        // SAFETY: waits for one of the signals blocked above.
+        unsafe { libc::sigwait(&set, &mut signal) };
+        process::kill_all();
+        std::process::exit(130);
+    });
+}

@@ -1,0 +1,92 @@
+//! Network namespaces: each scenario has its own, so ports, filters and queues are its own too.
+
+use std::fs::File;
+use std::future::Future;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+/// A network namespace, alive as long as this value (or a process in it).
+pub struct NetNs {
+    handle: File,
+}
+
+impl NetNs {
+    /// A new namespace with its loopback up.
+    pub fn new() -> Result<NetNs> {
+        let handle = thread::spawn(|| -> Result<File> {
+            // SAFETY: affects only this thread, which ends right after.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                return Err(std::io::Error::last_os_error()).context("unshare network namespace");
+            }
+            File::open("/proc/thread-self/ns/net").context("open network namespace")
+        })
+        .join()
+        .expect("namespace thread")?;
+        let ns = NetNs { handle };
+        ns.sh("ip link set lo up")?;
+        Ok(ns)
+    }
+
+    /// A command whose process will live in this namespace.
+    pub fn command(&self, program: &str) -> Command {
+        let path =
+            crate::process::program(program).unwrap_or_else(|| std::path::PathBuf::from(program));
+        let mut command = Command::new(path);
+        let fd = self.handle.as_raw_fd();
+        // SAFETY: setns is async-signal-safe; the descriptor outlives the spawn because `self`
+        // is borrowed for as long as commands of a scenario are made.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::setns(fd, libc::CLONE_NEWNET) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        command
+    }
+
+    /// Runs one shell line in the namespace.
+    pub fn sh(&self, line: &str) -> Result<String> {
+        let output = self.command("sh").args(["-c", line]).output()?;
+        if !output.status.success() {
+            bail!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `work` on a thread inside the namespace.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    // SAFETY: affects only this thread, which ends with the closure.
+                    if unsafe { libc::setns(self.handle.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+                        return Err(std::io::Error::last_os_error()).context("enter namespace");
+                    }
+                    work()
+                })
+                .join()
+                .expect("thread in namespace")
+        })
+    }
+
+    /// Runs asynchronous traffic inside the namespace, on one thread.
+    pub fn traffic<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        T: Send,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<T>>,
+    {
+        self.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            tokio::task::LocalSet::new().block_on(&runtime, work())
+        })
+    }
+}

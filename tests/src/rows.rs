@@ -1,0 +1,54 @@
+//! The scenarios, one file per row of the table they come from (row 3 is row 2 with another method).
+
+mod deaths;
+mod front;
+mod pool;
+mod r01_accept_queue;
+mod r02_keepalive_race;
+mod r04_death_on_reused;
+mod r05_unix_keepalive;
+mod r06_no_reply;
+mod r07_never_read;
+mod r08_worker_timeout;
+mod r09_health_check;
+mod r10_shutdown;
+mod r11_connect_errors;
+mod r12_uwsgi;
+mod r13_status;
+mod r14_connect_timeout;
+mod r15_tier_in_front;
+mod r16_all_at_once;
+mod r17_tls_http2;
+mod r18_health;
+
+use crate::run::{Need, Scenario};
+
+/// What every scenario needs.
+const NGINX: Need = Need::Program("nginx");
+const GUNICORN: Need = Need::Program("gunicorn");
+
+/// All scenarios in order.
+pub fn all() -> Vec<Scenario> {
+    [
+        r01_accept_queue::scenarios(),
+        r02_keepalive_race::scenarios(),
+        r04_death_on_reused::scenarios(),
+        r05_unix_keepalive::scenarios(),
+        r06_no_reply::scenarios(),
+        r07_never_read::scenarios(),
+        r08_worker_timeout::scenarios(),
+        r09_health_check::scenarios(),
+        r10_shutdown::scenarios(),
+        r11_connect_errors::scenarios(),
+        r12_uwsgi::scenarios(),
+        r13_status::scenarios(),
+        r14_connect_timeout::scenarios(),
+        r15_tier_in_front::scenarios(),
+        r16_all_at_once::scenarios(),
+        r17_tls_http2::scenarios(),
+        r18_health::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

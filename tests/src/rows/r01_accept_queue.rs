@@ -1,0 +1,201 @@
+//! Row 1: nginx, gunicorn with one sync worker, two seconds per request, 200 requests within one
+//! second. Full accept queues on a Unix socket and on TCP, and one long enough.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::front::{Front, PLAIN_PORT};
+use super::{GUNICORN, NGINX};
+use crate::client::{Request, Timed};
+use crate::expect::{Check, Expect};
+use crate::ledger::Sent;
+use crate::netns::NetNs;
+use crate::pcap::Dump;
+use crate::run::{Need, Run, Scenario};
+use crate::software::{Gunicorn, Nginx};
+
+const REQUESTS: u32 = 200;
+const NEEDS: &[Need] = &[NGINX, GUNICORN];
+/// A read and a timer this close to each other cannot be put in order from outside.
+const TOO_CLOSE_NS: u64 = 15_000_000;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            row: 1,
+            name: "unix-backlog-128",
+            needs: NEEDS,
+            counters: true,
+            run: |run| unix(run, Front::Plain, 128),
+        },
+        Scenario {
+            row: 1,
+            name: "tcp-backlog-128",
+            needs: &[NGINX, GUNICORN, Need::Program("tcpdump")],
+            counters: false,
+            run: tcp,
+        },
+        Scenario {
+            row: 1,
+            name: "unix-backlog-1024",
+            needs: NEEDS,
+            counters: true,
+            run: |run| unix(run, Front::Plain, 1024),
+        },
+    ]
+}
+
+/// Over a Unix socket; with a backlog of 1024 nothing is refused.
+pub(super) fn unix(run: &mut Run, front: Front, backlog: u32) -> Result<()> {
+    let ns = NetNs::new()?;
+    ns.sh("echo 1024 > /proc/sys/net/core/somaxconn")?;
+    let socket = run.folder.join("gunicorn.sock");
+    let bind = format!("unix:{}", socket.display());
+    let options = ["--backlog", &backlog.to_string(), "--timeout", "60"];
+    let gunicorn = Gunicorn::start(run, &ns, "gunicorn", &bind, 1, &options)?;
+    let nginx = start_nginx(run, &ns, front, &bind)?;
+    run.watch(&[&nginx])?;
+    let sent = front.burst(run, &ns, classic(run, front, "/predict"))?;
+    if backlog > REQUESTS {
+        check_gauges(run, &bind, backlog);
+    } else {
+        run.at_least("queue_full", 30);
+    }
+    run.at_least("never_accepted", 30);
+
+    for sent in &sent {
+        state_unix_truth(run, &gunicorn, sent, front, backlog)?;
+    }
+    run.hold((nginx, gunicorn, ns));
+    Ok(())
+}
+
+/// The truth about one request to the crowded server.
+pub(super) fn state_unix_truth(
+    run: &Run,
+    gunicorn: &Gunicorn,
+    sent: &Sent,
+    front: Front,
+    backlog: u32,
+) -> Result<()> {
+    let expect = match sent.status {
+        Some(502) => {
+            ensure!(backlog < REQUESTS, "a 502 with room in the queue: {sent:?}");
+            let expect = Expect::verdict("queue_full", &[502], "unix_accept_queue_full")
+                .with(Check::Says("/evidence", backlog.to_string()))
+                .with(Check::Says("/evidence", (backlog + 1).to_string()))
+                .with(Check::SaysAnywhere("--backlog".into()));
+            match front {
+                Front::Plain => expect,
+                Front::TlsHttp2 => expect.pathless(),
+            }
+        }
+        Some(504) => timed_out(gunicorn, sent),
+        _ => return Ok(()),
+    };
+    run.ledger.expect(&sent.path, front.adapt(expect));
+    Ok(())
+}
+
+fn tcp(run: &mut Run) -> Result<()> {
+    let ns = NetNs::new()?;
+    let bind = "127.0.0.1:9000";
+    let options = ["--backlog", "128", "--timeout", "60"];
+    let gunicorn = Gunicorn::start(run, &ns, "gunicorn", bind, 1, &options)?;
+    let nginx = start_nginx(run, &ns, Front::Plain, bind)?;
+    run.watch(&[&nginx])?;
+    let dump = Dump::start(&ns, "lo", 9000, &run.folder)?;
+    let sent = Front::Plain.burst(run, &ns, classic(run, Front::Plain, "/predict"))?;
+    run.at_least("syn_dropped", 30);
+    run.at_least("never_accepted", 30);
+
+    // Which timer fired is nginx's own word; nothing but the queue can hold a connect up here.
+    let errors = nginx.errors()?;
+    let seen = dump.judge()?;
+    for sent in sent.iter().filter(|sent| sent.status == Some(504)) {
+        let full = |cell| Expect::verdict(cell, &[504], "tcp_accept_queue_full").variant(cell);
+        let connecting = errors.get(&sent.path).is_some_and(|messages| {
+            messages
+                .iter()
+                .any(|message| message.contains("while connecting to upstream"))
+        });
+        // The SYN found room, the handshake's last ACK did not: nginx has a connection and the
+        // listener has none.
+        let half_open = seen.iter().any(|seen| {
+            seen.path == sent.path && seen.syn_acks > 1 && !seen.acknowledged_by(sent.ended)
+        });
+        let expect = if connecting {
+            full("syn_dropped")
+        } else if half_open {
+            full("ack_dropped")
+        } else {
+            timed_out(&gunicorn, sent)
+        };
+        run.ledger.expect(&sent.path, expect);
+    }
+    run.hold((nginx, gunicorn, ns));
+    Ok(())
+}
+
+fn start_nginx(run: &Run, ns: &NetNs, front: Front, bind: &str) -> Result<Nginx> {
+    let listen = front.listen(run)?;
+    let http = format!(
+        "upstream model {{ server {bind}; }}
+         server {{ {listen}
+           location / {{ proxy_pass http://model; proxy_read_timeout 10s; proxy_connect_timeout 6s; }} }}"
+    );
+    Nginx::start(run, ns, 1, PLAIN_PORT, &http)
+}
+
+/// 200 requests within one second (over HTTP/2 in four bundles).
+pub(super) fn classic(run: &Run, front: Front, folder: &str) -> Vec<Timed> {
+    let step = match front {
+        Front::Plain => Duration::from_millis(5),
+        Front::TlsHttp2 => Duration::from_millis(250),
+    };
+    let bundle = match front {
+        Front::Plain => 1,
+        Front::TlsHttp2 => REQUESTS / 4,
+    };
+    (0..REQUESTS)
+        .map(|number| {
+            let request = Request::get(run.path(folder)).query("do=sleep&ms=2000");
+            (step * (number / bundle), request)
+        })
+        .collect()
+}
+
+/// A 504 after nginx's read timer: had the worker read it by then?
+fn timed_out(gunicorn: &Gunicorn, sent: &Sent) -> Expect {
+    let waiting = Expect::verdict("never_accepted", &[504], "read_timeout_never_accepted");
+    let reading = Expect::verdict("no_reply", &[504], "read_timeout_no_reply").variant("sleeping");
+    match gunicorn.log.reads().get(&sent.path).map(|line| line.t) {
+        Some(read) if read + TOO_CLOSE_NS < sent.ended => reading,
+        Some(read) if read < sent.ended + TOO_CLOSE_NS => {
+            reading.or("read_timeout_never_accepted", None)
+        }
+        _ => waiting,
+    }
+}
+
+/// The gauges show the listener's limit and how far its queue went.
+fn check_gauges(run: &mut Run, bind: &str, backlog: u32) {
+    if !run.has_metrics() {
+        return;
+    }
+    let limit = run.metric("why502_accept_queue_limit", bind);
+    if limit != Some(f64::from(backlog)) {
+        run.problem(format!(
+            "why502_accept_queue_limit of {bind} is {limit:?}, not {backlog}"
+        ));
+    }
+    let length = run.metric("why502_accept_queue_length", bind);
+    // The worker takes one connection every two seconds; all others wait, dead or alive.
+    let expected = f64::from(REQUESTS) * 0.9..=f64::from(REQUESTS);
+    if !length.is_some_and(|length| expected.contains(&length)) {
+        run.problem(format!(
+            "why502_accept_queue_length of {bind} is {length:?}, not in {expected:?}"
+        ));
+    }
+}

@@ -1,0 +1,187 @@
+//! Rows 2 and 3: nginx, kept-alive connections to Node.js 20 ms away, requests around the moment
+//! at which the upstream closes. POSTs fail; GETs are retried and are near misses.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::NGINX;
+use super::front::{Front, KNOWN_LOCATION, PLAIN_PORT, known_failure};
+use super::pool::{self, Strike, Wire};
+use crate::client::Request;
+use crate::ledger::Sent;
+use crate::pcap::Dump;
+use crate::relay::FAR;
+use crate::run::{Need, Run, Scenario};
+use crate::software::{Nginx, Node, Scripted};
+use crate::upstream::Mode;
+
+const NEEDS: &[Need] = &[
+    NGINX,
+    Need::Tun,
+    Need::Program("tcpdump"),
+    Need::Program("python3"),
+];
+/// `keepAliveTimeout`; Node adds a second.
+const KEEP_ALIVE_MS: u32 = 1000;
+pub(super) const NODE: u16 = 9000;
+const UNREAD: u16 = 9001;
+/// Long enough that 5 % of it is more than a scheduler's turn.
+const UNREAD_IDLE: Duration = Duration::from_millis(300);
+const HALF: u16 = 9002;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            row: 2,
+            name: "post-fin-in-flight",
+            needs: NEEDS,
+            counters: true,
+            run: |run| in_flight(run, Front::Plain, Request::post, "fin_in_flight"),
+        },
+        Scenario {
+            row: 2,
+            name: "post-other-variants",
+            needs: NEEDS,
+            counters: false,
+            run: other_variants,
+        },
+        Scenario {
+            row: 3,
+            name: "get-retried",
+            needs: NEEDS,
+            counters: true,
+            run: |run| in_flight(run, Front::Plain, Request::get, "fin_in_flight_retried"),
+        },
+    ]
+}
+
+pub(super) fn server(front: Front, run: &Run) -> Result<String> {
+    let upstream = |name: &str, port: u16| {
+        format!("upstream {name} {{ server {FAR}:{port}; keepalive 128; }}\n")
+    };
+    Ok(format!(
+        "{}{}{}server {{ {} {KNOWN_LOCATION}
+           location /shop {{ proxy_pass http://node; }}
+           location /unread {{ proxy_pass http://unread; }}
+           location /half {{ proxy_pass http://half; }} }}",
+        upstream("node", NODE),
+        upstream("unread", UNREAD),
+        upstream("half", HALF),
+        front.listen(run)?
+    ))
+}
+
+/// The FIN is under way when the request is written.
+pub(super) fn in_flight(
+    run: &mut Run,
+    front: Front,
+    make: fn(String) -> Request,
+    cell: &'static str,
+) -> Result<()> {
+    let wire = Wire::new()?;
+    let address = format!("{FAR}:{NODE}");
+    let node = Node::start(run, &wire.far, "node", &address, KEEP_ALIVE_MS)?;
+    let http = server(front, run)?;
+    let nginx = Nginx::start(run, &wire.near, 1, PLAIN_PORT, &http)?;
+    run.watch(&[&nginx])?;
+    let dump = Dump::start(&wire.near, "lab0", NODE, &run.folder)?;
+
+    let expects_verdicts = cell == "fin_in_flight";
+    let count = run.either(12, 32);
+    if !expects_verdicts {
+        known_failure(run, &wire.near)?;
+    }
+    let idle_close = pool::measure_idle_close(run, &wire.near, NODE, "/shop", count, "ms=60")?;
+    let strike = Strike {
+        front,
+        ns: &wire.near,
+        folder: "/shop",
+        idle_close,
+        lead: front.lead(run, &wire.near)?,
+    };
+    // A race cannot be forced, only aimed at: rounds until enough have met, with a limit.
+    let mut met = 0;
+    for round in 0..run.either(8, 16) {
+        let sent = strike.round(run, count, make)?;
+        // nginx logs each attempt that failed, retried or not.
+        let errors = nginx.errors()?;
+        let failed = |sent: &&Sent| errors.contains_key(&sent.path);
+        met += sent.iter().filter(failed).count();
+        if !expects_verdicts && round == 0 {
+            known_failure(run, &wire.near)?;
+        }
+        if met >= run.wanted() {
+            break;
+        }
+    }
+    if !expects_verdicts {
+        known_failure(run, &wire.near)?;
+    }
+    let seen = dump.judge()?;
+    pool::state_truth(run, &seen, Some(&node.log), |expect| front.adapt(expect))?;
+    run.at_least(cell, run.wanted());
+    run.hold((nginx, node, wire));
+    Ok(())
+}
+
+/// `fin_already_received`, `closed_unread` and `half_close`.
+fn other_variants(run: &mut Run) -> Result<()> {
+    let wire = Wire::new()?;
+    let node = Node::start(
+        run,
+        &wire.far,
+        "node",
+        &format!("{FAR}:{NODE}"),
+        KEEP_ALIVE_MS,
+    )?;
+    let unread = Scripted::start(
+        run,
+        &wire.far,
+        "unread",
+        &format!("{FAR}:{UNREAD}"),
+        Mode::CloseUnread,
+        128,
+    )?;
+    let half = Scripted::start(
+        run,
+        &wire.far,
+        "half",
+        &format!("{FAR}:{HALF}"),
+        Mode::HalfCloseOnSignal,
+        128,
+    )?;
+    let http = server(Front::Plain, run)?;
+    let nginx = Nginx::start(run, &wire.near, 1, PLAIN_PORT, &http)?;
+    run.watch(&[&nginx])?;
+    let dump = |port| Dump::start(&wire.near, "lab0", port, &run.folder);
+    // After a half close the upstream reads on, so its log does not tell.
+    let dumps = [
+        (dump(NODE)?, Some(&node.log)),
+        (dump(UNREAD)?, Some(&unread.log)),
+        (dump(HALF)?, None),
+    ];
+    let (near, count) = (&wire.near, run.wanted());
+
+    pool::strike_stopped(run, near, nginx.worker()?, "/shop", count, "ms=60", || {
+        pool::wait_close_wait(near, NODE, count)
+    })?;
+    pool::strike_stopped(run, near, nginx.worker()?, "/half", count, "", || {
+        half.signal(libc::SIGUSR1);
+        pool::wait_close_wait(near, HALF, count)
+    })?;
+    pool::fill(run, near, "/unread", count, "")?;
+    let requests = (0..count)
+        .map(|_| (UNREAD_IDLE, Request::post(run.path("/unread"))))
+        .collect();
+    Front::Plain.burst(run, near, requests)?;
+
+    for (dump, log) in dumps {
+        pool::state_truth(run, &dump.judge()?, log, |expect| expect)?;
+    }
+    for cell in ["fin_already_received", "closed_unread", "half_close"] {
+        run.at_least(cell, count);
+    }
+    run.hold((nginx, node, unread, half, wire));
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! One scenario under way: its folder, its ledger, its software, why502 beside it.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::agent::{Capture, Captured};
+use crate::client::Request;
+use crate::expect::{Expect, Kind};
+use crate::judge::{self, Judgement};
+use crate::ledger::Ledger;
+use crate::process;
+use crate::prometheus::Watched;
+use crate::software::Nginx;
+
+/// What a person asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `None`: no agent, the faults alone are checked.
+    pub why502: Option<PathBuf>,
+    pub full: bool,
+    pub out: PathBuf,
+    /// Compare the counters in a Prometheus after every scenario, not only after a few.
+    pub prometheus: bool,
+}
+
+/// Something a scenario needs from the host.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    Program(&'static str),
+    Tun,
+    Controller(&'static str),
+    Http2Curl,
+}
+
+impl Need {
+    /// Why it is not there; `None` when it is.
+    pub fn lacking(self) -> Option<String> {
+        match self {
+            Need::Program(name) => process::program(name)
+                .is_none()
+                .then(|| format!("{name} is not installed")),
+            Need::Tun => {
+                (!Path::new("/dev/net/tun").exists()).then(|| "there is no /dev/net/tun".to_owned())
+            }
+            Need::Controller(name) => crate::cgroup::unusable(name),
+            Need::Http2Curl => {
+                (!crate::client::curl::speaks_http2()).then(|| "curl cannot do HTTP/2".to_owned())
+            }
+        }
+    }
+}
+
+/// One way to break something, as the list knows it.
+pub struct Scenario {
+    pub row: u8,
+    pub name: &'static str,
+    pub needs: &'static [Need],
+    /// Compared with a Prometheus in the quick run too.
+    pub counters: bool,
+    pub run: fn(&mut Run) -> Result<()>,
+}
+
+pub struct Run {
+    pub options: Options,
+    pub ledger: Arc<Ledger>,
+    /// Sockets, configurations and logs; workers of another user can enter it.
+    pub folder: PathBuf,
+    /// What is kept.
+    pub out: PathBuf,
+    minimum: BTreeMap<&'static str, u32>,
+    /// Masters of the proxies of this scenario, and all their processes seen.
+    masters: Vec<u32>,
+    proxies: BTreeSet<u32>,
+    capture: Option<Capture>,
+    watched: Option<Watched>,
+    counters: bool,
+    problems: Vec<String>,
+    /// Software that lives until why502 has ended; dropped in order.
+    held: Vec<Box<dyn Any + Send + Sync>>,
+    _temp: tempfile::TempDir,
+}
+
+impl Run {
+    pub fn new(options: &Options, scenario: &Scenario) -> Result<Run> {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::Builder::new().prefix("why502-lab-").tempdir()?;
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755))?;
+        let out = options
+            .out
+            .join(format!("r{:02}-{}", scenario.row, scenario.name));
+        std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
+        Ok(Run {
+            options: options.clone(),
+            // Two labs on one host must not take each other's verdicts for their own.
+            ledger: Arc::new(Ledger::new(&format!(
+                "r{:02}x{:04x}",
+                scenario.row,
+                std::process::id() & 0xffff
+            ))),
+            folder: temp.path().to_owned(),
+            out,
+            minimum: BTreeMap::new(),
+            masters: Vec::new(),
+            proxies: BTreeSet::new(),
+            capture: None,
+            watched: None,
+            counters: options.prometheus || scenario.counters,
+            problems: Vec::new(),
+            held: Vec::new(),
+            _temp: temp,
+        })
+    }
+
+    /// How many failures each cell has to have: 30 in a full run, else 3.
+    pub fn wanted(&self) -> usize {
+        if self.options.full { 30 } else { 3 }
+    }
+
+    /// `quick` or `full`, whichever this is.
+    pub fn either<T>(&self, quick: T, full: T) -> T {
+        if self.options.full { full } else { quick }
+    }
+
+    pub fn path(&self, folder: &str) -> String {
+        self.ledger.path(folder)
+    }
+
+    /// A request whose truth is known before it is sent.
+    pub fn expecting(&self, request: Request, expect: &Expect) -> Request {
+        self.ledger.expect(&request.path, expect.clone());
+        request
+    }
+
+    /// This cell has to end up with at least so many requests.
+    pub fn at_least(&mut self, cell: &'static str, count: usize) {
+        self.minimum.insert(cell, count as u32);
+    }
+
+    /// Starts why502, once the proxies are up, and waits until it sees.
+    pub fn watch(&mut self, proxies: &[&Nginx]) -> Result<()> {
+        self.masters.extend(proxies.iter().map(|proxy| proxy.pid()));
+        self.note_proxies();
+        if let Some(why502) = &self.options.why502 {
+            if self.counters {
+                self.watched = Some(Watched::start(why502, &self.folder)?);
+            }
+            self.capture = Some(Capture::start(why502, &self.out, &[])?);
+        }
+        Ok(())
+    }
+
+    /// Remembers the proxies' processes of this moment (a reload makes new ones).
+    pub fn note_proxies(&mut self) {
+        for master in &self.masters {
+            self.proxies.insert(*master);
+            self.proxies.extend(process::children(*master));
+        }
+    }
+
+    /// A value of the agent's metrics; `None` where it is not compared in this run.
+    pub fn metric(&self, name: &str, label: &str) -> Option<f64> {
+        self.watched.as_ref()?.metric(name, label).ok().flatten()
+    }
+
+    pub fn has_metrics(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    pub fn problem(&mut self, text: impl Into<String>) {
+        self.problems.push(text.into());
+    }
+
+    /// Keeps software running until why502 has ended.
+    pub fn hold(&mut self, software: impl Any + Send + Sync) {
+        self.held.push(Box::new(software));
+    }
+
+    /// Keeps a file of the scenario with the results.
+    pub fn keep(&self, file: &Path) {
+        if let Some(name) = file.file_name() {
+            let _ = std::fs::copy(file, self.out.join(name));
+        }
+    }
+
+    /// Ends why502 and judges.
+    pub fn finish(mut self) -> Result<Judgement> {
+        self.note_proxies();
+        let entries = self.ledger.entries();
+        let count = |kind| {
+            entries
+                .iter()
+                .filter(|(_, truth)| truth.kind == kind)
+                .count()
+        };
+        let (verdicts, near_misses) = (count(Kind::Verdict), count(Kind::NearMiss));
+        let captured: Option<Captured> = self
+            .capture
+            .take()
+            .map(|capture| capture.finish(verdicts, near_misses))
+            .transpose()?;
+        let lines = captured.as_ref().map(|captured| captured.lines.as_slice());
+        let mut judged = judge::judge(&self.ledger, lines, &self.proxies);
+        for (cell, count) in &self.minimum {
+            let requests = judged.cells.get(cell).map_or(0, |cell| cell.requests);
+            if requests < *count {
+                judged.problems.push(format!(
+                    "cell {cell}: {requests} requests, {count} wanted: the fault did not happen often enough"
+                ));
+            }
+        }
+        if let Some(captured) = &captured {
+            if captured.exit != 0 {
+                judged
+                    .problems
+                    .push(format!("why502 capture: exit status {}", captured.exit));
+            }
+            check_losses(captured, &mut judged);
+        }
+        if let Some(watched) = &self.watched {
+            let seen = watched.increase(&judged.failed)?;
+            if judged.foreign > 0 {
+                // They are in the counters too, and nobody knows how many there should be.
+                judged.notes.push(format!(
+                    "counters not compared: {} lines about other proxies on this host",
+                    judged.foreign
+                ));
+            } else if seen != judged.failed {
+                judged.problems.push(format!(
+                    "Prometheus counted {seen:?}, the clients saw {:?}",
+                    judged.failed
+                ));
+            }
+        }
+        judged.problems.append(&mut self.problems);
+        Ok(judged)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.held.clear();
+        for file in std::fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = file.path();
+            if path
+                .extension()
+                .is_some_and(|end| end == "log" || end == "pcap")
+            {
+                self.keep(&path);
+            }
+        }
+    }
+}
+
+fn check_losses(captured: &Captured, judged: &mut Judgement) {
+    let lost = captured
+        .lines
+        .last()
+        .and_then(|summary| summary["lost"]["signals"].as_u64());
+    if lost != Some(0) {
+        judged.problems.push(format!("signals lost: {lost:?}"));
+    }
+}
+
+/// A timeout for software to start: generous, it ends as soon as the software is up.
+pub const START: Duration = Duration::from_secs(30);

@@ -1,0 +1,17 @@
+//! The real software of the scenarios: one file each, generated configuration, ready when it serves.
+
+mod applog;
+mod gunicorn;
+mod haproxy;
+mod nginx;
+mod node;
+mod scripted;
+mod uwsgi;
+
+pub use applog::{AppLog, Line};
+pub use gunicorn::Gunicorn;
+pub use haproxy::Haproxy;
+pub use nginx::Nginx;
+pub use node::{Node, node_program};
+pub use scripted::Scripted;
+pub use uwsgi::Uwsgi;

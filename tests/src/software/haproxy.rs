@@ -1,0 +1,47 @@
+//! HAProxy as the tier in front.
+
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::Result;
+
+use crate::netns::NetNs;
+use crate::process::Proc;
+use crate::run::{Run, START};
+
+pub struct Haproxy {
+    proc: Proc,
+}
+
+impl Haproxy {
+    /// Passes `port` on to `to` and waits `server_timeout` for its answers.
+    pub fn start(
+        run: &Run,
+        ns: &NetNs,
+        port: u16,
+        to: SocketAddr,
+        server_timeout: &str,
+    ) -> Result<Haproxy> {
+        let config = run.folder.join("haproxy.cfg");
+        std::fs::write(
+            &config,
+            format!(
+                "global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 2s\n  \
+                 timeout client 30s\n  timeout server {server_timeout}\nfrontend front\n  \
+                 bind 127.0.0.1:{port}\n  default_backend back\nbackend back\n  \
+                 server inner {to}\n"
+            ),
+        )?;
+        let mut command = ns.command("haproxy");
+        command.arg("-db").arg("-f").arg(&config);
+        let mut proc = Proc::spawn("haproxy", command, &run.folder.join("haproxy.log"))?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        proc.wait_ready("haproxy's port", START, || {
+            ns.enter(|| Ok(TcpStream::connect(address)?)).is_ok()
+        })?;
+        Ok(Haproxy { proc })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.proc.pid()
+    }
+}
