@@ -1,0 +1,73 @@
+//! Everything a person does to this repository, behind `cargo xtask`.
+
+mod agent;
+mod bench;
+mod build;
+mod demo;
+mod exposition;
+mod http;
+mod lab;
+mod process;
+mod setup;
+mod shell;
+mod streams;
+mod test;
+#[cfg(test)]
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything a person does to this repository.
+#[derive(Parser)]
+#[command(
+    bin_name = "cargo xtask",
+    after_help = "Examples:
+  cargo xtask demo             break real servers and see each 502 and 504 explained
+  cargo xtask test             everything that has to pass before a change lands
+  cargo xtask bench --quick    what the probes cost, roughly, in two minutes
+  cargo xtask build --release  target/release/why502, with the kernel half inside
+  cargo xtask setup --check    what is missing on this machine"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building and testing needs, through apt and cargo
+    Setup(setup::Args),
+    /// Build `why502` with the kernel half embedded
+    Build(build::Args),
+    /// Run every check: format, lints, unit tests, replays, the lab
+    Test(test::Args),
+    /// Run scenarios of the lab alone
+    Lab(lab::Args),
+    /// Rewrite the recordings that the agent's tests replay from a lab's output
+    Streams(streams::Args),
+    /// Break real servers and show each failed response labelled
+    Demo(demo::Args),
+    /// Measure what the probes cost the proxy, and what the agent takes itself
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build(args) => build::run(&args).map(drop),
+        Command::Test(args) => test::run(&args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Streams(args) => streams::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `cargo xtask test`: everything that has to pass before a change lands.
+
+mod count;
+mod leftovers;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::count::Count;
+use self::leftovers::Before;
+use crate::{build, lab, process, setup, shell};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the lab: nothing then needs root or a kernel with BTF
+    #[arg(long)]
+    no_lab: bool,
+    /// Options for the lab, after `--`
+    #[arg(last = true)]
+    lab: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let start = Instant::now();
+    process::adopt_orphans();
+    process::end_all_when_interrupted();
+    setup::run(&setup::Args::default())?;
+    let before = Before::now();
+    let mut total = Count::default();
+    let mut failed = Vec::new();
+
+    let mut check = |what: &str, result: Result<Count>| {
+        let count = result.unwrap_or_else(|error| {
+            eprintln!("{what}: {error:#}");
+            Count::FAILED
+        });
+        println!("── {what}: {count} ({} s)", start.elapsed().as_secs());
+        if count.failed > 0 {
+            failed.push(what.to_owned());
+        }
+        total += count;
+    };
+
+    check(
+        "format",
+        passes(shell::cargo().args(["fmt", "--all", "--check"])),
+    );
+    check(
+        "lints",
+        passes(shell::cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    );
+    check(
+        "unit tests and replays",
+        // A snapshot that differs fails; it is never written here.
+        counted(
+            shell::cargo()
+                .args(["test", "--workspace", "--locked"])
+                .env("INSTA_UPDATE", "no"),
+        ),
+    );
+    check("alert and recording rules", rules());
+    check("dashboards", dashboards());
+    let program = build::run(&build::Args { release: true });
+    let built = program
+        .as_ref()
+        .map(|_| Count::PASSED)
+        .map_err(|error| anyhow::anyhow!("{error:#}"));
+    check("build", built);
+    if let (Ok(program), false) = (program, args.no_lab) {
+        let mut lab = lab::command(&program);
+        lab.args(&args.lab);
+        check("lab", counted(&mut lab));
+    }
+    check("nothing left behind", before.compare());
+
+    println!("{total}");
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// A command that counts as one check.
+fn passes(command: &mut Command) -> Result<Count> {
+    shell::run(command).map(|()| Count::PASSED)
+}
+
+/// A command that prints how many of its checks passed.
+fn counted(command: &mut Command) -> Result<Count> {
+    shell::announce(command);
+    let mut child = command.stdout(Stdio::piped()).spawn().context("start it")?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            println!("{line}");
+            count += Count::from_line(&line).unwrap_or_default();
+        }
+    }
+    let status = child.wait()?;
+    // A test that aborts, or does not compile, prints no count.
+    if !status.success() && count.failed == 0 {
+        count += Count::FAILED;
+    }
+    if status.success() && count == Count::default() {
+        bail!("{} ran no test", shell::line(command));
+    }
+    Ok(count)
+}
+
+fn rules() -> Result<Count> {
+    let folder = shell::root().join("dashboards/prometheus");
+    let mut promtool = shell::command("promtool");
+    promtool
+        .args(["check", "rules"])
+        .arg(folder.join("rules.yml"));
+    let checked = passes(&mut promtool)?;
+    let mut promtool = shell::command("promtool");
+    promtool
+        .args(["test", "rules"])
+        .arg(folder.join("rules_test.yml"));
+    let mut count = passes(&mut promtool)?;
+    count += checked;
+    Ok(count)
+}
+
+/// Every expression of the dashboard, as a rule, so that promtool parses it.
+fn dashboards() -> Result<Count> {
+    let path = shell::root().join("dashboards/grafana/overview.json");
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let dashboard: serde_json::Value = serde_json::from_str(&text)?;
+    let mut expressions = Vec::new();
+    collect(&dashboard, &mut expressions);
+    let rules: Vec<_> = expressions
+        .iter()
+        .enumerate()
+        .map(|(number, expression)| {
+            let expression = expression
+                .replace("$__rate_interval", "5m")
+                .replace("$__range", "1h")
+                .replace("$proxy", ".*")
+                .replace("$upstream", ".*");
+            serde_json::json!({"record": format!("panel:{number}"), "expr": expression})
+        })
+        .collect();
+    let rules = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    // JSON is YAML.
+    let file = shell::target().join("dashboard-rules.yml");
+    std::fs::write(&file, rules.to_string())?;
+    passes(
+        shell::command("promtool")
+            .args(["check", "rules", "--lint=none"])
+            .arg(&file),
+    )
+}
+
+fn collect(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_str() {
+                    Some(text) if name == "expr" => found.push(text.to_owned()),
+                    _ => collect(value, found),
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+        _ => {}
+    }
+}
