@@ -1,0 +1,3 @@
+//! The packet source: from frames, offline or live, to the same signals as the kernel source makes.
+
+pub mod segment;
