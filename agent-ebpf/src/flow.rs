@@ -3,7 +3,10 @@
 use agent_ebpf::{
     Flow, Peer, RESPONSE, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
 };
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_task, bpf_ktime_get_ns},
+};
 
 use crate::{
     emit, field,
@@ -217,6 +220,8 @@ pub fn note_read(sk: *const u8) {
     if flow.reader_tid != id as u32 {
         flow.reader_tid = id as u32;
         flow.reader_tgid = (id >> 32) as u32;
+        // SAFETY: no arguments.
+        flow.reader_task = unsafe { bpf_get_current_task() };
         crate::probes::serve(flow.reader_tgid);
     }
 }

@@ -109,6 +109,7 @@ pub mod sampled {
     pub const PEER: u8 = 1;
     pub const QUEUE: u8 = 2;
     pub const TCP: u8 = 4;
+    pub const READER: u8 = 8;
 }
 
 /// `Attempt::downstream_state`.
@@ -196,6 +197,8 @@ abi! {
         pub task_signal: u32,
         pub task_files: u32,
         pub task_flags: u32,
+        pub task_state: u32,
+        pub task_sum_exec_runtime: u32,
         pub task_nsproxy: u32,
         pub nsproxy_mnt_ns: u32,
         pub mnt_namespace_inum: u32,
@@ -248,6 +251,8 @@ abi! {
         /// TCP: the upstream's own end on this host.
         pub peer_sk: u64,
         pub peer_cookie: u64,
+        /// The `task_struct` of the thread that read the request; believed only if its id is `reader_tid`.
+        pub reader_task: u64,
         /// When the upstream's process last read from this connection.
         pub read_ns: u64,
         pub peer_close_ns: u64,
@@ -316,6 +321,10 @@ abi! {
 
     /// Facts read from the sockets at the moment of a record.
     pub struct Sample {
+        /// CPU time so far of the thread that read the request.
+        pub reader_cpu_ns: u64,
+        /// Its `task_struct.__state`.
+        pub reader_state: u32,
         pub una: u32,
         pub write_seq: u32,
         pub retransmits: u32,
@@ -330,6 +339,7 @@ abi! {
         pub accepted: u8,
         pub read: u8,
         pub state: u8,
+        pub pad: u32,
     }
 
     pub struct Header {

@@ -22,16 +22,13 @@ mod waiting;
 
 use crate::cause::{Cause, Variant};
 use crate::signal::{Attempt, End, FlowClosed, Nanos, Response, Source};
-use crate::track::host::{Host, MILLISECOND};
+use crate::track::host::Host;
 use crate::verdict::Confidence;
 
 pub use advice::advise;
 use finding::Finding;
 use known::Known;
 pub use risk::risk_text;
-
-/// Threads are sampled at the attempt's end too; that sample is this much later at most.
-const SAMPLED_AT_THE_END: Nanos = 50 * MILLISECOND;
 
 /// Everything known of one exchange in which an attempt failed, or that the proxy failed.
 #[derive(Clone, Copy, Debug)]
