@@ -27,6 +27,8 @@ pub const RESPONSE: usize = 16;
 pub const REQUEST: usize = 512;
 /// Threads whose state is in an array.
 pub const SLOTS: u32 = 256;
+/// Connections that may be half joined at once.
+pub const JOIN_SLOTS: u32 = 8192;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
 pub const WATCHED_THREADS: u32 = 1 << 20;
 /// Thread ids in one entry of `WATCHED`.
@@ -198,6 +200,7 @@ abi! {
         pub task_files: u32,
         pub task_flags: u32,
         pub task_state: u32,
+        pub task_nvcsw: u32,
         pub task_sum_exec_runtime: u32,
         pub task_nsproxy: u32,
         pub nsproxy_mnt_ns: u32,
@@ -256,7 +259,6 @@ abi! {
         /// When the upstream's process last read from this connection.
         pub read_ns: u64,
         pub peer_close_ns: u64,
-        pub join_key: u64,
         /// Where in the proxy's memory the current request begins.
         pub head_ptr: u64,
         /// TCP: the listener connected to.
@@ -307,6 +309,8 @@ abi! {
         pub stash_sk: u64,
         /// When it read that downstream.
         pub read_ns: u64,
+        /// How often it had gone to sleep by then.
+        pub read_switches: u64,
         pub tgid: u32,
         /// In `SLOTS`: the thread that has this slot.
         pub owner: u32,
@@ -486,6 +490,12 @@ abi! {
         pub peak: u32,
         /// Connects refused or dropped for a full queue, as far as seen.
         pub overflows: u32,
+    }
+
+    /// The proxy's end of a connection whose other end is awaited: its sequence numbers, and its socket.
+    pub struct Join {
+        pub key: u64,
+        pub sk: u64,
     }
 
     /// Value of `PEERS`: the proxy's end of a connection, by the upstream's end.

@@ -87,6 +87,7 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         task_signal = "task_struct"."signal",
         task_files = "task_struct"."files",
         task_flags = "task_struct"."flags",
+        task_nvcsw = "task_struct"."nvcsw",
         task_sum_exec_runtime = "task_struct"."se.sum_exec_runtime",
         task_nsproxy = "task_struct"."nsproxy",
         nsproxy_mnt_ns = "nsproxy"."mnt_ns",
