@@ -74,6 +74,7 @@ pub struct Capture {
     pub fail_on_verdict: bool,
     pub privacy: Privacy,
     pub json: bool,
+    pub report: Option<PathBuf>,
     pub record: Option<PathBuf>,
 }
 
@@ -82,12 +83,33 @@ pub struct Explain {
     pub inputs: Vec<Input>,
     pub privacy: Privacy,
     pub json: bool,
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     Stdin,
     File(PathBuf),
+}
+
+impl Input {
+    /// The names of several inputs without their folders, in a line that stays short.
+    pub fn names(inputs: &[Input]) -> String {
+        const NAMED: usize = 3;
+        let name = |input: &Input| match input {
+            Input::Stdin => "standard input".to_owned(),
+            Input::File(path) => path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into(),
+        };
+        let named: Vec<String> = inputs.iter().take(NAMED).map(name).collect();
+        match inputs.len().saturating_sub(NAMED) {
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,12 +171,14 @@ impl Settings {
                 fail_on_verdict: args.fail_on_verdict,
                 privacy: args.privacy,
                 json: args.json,
+                report: args.report,
                 record: args.record,
             }),
             Command::Explain(args) => Job::Explain(Explain {
                 inputs: inputs(args.files)?,
                 privacy: args.privacy,
                 json: args.json,
+                report: args.report,
             }),
             Command::Check(args) => Job::Check(Check {
                 require: args.require,
