@@ -366,7 +366,8 @@ fn responses(page: &Page<'_>) -> Markup {
                     (grouped(page.left_out)) " more are counted above and left out here."
                 }
             }
-            noscript { p class="fine" { "The list of responses and their ladders need JavaScript; all above does not." } }
+            // The script takes it away.
+            p class="fine" id="needs-script" { "The list of responses and their ladders need JavaScript; all above does not." }
             // Its namespace is the ladders'.
             svg id="blank" width="0" height="0" hidden {}
             div id="app" hidden {}

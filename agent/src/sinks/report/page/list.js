@@ -162,6 +162,7 @@ function key(event) {
 
 function start() {
   const app = document.getElementById("app");
+  document.getElementById("needs-script").remove();
   if (verdicts.length === 0) {
     app.replaceWith(el("p", { class: "fine" }, "There is none."));
     return;
