@@ -157,6 +157,7 @@ impl Settings {
             (false, 1) => Verbosity::Verbose,
             (false, _) => Verbosity::Everything,
         };
+        report_replaces_nothing(&cli.command)?;
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
                 listen: args.listen,
@@ -190,6 +191,27 @@ impl Settings {
             node: node_name(),
             job,
         })
+    }
+}
+
+/// The report takes the place of what had its name: that must not be what is read or recorded.
+fn report_replaces_nothing(command: &Command) -> Result<(), Refusal> {
+    let (report, others) = match command {
+        Command::Capture(args) => (&args.report, args.record.as_slice()),
+        Command::Explain(args) => (&args.report, args.files.as_slice()),
+        Command::Run(_) | Command::Check(_) => return Ok(()),
+    };
+    let Some(report) = report else { return Ok(()) };
+    let same = |other: &PathBuf| {
+        let real = |path: &PathBuf| path.canonicalize().ok();
+        other == report || real(other).is_some_and(|other| Some(other) == real(report))
+    };
+    match others.iter().any(same) {
+        true => Err(Refusal::Usage(format!(
+            "--report {}: the same file is read or recorded; name another",
+            report.display()
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -319,6 +341,14 @@ mod tests {
             (&["run", "--pid", "0"], &["--pid"]),
             (&["explain", "-", "-"], &["standard input", "once"]),
             (&["explain"], &["<FILE>"]),
+            (
+                &["capture", "--record", "x", "--report", "x"],
+                &["--report x", "name another"],
+            ),
+            (
+                &["explain", "Cargo.toml", "--report", "./src/../Cargo.toml"],
+                &["--report", "name another"],
+            ),
             (&["run", "-q", "-v"], &["--quiet", "--verbose"]),
         ] {
             let error = load(args).unwrap_err();

@@ -37,7 +37,8 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn on_verdict(&mut self, verdict: &Verdict, at_ms: i64) {
+    /// Returns how many there were of its kind, cause and upstream, this one included.
+    pub(super) fn on_verdict(&mut self, verdict: &Verdict, at_ms: i64) -> u64 {
         let upstream = verdict
             .upstream
             .address
@@ -79,7 +80,9 @@ impl Findings {
             finding.surest = verdict.confidence;
             finding.advice.clone_from(&verdict.advice);
         }
+        let count = finding.count;
         self.timeline.count(index, at_ms);
+        count
     }
 
     /// Of one kind, the most frequent first.

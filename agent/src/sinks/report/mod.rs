@@ -28,7 +28,10 @@ use crate::cli::note;
 use crate::verdict::{Risk, Verdict};
 
 /// Verdicts that are listed one by one; all are counted.
-pub const MAX_LISTED: usize = 10_000;
+const MAX_LISTED: usize = 10_000;
+/// Room beyond, for the first few of what a storm of something else would hide.
+const RARE_ROOM: usize = 1_000;
+const RARE: u64 = 20;
 /// Risks and hosts' names that are kept.
 const MAX_RISKS: usize = 200;
 const MAX_NODES: usize = 20;
@@ -77,11 +80,15 @@ impl Report {
     /// `at_ms` is the verdict's time.
     pub fn on_verdict(&mut self, verdict: &Verdict, at_ms: i64) {
         self.saw(at_ms);
-        self.findings.on_verdict(verdict, at_ms);
+        let nth = self.findings.on_verdict(verdict, at_ms);
         if self.nodes.len() < MAX_NODES && !self.nodes.contains(&verdict.node) {
             self.nodes.insert(verdict.node.clone());
         }
-        if self.rows.count() >= MAX_LISTED || self.broken.is_some() {
+        let room = match nth <= RARE {
+            true => MAX_LISTED + RARE_ROOM,
+            false => MAX_LISTED,
+        };
+        if self.rows.count() >= room || self.broken.is_some() {
             self.left_out += 1;
             return;
         }

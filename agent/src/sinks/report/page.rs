@@ -362,7 +362,7 @@ fn responses(page: &Page<'_>) -> Markup {
             h2 { "Each response" }
             @if page.left_out > 0 {
                 p class="warn" id="left-out" {
-                    "⚠ The first " (grouped(page.listed as u64)) " are listed; "
+                    "⚠ " (grouped(page.listed as u64)) " are listed, the first that came; "
                     (grouped(page.left_out)) " more are counted above and left out here."
                 }
             }

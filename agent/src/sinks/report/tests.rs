@@ -176,11 +176,15 @@ fn no_failure_is_a_report_too() {
 #[test]
 fn what_is_not_listed_is_counted_and_said() {
     let verdict = sample::verdict();
-    let verdicts = vec![verdict; MAX_LISTED + 5];
+    let mut verdicts = vec![verdict; MAX_LISTED + 5];
+    // A rare cause that comes late still has its place.
+    verdicts.push(sample::other(Cause::WorkerCrashed, "10.9.0.3:80", 9_000));
     let html = report(&verdicts, &totals(&verdicts), &[]);
-    assert_eq!(embedded(&html).len(), MAX_LISTED);
-    assert!(html.contains("10,005 failed responses"));
-    assert!(html.contains("The first 10,000 are listed; 5 more are counted above"));
+    let rows = embedded(&html);
+    assert_eq!(rows.len(), MAX_LISTED + 1);
+    assert_eq!(rows[MAX_LISTED]["cause"], "worker_crashed");
+    assert!(html.contains("10,006 failed responses"));
+    assert!(html.contains("10,001 are listed, the first that came; 5 more are counted above"));
     let per_verdict = html.len() / MAX_LISTED;
     assert!(per_verdict < 2_500, "{per_verdict} bytes for each");
 }

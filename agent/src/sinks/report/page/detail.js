@@ -44,8 +44,8 @@ function parties(verdict) {
     ["request", [el("b", {}, requestLine(verdict)), verdict.request.host && el("span", { class: "soft" }, "  Host " + verdict.request.host)]],
     ["client", [verdict.client || "not known"]],
     ["proxy", who(verdict.proxy)],
-    ["upstream", who(verdict.upstream)],
     ["took", [verdict.duration_us === null ? "not known" : span(verdict.duration_us)]],
+    ["upstream", who(verdict.upstream)],
   ];
   return el("dl", { class: "parties" }, pairs.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }

@@ -3,7 +3,7 @@
 const LANES = { client: 168, proxy: 356, upstream: 544 };
 const LADDER_WIDTH = 900;
 const NOTES = 566;
-const NOTE_CHARACTERS = 46;
+const NOTE_CHARACTERS = 49;
 const LINE = 15;
 
 /** Pixels of waiting: every gap is on one logarithmic scale, 1 ms or 1 s alike. */
@@ -137,7 +137,7 @@ function arrow(step, y) {
   const stopped = step.shape === "stopped";
   const end = stopped ? from + way * 112 : LANES[step.to];
   const failed = step.from === "proxy" && step.to === "client" && Number(step.label) >= 500;
-  const group = shape("g", { class: `step ${step.shape}${failed ? " failed" : ""}` },
+  const group = shape("g", { class: `step ${step.shape}${failed ? " failed" : ""}${step.decides ? " deciding" : ""}` },
     shape("title", {}, step.label),
     shape("line", { x1: from, x2: end - way * (stopped ? 0 : 9), y1: y, y2: y }));
   if (stopped) group.append(cross(end + way * 5, y));
@@ -145,7 +145,7 @@ function arrow(step, y) {
   if (step.shape === "reset") group.append(cross(from + way * 12, y));
   if (step.shape === "fin") group.append(shape("line", { class: "stop", x1: from + way * 7, x2: from + way * 7, y1: y - 6, y2: y + 6 }));
   const middle = (from + LANES[step.to]) / 2;
-  const label = shape("text", { class: "label", x: middle, y: y - 7, "text-anchor": "middle" }, shorten(step.label, 26));
+  const label = shape("text", { class: "label", x: middle, y: y - 7, "text-anchor": "middle" }, shorten(step.label, 24));
   group.append(label);
   return group;
 }
