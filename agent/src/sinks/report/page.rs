@@ -272,7 +272,7 @@ fn why(page: &Page<'_>, causes: &[Cause]) -> Markup {
             }
         }
         @if page.findings.count(Kind::Verdict) == 0 {
-            section { p class="fine" { "No response failed in this time." } }
+            p class="fine" { "No response failed in this time." }
         }
     }
 }

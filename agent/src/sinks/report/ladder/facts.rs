@@ -30,8 +30,11 @@ pub(super) fn known(fact: &str, text: &str, unix: bool) -> Option<Step> {
         "connected" => arrow(Upstream, Proxy, Shape::Connect, "connected"),
         "connect_failed" => {
             let error = text.rsplit_once(": ").map_or("", |(_, error)| error);
-            let label = format!("connect failed {error}");
-            arrow(Proxy, Upstream, Shape::Stopped, label.trim_end())
+            let label = match error {
+                "" => "connect failed".to_owned(),
+                error => format!("connect: {error}"),
+            };
+            arrow(Proxy, Upstream, Shape::Stopped, label)
         }
         "connect_given_up" => arrow(Proxy, Upstream, Shape::Stopped, "gives up connecting"),
         "request_sent" if text.starts_with("write ") => {

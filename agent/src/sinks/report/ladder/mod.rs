@@ -216,8 +216,9 @@ fn begin(attempt: &AttemptLine, verdict: &Verdict, tells: bool, steps: &mut Step
         .evidence
         .iter()
         .find(|e| tells && e.fact == "connected");
-    // A connect that failed at once is one step, told by its error.
-    let at_once = has("connect_failed") && attempt.duration_us < 1_000;
+    // A connect that failed at once is one step, told by its error; one that was answered by a
+    // reset had reached somebody.
+    let at_once = has("connect_failed") && attempt.duration_us < 1_000 && !has("reset_received");
     let told = connected.is_some_and(|e| e.at_us <= attempt.at_us);
     if !has("connect_began") && !told && !at_once {
         let step = arrow(Lane::Proxy, Lane::Upstream, Shape::Connect, "connect");

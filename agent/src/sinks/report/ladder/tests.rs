@@ -114,7 +114,7 @@ fn a_connect_that_failed_at_once_is_one_step() {
         [
             "-31250 Client → Proxy Data: POST /orders",
             "-31218 Upstream Note: accept queue ◆",
-            "-31218 Proxy → Upstream Stopped: connect failed EAGAIN",
+            "-31218 Proxy → Upstream Stopped: connect: EAGAIN",
             "0 Proxy → Client Data: 502",
         ]
     );
