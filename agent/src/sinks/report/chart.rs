@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::page::{MARKS, clock_time, grouped, rank_class};
+use super::words::{clock_time, grouped};
 
 /// The chart's own units; it is as wide as the page.
 const WIDTH: f64 = 960.0;
@@ -12,6 +12,9 @@ const TOP: f64 = 12.0;
 const BASE: f64 = 160.0;
 /// A bar is never wider: three bars across the page say nothing.
 const WIDEST: f64 = 44.0;
+
+/// What stands for a cause where colours cannot be told apart; the last is for all others.
+pub(super) const MARKS: &[&str] = &["●", "■", "▲", "◆", "▼", "✚", "★", "○"];
 
 /// One part of every bar.
 pub(super) struct Series {
@@ -90,6 +93,10 @@ pub(super) fn spark(counts: &[u64], rank: usize) -> Markup {
 pub(super) fn mark(rank: usize) -> Markup {
     let class = format!("mark {}", rank_class(rank));
     html! { span class=(class) aria-hidden="true" { (MARKS[rank.min(MARKS.len() - 1)]) } }
+}
+
+fn rank_class(rank: usize) -> String {
+    format!("c{}", rank.min(MARKS.len() - 1))
 }
 
 /// The next number that reads well on an axis.

@@ -12,6 +12,8 @@ mod row;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod why;
+mod words;
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};

@@ -6,14 +6,15 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::chart::{self, Series, mark};
+use super::chart::{self, MARKS, Series, mark};
 use super::embed;
-use super::findings::{Finding, Findings};
+use super::findings::Findings;
+use super::why;
+use super::words::{clock_time, counted, date, date_time, grouped, width_text};
 use crate::cause::Cause;
-use crate::clock::Clock;
 use crate::sinks::summary::Summary;
 use crate::sinks::visible;
-use crate::verdict::{Advice, Confidence, Kind, Party, Risk};
+use crate::verdict::{Confidence, Kind, Party, Risk};
 
 const STYLE: &str = include_str!("page/page.css");
 /// One program: the pieces share one scope.
@@ -23,12 +24,6 @@ const SCRIPT: &str = concat!(
     include_str!("page/detail.js"),
     include_str!("page/list.js"),
 );
-
-/// What stands for a cause where colours cannot be told apart; the last is for all others.
-pub(super) const MARKS: &[&str] = &["●", "■", "▲", "◆", "▼", "✚", "★", "○"];
-
-/// Findings that are told with their advice; the others are in the table alone.
-const ADVISED: usize = 20;
 
 pub(super) struct Page<'a> {
     /// Where the verdicts come from, for a person.
@@ -103,7 +98,7 @@ fn body(page: &Page<'_>, causes: &[Cause]) -> Markup {
             (header(page))
             (limits(page.summary))
             (over_time(page, causes))
-            (why(page, causes))
+            (why::tables(page, causes))
             (risks(page.risks))
             (responses(page))
         }
@@ -241,103 +236,6 @@ fn over_time(page: &Page<'_>, causes: &[Cause]) -> Markup {
     }
 }
 
-fn why(page: &Page<'_>, causes: &[Cause]) -> Markup {
-    let rank = |cause: Cause| {
-        causes
-            .iter()
-            .position(|c| *c == cause)
-            .unwrap_or(usize::MAX)
-    };
-    html! {
-        @for (kind, heading) in [
-            (Kind::Verdict, "Why"),
-            (Kind::Truncated, "Responses cut short"),
-            (Kind::NearMiss, "Near misses: failures that no client saw as one"),
-        ] {
-            @let found = page.findings.of(kind);
-            @if !found.is_empty() {
-                section class="why" {
-                    h2 { (heading) }
-                    table {
-                        thead { tr {
-                            th scope="col" { "cause" } th scope="col" { "upstream" }
-                            th scope="col" class="n" { "count" } th scope="col" { "confidence" }
-                            th scope="col" { "over time" } th scope="col" { "first – last" }
-                        } }
-                        @for (i, finding) in found.iter().enumerate() {
-                            (row(page, finding, rank(finding.cause), i < ADVISED))
-                        }
-                    }
-                }
-            }
-        }
-        @if page.findings.count(Kind::Verdict) == 0 {
-            p class="fine" { "No response failed in this time." }
-        }
-    }
-}
-
-fn row(page: &Page<'_>, finding: &Finding, rank: usize, advised: bool) -> Markup {
-    let counts = page.findings.timeline.counts(finding.series);
-    html! {
-        tbody {
-            tr {
-                th scope="row" { (mark(rank)) " " (finding.cause.name()) }
-                td class="name" {
-                    (finding.upstream.as_deref().map_or_else(|| "other upstreams".to_owned(), visible))
-                    @if let Some(process) = &finding.process { " " span class="soft" { (visible(process)) } }
-                }
-                td class="n" { b { (grouped(finding.count)) } }
-                td {
-                    @for confidence in Confidence::ALL {
-                        @if let Some(count) = finding.confidences.get(&confidence) {
-                            span class="sure" { (chip(confidence)) " " (grouped(*count)) } " "
-                        }
-                    }
-                }
-                td { (chart::spark(&counts, rank)) }
-                td class="soft span" { (finding.first.get(11..19).unwrap_or("")) " – " (finding.last.get(11..19).unwrap_or("")) }
-            }
-            tr class="more" {
-                td colspan="6" {
-                    p class="meaning" { (sentence(finding.cause.meaning())) }
-                    @if advised { (advice(&finding.advice)) }
-                }
-            }
-        }
-    }
-}
-
-fn advice(advice: &Advice) -> Markup {
-    html! {
-        @if !advice.text.is_empty() { p { (visible(&advice.text)) } }
-        @if !advice.settings.is_empty() {
-            ul class="settings" {
-                @for setting in &advice.settings {
-                    li {
-                        @if setting.alternative_to.is_some() { span class="soft" { "or " } }
-                        (visible(&setting.software)) " " code { (visible(&setting.name)) }
-                        ": " b { (visible(&setting.suggested)) }
-                        @if let Some(observed) = observed(setting) {
-                            span class="soft" { ", now " (visible(&observed)) }
-                        }
-                        @if let Some(risk) = &setting.risk {
-                            span class="soft" { " (risk: " (visible(risk)) ")" }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn observed(setting: &crate::verdict::Setting) -> Option<String> {
-    let seconds = setting.observed_seconds.map(|s| format!("{s} s"));
-    let value = setting.observed.clone().or(seconds)?;
-    let from = setting.observed_from.map(|from| from.replace('_', " "));
-    Some(from.map_or(value.clone(), |from| format!("{value} (from the {from})")))
-}
-
 fn risks(risks: &[Risk]) -> Markup {
     html! {
         @if !risks.is_empty() {
@@ -375,7 +273,7 @@ fn responses(page: &Page<'_>) -> Markup {
     }
 }
 
-fn chip(confidence: Confidence) -> Markup {
+pub(super) fn chip(confidence: Confidence) -> Markup {
     let mark = match confidence {
         Confidence::Proven => "●",
         Confidence::Likely => "◐",
@@ -392,82 +290,9 @@ fn party(party: &Party) -> String {
     }
 }
 
-pub(super) fn rank_class(rank: usize) -> String {
-    format!("c{}", rank.min(MARKS.len() - 1))
-}
-
-/// `12,345`.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", grouped(count))
-}
-
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(char::to_uppercase);
-    first
-        .into_iter()
-        .flatten()
-        .chain(chars)
-        .chain(['.'])
-        .collect()
-}
-
-fn rfc3339(ms: i64) -> String {
-    let nanos = u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000);
-    Clock::from_offset(0).rfc3339(nanos)
-}
-
-fn date(ms: i64) -> String {
-    rfc3339(ms)[..10].to_owned()
-}
-
-/// `13:48:24`.
-pub(super) fn clock_time(ms: i64) -> String {
-    rfc3339(ms)[11..19].to_owned()
-}
-
-/// `2026-11-20 13:48:24`.
-pub(super) fn date_time(ms: i64) -> String {
-    format!("{} {}", date(ms), clock_time(ms))
-}
-
-fn width_text(ms: i64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..60_000 => format!("{} s", ms / 1_000),
-        60_000..3_600_000 => format!("{} min", ms / 60_000),
-        _ => format!("{} h", ms / 3_600_000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (count, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (12_345_678, "12,345,678"),
-        ] {
-            assert_eq!(grouped(count), text);
-        }
-    }
 
     #[test]
     fn the_script_touches_no_markup_and_no_network() {
