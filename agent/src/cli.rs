@@ -196,6 +196,19 @@ pub struct WatchArgs {
     pub pid: Vec<u32>,
 }
 
+/// What is kept of the results, beside standard output.
+#[derive(Debug, Args)]
+pub struct KeptArgs {
+    /// Also write one HTML file to send to a colleague: summary, every verdict and its ladder
+    #[arg(
+        long,
+        value_name = "FILE.html",
+        env = "WHY502_REPORT",
+        hide_env_values = true
+    )]
+    pub report: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Serve /metrics, /healthz and /readyz here
@@ -243,14 +256,8 @@ pub struct CaptureArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_JSON", hide_env_values = true)]
     pub json: bool,
-    /// Also write one HTML file to send to a colleague: summary, every verdict and its ladder
-    #[arg(
-        long,
-        value_name = "FILE.html",
-        env = "WHY502_REPORT",
-        hide_env_values = true
-    )]
-    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub kept: KeptArgs,
     /// Also keep every signal in this file, for `why502 explain`; it holds full paths and addresses
     #[arg(
         long,
@@ -274,14 +281,8 @@ pub struct ExplainArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_JSON", hide_env_values = true)]
     pub json: bool,
-    /// Also write one HTML file to send to a colleague: summary, every verdict and its ladder
-    #[arg(
-        long,
-        value_name = "FILE.html",
-        env = "WHY502_REPORT",
-        hide_env_values = true
-    )]
-    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub kept: KeptArgs,
 }
 
 #[derive(Debug, Args)]

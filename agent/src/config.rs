@@ -172,14 +172,14 @@ impl Settings {
                 fail_on_verdict: args.fail_on_verdict,
                 privacy: args.privacy,
                 json: args.json,
-                report: args.report,
+                report: args.kept.report,
                 record: args.record,
             }),
             Command::Explain(args) => Job::Explain(Explain {
                 inputs: inputs(args.files)?,
                 privacy: args.privacy,
                 json: args.json,
-                report: args.report,
+                report: args.kept.report,
             }),
             Command::Check(args) => Job::Check(Check {
                 require: args.require,
@@ -197,8 +197,8 @@ impl Settings {
 /// The report takes the place of what had its name: that must not be what is read or recorded.
 fn report_replaces_nothing(command: &Command) -> Result<(), Refusal> {
     let (report, others) = match command {
-        Command::Capture(args) => (&args.report, args.record.as_slice()),
-        Command::Explain(args) => (&args.report, args.files.as_slice()),
+        Command::Capture(args) => (&args.kept.report, args.record.as_slice()),
+        Command::Explain(args) => (&args.kept.report, args.files.as_slice()),
         Command::Run(_) | Command::Check(_) => return Ok(()),
     };
     let Some(report) = report else { return Ok(()) };

@@ -70,7 +70,7 @@ pub(super) fn end(page: &Page<'_>) -> std::io::Result<Vec<u8>> {
     let about = embed::json(&About {
         causes: causes
             .iter()
-            .map(|cause| (cause.name(), cause.meaning()))
+            .map(|cause| (cause.name(), cause.sentence()))
             .collect(),
         marks: MARKS,
     })?;
@@ -87,7 +87,7 @@ pub(super) fn end(page: &Page<'_>) -> std::io::Result<Vec<u8>> {
 /// What the script needs beside the verdicts: causes in the order of their colours.
 #[derive(Serialize)]
 struct About {
-    causes: Vec<(&'static str, &'static str)>,
+    causes: Vec<(&'static str, String)>,
     marks: &'static [&'static str],
 }
 

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::chart::{self, mark};
 use super::findings::Finding;
 use super::page::{Page, chip};
-use super::words::{grouped, sentence};
+use super::words::grouped;
 use crate::cause::Cause;
 use crate::sinks::visible;
 use crate::verdict::{Advice, Confidence, Kind, Setting};
@@ -72,7 +72,7 @@ fn row(page: &Page<'_>, finding: &Finding, rank: usize, advised: bool) -> Markup
             }
             tr class="more" {
                 td colspan="6" {
-                    p class="meaning" { (sentence(finding.cause.meaning())) }
+                    p class="meaning" { (finding.cause.sentence()) }
                     @if advised { (advice(&finding.advice)) }
                 }
             }

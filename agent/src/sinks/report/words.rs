@@ -20,17 +20,6 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", grouped(count))
 }
 
-pub(super) fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(char::to_uppercase);
-    first
-        .into_iter()
-        .flatten()
-        .chain(chars)
-        .chain(['.'])
-        .collect()
-}
-
 fn rfc3339(ms: i64) -> String {
     let nanos = u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000);
     Clock::from_offset(0).rfc3339(nanos)

@@ -39,10 +39,6 @@ function clock(time) {
   return time.slice(11, 23);
 }
 
-function sentence(text) {
-  return text ? text[0].toUpperCase() + text.slice(1) + "." : "";
-}
-
 function shorten(text, most) {
   if (text.length <= most) return text;
   const tail = Math.floor(most / 3);
