@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod browser;
 mod build;
 mod demo;
 mod exposition;
@@ -49,6 +50,8 @@ enum Command {
     Streams(streams::Args),
     /// Break real servers and show each failed response labelled
     Demo(demo::Args),
+    /// Take the README's picture of a report anew
+    Picture,
     /// Measure what the probes cost the proxy, and what the agent takes itself
     Bench(bench::Args),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::run(&args),
         Command::Streams(args) => streams::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Picture => browser::picture(),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod output;
 pub mod privacy;
 pub mod record;
+pub mod report;
 pub mod results;
 pub mod summary;
 pub mod table;
