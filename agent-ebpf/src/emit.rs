@@ -57,6 +57,7 @@ pub fn attempt_ended(sk: u64, flow: &mut Flow, how: u8, errno: i32, now: u64) {
         return;
     }
     flow.flags |= flow_flag::ENDED;
+    flow::take_read(flow);
     if flow::is_ours(flow) {
         flow::read_head(flow);
     }
@@ -167,6 +168,7 @@ pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut T
         } else if let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie) {
             // One that has ended was told by a record of its own.
             (*out).has_attempt = u8::from(attempt.flags & flow_flag::ENDED == 0);
+            flow::take_read(attempt);
             flow::read_head(attempt);
             copy(&raw mut (*out).attempt, attempt);
             sample::take(flow.link_sk, attempt, &mut (*out).sample);
@@ -200,6 +202,7 @@ pub fn flow_closed(sk: u64, flow: &mut Flow, now: u64) {
         return;
     }
     flow.flags |= flow_flag::CLOSED;
+    flow::take_read(flow);
     let Some(mut entry) = reserve::<Closed>() else {
         return;
     };

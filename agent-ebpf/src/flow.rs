@@ -1,7 +1,7 @@
 //! The state kept per connection of a proxy: creation, request boundaries, and links between the two sides.
 
 use agent_ebpf::{
-    Flow, Peer, RESPONSE, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
+    Flow, RESPONSE, Read, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
 
@@ -209,34 +209,45 @@ pub fn outstanding(flow: &Flow) -> bool {
     flow.request_ns != 0 && flow.received == 0 && flow.flags & flow_flag::ENDED == 0
 }
 
-/// The upstream's process reads from its end: note who and when on the proxy's flow.
+/// The upstream's process reads from its end: note who and when. Of a TCP connection beside the
+/// upstream's own socket, so that the proxy's CPU need not fetch its flow back for the next request.
 #[inline(always)]
 pub fn note_read(sk: *const u8) {
-    let peer = match PEERS.get_ptr(sk as u64) {
-        // SAFETY: entries are written once, when the connection is established.
-        Some(peer) => unsafe { *peer },
-        None if kernel::direct::family(sk) == AF_UNIX => Peer {
-            sk: field!(sk as u64, unix_peer, u64),
-            cookie: 0,
-        },
-        None => return,
-    };
-    let Some(flow) = find(peer.sk) else {
-        return;
-    };
-    if peer.cookie != 0 && flow.cookie != peer.cookie {
-        return;
+    if let Some(peer) = PEERS.get_ptr_mut(sk as u64) {
+        // SAFETY: a map value, written here by the one process that reads this socket.
+        note(unsafe { &mut (*peer).read });
+    } else if kernel::direct::family(sk) == AF_UNIX
+        && let Some(flow) = find(field!(sk as u64, unix_peer, u64))
+        && flow.role == role::UPSTREAM
+    {
+        note(&mut flow.read);
     }
-    if flow.role != role::UPSTREAM {
-        return;
-    }
+}
+
+#[inline(always)]
+fn note(read: &mut Read) {
     let id = bpf_get_current_pid_tgid();
-    flow.read_ns = kernel::now();
-    if flow.reader_tid != id as u32 {
-        flow.reader_tid = id as u32;
-        flow.reader_tgid = (id >> 32) as u32;
+    read.ns = kernel::now();
+    if read.tid != id as u32 {
+        read.tid = id as u32;
+        read.tgid = (id >> 32) as u32;
         // SAFETY: no arguments.
-        flow.reader_task = unsafe { bpf_get_current_task() };
-        crate::probes::serve(flow.reader_tgid);
+        read.task = unsafe { bpf_get_current_task() };
+        crate::probes::serve(read.tgid);
+    }
+}
+
+/// Takes over who has read at the upstream's end.
+#[inline(always)]
+pub fn take_read(flow: &mut Flow) {
+    if flow.peer_sk == 0 || flow.flags & flow_flag::PEER_CLOSED != 0 {
+        return;
+    }
+    if let Some(peer) = PEERS.get_ptr(flow.peer_sk) {
+        // SAFETY: a map value; a torn copy mixes two reads of one request.
+        let peer = unsafe { &*peer };
+        if peer.cookie == flow.cookie {
+            flow.read = peer.read;
+        }
     }
 }

@@ -233,6 +233,16 @@ abi! {
         pub netns: u32,
     }
 
+    /// The upstream's process has read from a connection.
+    pub struct Read {
+        /// When, for the last time.
+        pub ns: u64,
+        /// The `task_struct` of the thread that did; believed only if its id is `tid`.
+        pub task: u64,
+        pub tgid: u32,
+        pub tid: u32,
+    }
+
     /// What is kept of one connection of a proxy, keyed by the address of its `struct sock`.
     pub struct Flow {
         pub cookie: u64,
@@ -254,10 +264,6 @@ abi! {
         /// TCP: the upstream's own end on this host.
         pub peer_sk: u64,
         pub peer_cookie: u64,
-        /// The `task_struct` of the thread that read the request; believed only if its id is `reader_tid`.
-        pub reader_task: u64,
-        /// When the upstream's process last read from this connection.
-        pub read_ns: u64,
         pub peer_close_ns: u64,
         /// Where in the proxy's memory the current request begins.
         pub head_ptr: u64,
@@ -278,8 +284,6 @@ abi! {
         pub received: u32,
         pub fin_una: u32,
         pub fin_write_seq: u32,
-        pub reader_tgid: u32,
-        pub reader_tid: u32,
         pub peer_close_tgid: u32,
         /// The upstream's `copied_seq` when it closed: how far its application had read.
         pub peer_close_copied: u32,
@@ -295,6 +299,9 @@ abi! {
         pub head: [u8; HEAD],
         pub response: [u8; RESPONSE],
         pub ends: Ends,
+        /// Last, and so in another cache line than what the proxy's thread writes for each request:
+        /// the upstream writes it, on another CPU. TCP: taken over from `PEERS` when something ends.
+        pub read: Read,
     }
 
     /// A watched thread.
@@ -502,6 +509,7 @@ abi! {
     pub struct Peer {
         pub sk: u64,
         pub cookie: u64,
+        pub read: Read,
     }
 
     /// One open socket of one process, as the `task_file` iterator sees it.

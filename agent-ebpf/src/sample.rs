@@ -27,15 +27,15 @@ pub fn take(sk: u64, flow: &Flow, out: &mut Sample) {
 /// freed or another's by now: the thread id tells.
 #[inline(always)]
 fn reader(flow: &Flow, out: &mut Sample) {
-    if flow.reader_task == 0
+    if flow.read.task == 0
         || offset!(task_state) == u32::MAX
-        || field!(flow.reader_task, task_pid, u32) != flow.reader_tid
+        || field!(flow.read.task, task_pid, u32) != flow.read.tid
     {
         return;
     }
     out.known |= sampled::READER;
-    out.reader_state = field!(flow.reader_task, task_state, u32);
-    out.reader_cpu_ns = field!(flow.reader_task, task_sum_exec_runtime, u64);
+    out.reader_state = field!(flow.read.task, task_state, u32);
+    out.reader_cpu_ns = field!(flow.read.task, task_sum_exec_runtime, u64);
 }
 
 #[inline(always)]

@@ -149,6 +149,7 @@ fn accepted(sk: *const u8) {
     let peer = Peer {
         sk: join.sk,
         cookie: flow.cookie,
+        read: kernel::zero(),
     };
     if PEERS.insert(sk as u64, peer, 0).is_err() {
         count(counter::PEERS_FULL);
@@ -187,10 +188,11 @@ fn closing(sk: *const u8, old: i32, new: i32) {
     };
     // SAFETY: a map value, written once.
     let peer = unsafe { *peer };
-    if (old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT)
-        && let Some(flow) = flow::of(peer.sk, peer.cookie)
-    {
-        upstream_closes(sk as u64, flow, new);
+    if let Some(flow) = flow::of(peer.sk, peer.cookie) {
+        flow::take_read(flow);
+        if old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT {
+            upstream_closes(sk as u64, flow, new);
+        }
     }
     if new == TCP_CLOSE {
         let _ = PEERS.remove(sk as u64);

@@ -296,10 +296,11 @@ fn tcp_facts(flow: &abi::Flow, sample: &abi::Sample) -> TcpFacts {
 /// Who read this request, if its process is on this host: a read since the connection was idle.
 fn reader(flow: &abi::Flow, sample: &abi::Sample) -> Option<Reader> {
     let idle_since = flow.request_ns.saturating_sub(flow.idle_ns);
-    (flow.read_ns != 0 && (flow.idle_ns == 0 || flow.read_ns > idle_since)).then_some(Reader {
-        pid: flow.reader_tgid,
-        thread: flow.reader_tid,
-        at: flow.read_ns,
+    let read = &flow.read;
+    (read.ns != 0 && (flow.idle_ns == 0 || read.ns > idle_since)).then_some(Reader {
+        pid: read.tgid,
+        thread: read.tid,
+        at: read.ns,
         at_end: (sample.known & sampled::READER != 0).then_some(ThreadAtEnd {
             state: state(sample.reader_state),
             cpu_ns: sample.reader_cpu_ns,

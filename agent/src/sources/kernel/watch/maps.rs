@@ -81,6 +81,7 @@ impl Watch {
                 Peer {
                     sk: *sk,
                     cookie: flow.cookie,
+                    read: agent_ebpf::Read::new_zeroed(),
                 },
                 NOEXIST,
             );

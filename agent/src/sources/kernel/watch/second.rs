@@ -45,28 +45,39 @@ impl Watch {
     /// Who works on requests that have waited for long, and what their threads do.
     pub(super) fn sample_waits(&mut self) {
         let now = clock::now();
-        let mut waits = Vec::new();
-        {
+        let mut waits: Vec<Flow> = {
             let Ok(map) = map::<u64, Flow>(&mut self.probes.ebpf, "FLOWS") else {
                 return;
             };
-            for flow in map
-                .iter()
+            map.iter()
                 .take(SAMPLED_FLOWS)
                 .filter_map(Result::ok)
                 .map(|(_, flow)| flow)
-            {
-                let waiting = flow.role == role::UPSTREAM
-                    && flow.request_ns != 0
-                    && flow.received == 0
-                    && flow.flags & flow_flag::ENDED == 0
-                    && now.saturating_sub(flow.request_ns) > LONG_NS;
-                if waiting && flow.reader_tgid != 0 && flow.read_ns + flow.idle_ns > flow.request_ns
+                .filter(|flow| {
+                    flow.role == role::UPSTREAM
+                        && flow.request_ns != 0
+                        && flow.received == 0
+                        && flow.flags & flow_flag::ENDED == 0
+                        && now.saturating_sub(flow.request_ns) > LONG_NS
+                })
+                .collect()
+        };
+        if let Ok(peers) = map::<u64, Peer>(&mut self.probes.ebpf, "PEERS") {
+            for flow in waits.iter_mut().filter(|flow| flow.peer_sk != 0) {
+                if let Ok(peer) = peers.get(&flow.peer_sk, 0)
+                    && peer.cookie == flow.cookie
                 {
-                    waits.push((flow.reader_tgid, flow.reader_tid, flow.cookie));
+                    flow.read = peer.read;
                 }
             }
         }
+        let of_this_request =
+            |flow: &Flow| flow.read.tgid != 0 && flow.read.ns + flow.idle_ns > flow.request_ns;
+        let waits: Vec<_> = waits
+            .iter()
+            .filter(|flow| of_this_request(flow))
+            .map(|flow| (flow.read.tgid, flow.read.tid, flow.cookie))
+            .collect();
         for (pid, thread, flow) in waits {
             self.describe(pid);
             self.sample(pid, thread, flow);
