@@ -175,8 +175,11 @@ fn fin_received(sk: *const u8) {
 #[inline(always)]
 fn closing(sk: *const u8, old: i32, new: i32) {
     if let Some(flow) = flow::same(sk) {
-        if flow.role == role::UPSTREAM {
-            proxy_closes(flow, sk as u64, old, new);
+        // One place that tells it: each copy of the code costs the verifier megabytes.
+        if flow.role == role::UPSTREAM
+            && let Some((how, errno)) = proxy_closes(flow, sk as u64, old, new)
+        {
+            emit::attempt_ended(sk as u64, flow, how, errno, kernel::now());
         }
         if new == TCP_CLOSE {
             closed(flow, sk as u64);
@@ -199,57 +202,50 @@ fn closing(sk: *const u8, old: i32, new: i32) {
     }
 }
 
+/// How the attempt has ended, if it ends with this.
 #[inline(always)]
-fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) {
+fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) -> Option<(u8, i32)> {
     if flow::is_ours(flow) && crate::probes::exiting() {
         // The proxy's process dies: nobody gave anything up, and nobody answers.
         flow.flags |= flow_flag::ENDED | flow_flag::CLOSED;
-        return;
+        return None;
     }
     // The proxy still holds the socket, and its close is seen: it ends the attempt in its own thread,
     // where its memory can be read and the next response belongs to it.
     let held = new == TCP_CLOSE && offset!(closes_seen) == 1 && field!(sk, sk_socket, u64) != 0;
     if old == TCP_SYN_SENT {
-        // In the proxy's own context with no error it is its timer, or EADDRNOTAVAIL in connect().
+        // In the proxy's own context with no error it is its timer, or EADDRNOTAVAIL in connect():
+        // while the socket is held, connect()'s own result or the close tells.
         let errno = field!(sk, sk_err, i32);
-        if errno == 0 {
-            // Held: connect()'s own result or the close tells.
-            if !held {
-                emit::attempt_ended(sk, flow, end::CONNECT_GIVEN_UP, 0, kernel::now());
-            }
-            return;
+        let how = if errno == 0 {
+            end::CONNECT_GIVEN_UP
+        } else {
+            flow.flags |= flow_flag::CONNECT_FAILED;
+            flow.send_errno = errno;
+            end::CONNECT_FAILED
+        };
+        return if held { None } else { Some((how, errno)) };
+    }
+    if !flow::outstanding(flow) {
+        if old == TCP_ESTABLISHED && flow.flags & flow_flag::ENDED == 0 {
+            let reset = flow.reset_ns != 0;
+            emit::idle_closed(flow, new == TCP_CLOSE && reset, reset, kernel::now());
         }
-        flow.flags |= flow_flag::CONNECT_FAILED;
-        flow.send_errno = errno;
-        if !held {
-            emit::attempt_ended(sk, flow, end::CONNECT_FAILED, errno, kernel::now());
-        }
-        return;
+        return None;
     }
-    if old == TCP_ESTABLISHED && !flow::outstanding(flow) && flow.flags & flow_flag::ENDED == 0 {
-        emit::idle_closed(
-            flow,
-            new == TCP_CLOSE && flow.reset_ns != 0,
-            flow.reset_ns != 0,
-            kernel::now(),
-        );
+    if held {
+        return None;
     }
-    if !flow::outstanding(flow) || held {
-        return;
-    }
-    let now = kernel::now();
+    let errno = field!(sk, sk_err, i32);
     if new == TCP_CLOSE && flow.reset_ns != 0 {
-        emit::attempt_ended(sk, flow, end::RESET, field!(sk, sk_err, i32), now);
+        Some((end::RESET, errno))
     } else if new == TCP_CLOSE && old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
         // The end of a connection that the proxy had closed before.
+        None
+    } else if flow.fin_ns != 0 {
+        Some((end::PEER_CLOSED, errno))
     } else {
-        let errno = field!(sk, sk_err, i32);
-        let how = if flow.fin_ns != 0 {
-            end::PEER_CLOSED
-        } else {
-            end::GIVEN_UP
-        };
-        emit::attempt_ended(sk, flow, how, errno, now);
+        Some((end::GIVEN_UP, errno))
     }
 }
 

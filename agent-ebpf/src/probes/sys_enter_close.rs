@@ -36,28 +36,26 @@ pub fn sys_enter_close(ctx: TracePointContext) -> u32 {
     flow.flags |= flow_flag::CLOSING;
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if flow.flags & flow_flag::CONNECTING != 0 {
-        if flow.ends.family != AF_UNIX {
+    let connecting = flow.flags & flow_flag::CONNECTING != 0;
+    if connecting && flow.ends.family == AF_UNIX {
+        // connect()'s own result has told.
+    } else if connecting || flow::outstanding(flow) || flow.flags & flow_flag::ENDED != 0 {
+        let (how, errno) = if connecting {
             // The state tells how the connect ended; this tells who noticed.
-            let (how, errno) = if flow.flags & flow_flag::CONNECT_FAILED != 0 {
+            if flow.flags & flow_flag::CONNECT_FAILED != 0 {
                 (end::CONNECT_FAILED, flow.send_errno)
             } else {
                 (end::CONNECT_GIVEN_UP, 0)
-            };
-            emit::attempt_ended(sk, flow, how, errno, now);
-            emit::noticed(flow, thread);
-        }
-    } else if flow.flags & flow_flag::ENDED != 0 {
-        emit::noticed(flow, thread);
-    } else if flow::outstanding(flow) {
-        let how = if flow.reset_ns != 0 {
-            end::RESET
+            }
+        } else if flow.reset_ns != 0 {
+            (end::RESET, 0)
         } else if flow.fin_ns != 0 || flow.flags & flow_flag::EOF != 0 {
-            end::PEER_CLOSED
+            (end::PEER_CLOSED, 0)
         } else {
-            end::GIVEN_UP
+            (end::GIVEN_UP, 0)
         };
-        emit::attempt_ended(sk, flow, how, 0, now);
+        // Told once: nothing for one that had ended before.
+        emit::attempt_ended(sk, flow, how, errno, now);
         emit::noticed(flow, thread);
     } else if flow.received > 0 {
         // Should the proxy reject this response after all, the record of its answer needs the attempt.
