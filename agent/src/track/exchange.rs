@@ -117,7 +117,7 @@ impl Exchange {
         self.attempts.last().is_some_and(|t| t.attempt.is_opaque())
     }
 
-    /// The client's side is known to be TLS or HTTP/2, not merely not understood.
+    /// The client's side is known to be TLS or HTTP/2, or not to be captured; not merely not understood.
     fn encrypted(&self) -> bool {
         let link = self
             .attempts
@@ -125,7 +125,7 @@ impl Exchange {
             .and_then(|t| t.attempt.downstream.as_ref());
         matches!(
             link.and_then(|link| link.request.as_ref()),
-            Some(Opening::Tls | Opening::Http2)
+            Some(Opening::Tls | Opening::Http2 | Opening::Unseen)
         )
     }
 
