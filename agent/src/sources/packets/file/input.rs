@@ -60,7 +60,7 @@ impl Input {
         let name = path.display().to_string();
         match File::open(path).and_then(|file| Ok((file.metadata()?, file))) {
             Ok((metadata, file)) => {
-                let total = metadata.is_file().then(|| metadata.len());
+                let total = metadata.is_file().then_some(metadata.len());
                 Input::new(Box::new(file), &name, total)
             }
             Err(error) => Err(OpenError::Io { name, error }),

@@ -6,6 +6,7 @@
 
 mod error;
 mod input;
+mod interface;
 mod kind;
 mod pcap;
 mod pcapng;

@@ -4,6 +4,7 @@
 use super::super::raw::{LinkType, RawFrame};
 use super::super::segment::Frame;
 use super::error::{Fault, Problem};
+use super::interface::{Interface, Unit};
 use super::window::{MAX_RECORD, Window};
 use crate::signal::Nanos;
 
@@ -32,37 +33,10 @@ pub(super) struct PcapNg {
     dropped_before: u64,
 }
 
-#[derive(Debug)]
-struct Interface {
-    link_type: LinkType,
-    /// 0 where unlimited.
-    snap_length: u32,
-    unit: Unit,
-    /// Added to every time, in nanoseconds.
-    offset: i64,
-    /// Losses counted in statistics, and beside packets.
-    dropped: u64,
-    dropped_beside: u64,
-}
-
-/// The unit of an interface's clock.
-#[derive(Clone, Copy, Debug)]
-enum Unit {
-    /// So many nanoseconds.
-    Nanoseconds(u64),
-    /// So many to the nanosecond.
-    PerNanosecond(u64),
-    /// Two to this power of them to the second.
-    Binary(u32),
-}
-
 impl PcapNg {
     pub(super) fn dropped(&self) -> u64 {
-        self.interfaces
-            .iter()
-            .fold(self.dropped_before, |sum, one| {
-                sum.saturating_add(one.dropped.max(one.dropped_beside))
-            })
+        let sum = |sum: u64, one: &Interface| sum.saturating_add(one.dropped());
+        self.interfaces.iter().fold(self.dropped_before, sum)
     }
 
     #[inline]
@@ -374,35 +348,6 @@ struct Packet {
     original_length: u32,
     from: usize,
     captured: usize,
-}
-
-impl Interface {
-    #[inline]
-    fn time(&self, ticks: u64) -> Nanos {
-        let time = match self.unit {
-            Unit::Nanoseconds(unit) => ticks.saturating_mul(unit),
-            Unit::PerNanosecond(unit) => ticks / unit,
-            Unit::Binary(power) => {
-                let nanos = u128::from(ticks) * 1_000_000_000 >> power;
-                u64::try_from(nanos).unwrap_or(u64::MAX)
-            }
-        };
-        time.saturating_add_signed(self.offset)
-    }
-}
-
-impl Unit {
-    /// From an interface's `if_tsresol`; `None` for a clock finer than can be counted.
-    fn new(resolution: u8) -> Option<Unit> {
-        let power = u32::from(resolution & 0x7f);
-        if resolution & 0x80 != 0 {
-            return Some(Unit::Binary(power));
-        }
-        match power {
-            0..=9 => Some(Unit::Nanoseconds(10_u64.pow(9 - power))),
-            _ => 10_u64.checked_pow(power - 9).map(Unit::PerNanosecond),
-        }
-    }
 }
 
 #[cold]
