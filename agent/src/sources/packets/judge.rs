@@ -202,7 +202,7 @@ impl Packets {
         self.drop_bare(id);
     }
 
-    fn drop_bare(&mut self, id: u32) {
+    pub(super) fn drop_bare(&mut self, id: u32) {
         if self.exchanges.at(id).is(Exchange::BARE) {
             let flow = self.exchanges.at(id).flow;
             self.forget_suspect(id);

@@ -3,19 +3,20 @@
 //! `tcp` follows connections, `talk` finds requests and responses in them, `judge` ties the failed
 //! ones to each other, and `signals` tells them. Healthy exchanges leave nothing but a few numbers.
 
+pub mod decode;
 mod exchange;
+pub mod file;
 mod flow;
 mod hosts;
 mod http;
 mod judge;
+pub mod raw;
 mod reorder;
 pub mod segment;
 mod signals;
 mod table;
 mod talk;
 mod tcp;
-#[cfg(test)]
-mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -78,7 +79,6 @@ pub struct Packets {
     /// Added to the capture's clock where that stepped back.
     shift: Nanos,
     ticked: Nanos,
-    told_until: Nanos,
     ids: u64,
     started: bool,
     counts: Counts,
@@ -102,7 +102,7 @@ impl Packets {
     }
 
     /// Connections followed now.
-    pub fn open(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.flows.len()
     }
 

@@ -91,10 +91,6 @@ impl Table {
         self.hand = (self.hand + 1) % self.used;
         self.peek(self.hand).map(|_| self.hand)
     }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = u32> + use<> {
-        0..self.used
-    }
 }
 
 fn slot(chunks: &[Box<[Option<Flow>]>], at: u32) -> Option<&Flow> {

@@ -86,7 +86,7 @@ impl Packets {
         }
         while bytes.length > 0 {
             let taken = if is_client {
-                self.request_bytes(index, sender, bytes, turn, out)
+                self.request_bytes(index, sender, bytes, turn)
             } else {
                 self.response_bytes(index, sender, bytes, out)
             };
@@ -126,13 +126,12 @@ impl Packets {
         sender: usize,
         bytes: Bytes<'_>,
         turn: bool,
-        out: &mut Vec<Signal>,
     ) -> u32 {
         let flow = self.flows.at_mut(index);
         let newest = flow.newest;
         let parse = &mut flow.sides[sender].parse;
         match parse.stage {
-            Stage::Start | Stage::Head => return self.request_head(index, sender, bytes, out),
+            Stage::Start | Stage::Head => return self.request_head(index, sender, bytes),
             Stage::Opaque => {
                 if turn || flow.requests == 0 {
                     self.opaque_request(index, sender, bytes);
@@ -156,13 +155,7 @@ impl Packets {
         }
     }
 
-    fn request_head(
-        &mut self,
-        index: u32,
-        sender: usize,
-        bytes: Bytes<'_>,
-        out: &mut Vec<Signal>,
-    ) -> u32 {
+    fn request_head(&mut self, index: u32, sender: usize, bytes: Bytes<'_>) -> u32 {
         let flow = self.flows.at(index);
         if flow.sides[sender].parse.stage == Stage::Start {
             if flow.requests == 0 {
@@ -181,12 +174,8 @@ impl Packets {
         let whole = joined.as_deref().unwrap_or(bytes.there);
         let before = whole.len() - bytes.there.len();
         let taken = self.parse_request(index, sender, whole, before, bytes);
-        if let Some(partial) = joined
-            && taken.is_none()
-        {
-            self.keep_partial(index, sender, partial);
-        } else if taken.is_none() {
-            self.keep_partial(index, sender, bytes.there.to_vec());
+        if taken.is_none() {
+            self.keep_partial(index, sender, whole.to_vec());
         }
         let taken = taken.unwrap_or(bytes.length);
         self.sent(index, bytes.seq.wrapping_add(taken));
@@ -327,8 +316,7 @@ impl Packets {
             flow.sides[side].parse.stage = Stage::Lost;
         }
         self.new_exchange(index, sender, bytes);
-        let flow = self.flows.at(index);
-        if let Some(host) = self.hosts.entry(flow.client_ip()) {
+        if let Some(host) = self.hosts.entry(client) {
             host.requests = true;
         }
         let flow = self.flows.at(index);
@@ -438,7 +426,7 @@ impl Packets {
         let Some(status) = wire::status(whole) else {
             let prefix = b"HTTP/1.".starts_with(&whole[..whole.len().min(7)]);
             if prefix && whole.len() < 12 && !bytes.is_cut() {
-                let partial = joined.unwrap_or_else(|| whole.to_vec());
+                let partial = whole.to_vec();
                 self.keep_partial(index, sender, partial);
                 self.flows.at_mut(index).sides[sender].parse.stage = Stage::Head;
                 return bytes.length;
@@ -459,7 +447,7 @@ impl Packets {
                 (Framing::Unknown, bytes.length)
             }
             None => {
-                let partial = joined.unwrap_or_else(|| whole.to_vec());
+                let partial = whole.to_vec();
                 self.keep_partial(index, sender, partial);
                 self.flows.at_mut(index).sides[sender].parse.stage = Stage::Head;
                 return bytes.length;
