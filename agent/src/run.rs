@@ -140,7 +140,12 @@ impl<W: Write> Pipeline<W> {
         self.written(result)
     }
 
-    fn risk(&mut self, signal: &Signal, proxy: u32, upstream: &crate::signal::Address) -> Result<()> {
+    fn risk(
+        &mut self,
+        signal: &Signal,
+        proxy: u32,
+        upstream: &crate::signal::Address,
+    ) -> Result<()> {
         let Some(early) = self.tracker.host.new_risk(proxy, upstream) else {
             return Ok(());
         };

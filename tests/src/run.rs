@@ -13,6 +13,8 @@ use crate::client::Request;
 use crate::expect::{Expect, Kind};
 use crate::judge::{self, Judgement};
 use crate::ledger::Ledger;
+use crate::netns::NetNs;
+use crate::packets::{self, Everything};
 use crate::process;
 use crate::prometheus::Watched;
 use crate::software::Nginx;
@@ -26,6 +28,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Compare the counters in a Prometheus after every scenario, not only after a few.
     pub prometheus: bool,
+    /// Capture packets at the proxies too, and explain them.
+    pub packets: bool,
 }
 
 /// Something a scenario needs from the host.
@@ -77,6 +81,7 @@ pub struct Run {
     masters: Vec<u32>,
     proxies: BTreeSet<u32>,
     capture: Option<Capture>,
+    dumps: Vec<Everything>,
     watched: Option<Watched>,
     counters: bool,
     problems: Vec<String>,
@@ -108,6 +113,7 @@ impl Run {
             masters: Vec::new(),
             proxies: BTreeSet::new(),
             capture: None,
+            dumps: Vec::new(),
             watched: None,
             counters: options.prometheus || scenario.counters,
             problems: Vec::new(),
@@ -150,6 +156,24 @@ impl Run {
                 self.watched = Some(Watched::start(why502, &self.folder)?);
             }
             self.capture = Some(Capture::start(why502, &self.out, &[])?);
+            if self.options.packets {
+                self.capture_packets(proxies)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Captures everything in the proxies' namespaces, once in each.
+    fn capture_packets(&mut self, proxies: &[&Nginx]) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for proxy in proxies {
+            let pid = proxy.pid();
+            if seen.insert(std::fs::read_link(format!("/proc/{pid}/ns/net"))?) {
+                let ns = NetNs::of_process(pid)?;
+                let name = format!("everything-{}", self.dumps.len() + 1);
+                self.dumps
+                    .push(Everything::start(&ns, &self.folder, &name)?);
+            }
         }
         Ok(())
     }
@@ -234,6 +258,16 @@ impl Run {
                     "Prometheus counted {seen:?}, the clients saw {:?}",
                     judged.failed
                 ));
+            }
+        }
+        if let Some(why502) = self.options.why502.clone() {
+            for dump in std::mem::take(&mut self.dumps) {
+                let packets = dump.explain(&why502)?;
+                let scores = packets::score(&self.ledger, &packets, lines);
+                for wrong in scores.wrongly_proven.iter().chain(&scores.flagged) {
+                    judged.problems.push(format!("packets: {wrong}"));
+                }
+                judged.packets.add(&scores);
             }
         }
         judged.problems.append(&mut self.problems);

@@ -1,6 +1,8 @@
 //! One attempt with everything that bears on it, and the questions the rules ask of it.
 
-use crate::signal::{Attempt, Fin, Nanos, PeerClose, Process, Reader, RequestSent, TcpFacts};
+use crate::signal::{
+    Attempt, Fin, Nanos, Opening, PeerClose, Process, Reader, RequestSent, Source, TcpFacts,
+};
 use crate::track::host::Host;
 
 use super::{Case, Tried};
@@ -153,6 +155,9 @@ impl<'a> Known<'a> {
     /// A fact that this host refuses, and without which an attempt is not what it seems: a new
     /// connection looks like an old one, a failed response like none.
     pub(super) fn blind(&self) -> Option<&'static str> {
+        if self.tried.source == Source::Packets {
+            return self.not_captured();
+        }
         let to = |fact| self.host().blind_to(fact);
         // The first request seen on a connection that may be new.
         let first = self.attempt().requests_before == 0 && self.read() != Read::Yes;
@@ -164,6 +169,24 @@ impl<'a> Known<'a> {
             Some("tcp_connections: how TCP connections begin and end is not seen here")
         } else if to("connect_errors") && self.unix() && first {
             Some("connect_errors: whether the connection was new is not seen here")
+        } else {
+            None
+        }
+    }
+
+    /// What a capture lacks, and without which an attempt is not what it seems.
+    fn not_captured(&self) -> Option<&'static str> {
+        let attempt = self.attempt();
+        let opening = attempt.request.as_ref().map(|r| &r.opening);
+        if self.tcp().is_some_and(|tcp| tcp.missing_packets > 0) {
+            Some("packets: the capture lacks some of this connection's packets")
+        } else if attempt.reused && attempt.requests_before == 0 {
+            Some("tcp_connections: the connection's beginning is not in the capture")
+        } else if matches!(
+            opening,
+            Some(Opening::Tls | Opening::Http2 | Opening::Other)
+        ) {
+            Some("request_sent: what this connection carries cannot be read from packets")
         } else {
             None
         }

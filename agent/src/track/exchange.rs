@@ -69,6 +69,13 @@ impl Exchange {
         forgotten
     }
 
+    /// Where its response was seen, or else its last attempt.
+    pub(super) fn source(&self) -> Source {
+        let response = self.response.as_ref().map(|(_, source, _)| *source);
+        let attempt = || self.attempts.last().map(|t| t.source);
+        response.or_else(attempt).unwrap_or(Source::Kernel)
+    }
+
     /// When it began, as far as is known: facts of it may have been lost since.
     pub(super) fn began(&self) -> Nanos {
         let attempts = self.attempts.iter().map(|t| t.attempt.began.min(t.at));

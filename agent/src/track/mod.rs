@@ -237,6 +237,7 @@ impl Tracker {
         let case = Case {
             attempts: &exchange.attempts,
             response,
+            source: exchange.source(),
             host: &self.host,
             lost,
             deadline_passed,

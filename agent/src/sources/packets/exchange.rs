@@ -290,7 +290,9 @@ impl Exchanges {
         }
         let content = exchange.content;
         if content != 0
-            && let Ok(entry) = self.by_content.find_entry(content, |&(_, other)| other == id)
+            && let Ok(entry) = self
+                .by_content
+                .find_entry(content, |&(_, other)| other == id)
         {
             entry.remove();
         }

@@ -71,10 +71,7 @@ impl Parse {
                     }
                     self.stage = Stage::ChunkSize;
                 }
-                Stage::ChunkSize
-                | Stage::ChunkLine
-                | Stage::Trailer
-                | Stage::TrailerLine => {
+                Stage::ChunkSize | Stage::ChunkLine | Stage::Trailer | Stage::TrailerLine => {
                     let Some(&byte) = bytes.get(at as usize) else {
                         self.stage = Stage::Lost;
                         return length;
@@ -279,7 +276,8 @@ pub(super) fn uwsgi(bytes: &[u8]) -> Option<Uwsgi<'_>> {
             b"REQUEST_URI" => request.target = value,
             b"HTTP_HOST" => request.host = Some(value),
             b"CONTENT_LENGTH" => {
-                let body: Option<u64> = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+                let body: Option<u64> =
+                    std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
                 request.length += body.unwrap_or(0);
             }
             _ => {}
@@ -310,16 +308,28 @@ mod tests {
     fn the_end_of_a_body_is_known_from_its_head() {
         for (text, expected) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Framing::None),
-            ("POST / HTTP/1.1\r\ncontent-LENGTH:  12 \r\n\r\n", Framing::Length(12)),
-            ("POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", Framing::Unknown),
+            (
+                "POST / HTTP/1.1\r\ncontent-LENGTH:  12 \r\n\r\n",
+                Framing::Length(12),
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+                Framing::Unknown,
+            ),
             (
                 "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, Chunked\r\nContent-Length: 3\r\n\r\n",
                 Framing::Chunked,
             ),
             ("HTTP/1.0 200 OK\n\n", Framing::UntilClose),
-            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", Framing::None),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+                Framing::None,
+            ),
             ("HTTP/1.1 100 Continue\r\n\r\n", Framing::None),
-            ("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", Framing::Length(0)),
+            (
+                "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+                Framing::Length(0),
+            ),
         ] {
             assert_eq!(framing(text), expected, "{text}");
         }
@@ -337,7 +347,11 @@ mod tests {
             for piece in chunked.chunks(size) {
                 followed += parse.skip(piece, piece.len() as u32);
             }
-            assert_eq!((parse.stage, followed as usize), (Stage::Start, chunked.len()), "{size}");
+            assert_eq!(
+                (parse.stage, followed as usize),
+                (Stage::Start, chunked.len()),
+                "{size}"
+            );
         }
         let mut parse = Parse::default();
         parse.body(Framing::Length(10));
@@ -368,7 +382,10 @@ mod tests {
     #[test]
     fn headers_before_the_request() {
         assert_eq!(proxy_protocol(b"GET / HTTP/1.1"), Some(0));
-        assert_eq!(proxy_protocol(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET"), Some(32));
+        assert_eq!(
+            proxy_protocol(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET"),
+            Some(32)
+        );
         assert_eq!(proxy_protocol(b"PROXY TCP4 1.2"), None);
         let second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x02abGET /";
         assert_eq!(proxy_protocol(second), Some(18));
@@ -391,7 +408,10 @@ mod tests {
         let mut packet = vec![0, vars.len() as u8, 0, 0];
         packet.extend(&vars);
         let request = uwsgi(&packet).unwrap();
-        assert_eq!((request.method, request.target), (&b"POST"[..], &b"/a?b"[..]));
+        assert_eq!(
+            (request.method, request.target),
+            (&b"POST"[..], &b"/a?b"[..])
+        );
         assert_eq!(request.length, packet.len() as u64 + 7);
         assert_eq!(uwsgi(&packet[..packet.len() - 1]), None);
     }

@@ -30,21 +30,21 @@ pub(super) struct Tie {
 
 impl Packets {
     /// All facts about this exchange are in, as far as they will come.
-    pub(super) fn judge(&mut self, id: u32, last: bool, out: &mut Vec<Signal>) {
+    pub(super) fn judge(&mut self, id: u32, out: &mut Vec<Signal>) {
         let exchange = self.exchanges.at(id);
         if exchange.is(Exchange::TOLD) || self.flow_of(exchange).is_none() {
             self.exchanges.at_mut(id).clear(Exchange::AWAITED);
             self.exchanges.release(id);
             return;
         }
-        if !last && self.put_off(id) {
+        if !self.ending && self.put_off(id) {
             return;
         }
         if exchange_over(self.exchanges.at(id)) {
             self.as_downstream(id, out);
         }
         if !self.exchanges.at(id).is(Exchange::TOLD) && self.exchanges.at(id).ended.is_some() {
-            self.as_attempt(id, last, out);
+            self.as_attempt(id, false, out);
         }
         self.exchanges.release(id);
     }
@@ -102,8 +102,7 @@ impl Packets {
     }
 
     fn any_failed(&self, ties: &[Tie]) -> bool {
-        ties.iter()
-            .any(|tie| self.exchanges.at(tie.id).status == 0)
+        ties.iter().any(|tie| self.exchanges.at(tie.id).status == 0)
     }
 
     /// The proxy's answer to this request, and the attempts behind it.
@@ -177,7 +176,9 @@ impl Packets {
             // Its clients' requests are seen, and none is this one.
             let waited = self.now.saturating_sub(ended_at);
             if bare && !last && waited < TRIED {
-                self.queue(id, ended_at + TRIED);
+                if !self.ending {
+                    self.queue(id, ended_at + TRIED);
+                }
                 return;
             }
             if named && !self.hosts.is_proxy(server) {
@@ -221,7 +222,9 @@ impl Packets {
         let Some(index) = host.and_then(|h| h.encrypted) else {
             return false;
         };
-        self.flows.peek(index).is_none_or(|flow| flow.server() != server)
+        self.flows
+            .peek(index)
+            .is_none_or(|flow| flow.server() != server)
     }
 
     /// The requests in flight that this one may have been made for, by content and address.
@@ -268,7 +271,9 @@ impl Packets {
             return;
         };
         self.flows.at_mut(index).set(Flow::UPSTREAM);
-        let proxy = self.flow_of(self.exchanges.at(downstream)).map(Flow::server);
+        let proxy = self
+            .flow_of(self.exchanges.at(downstream))
+            .map(Flow::server);
         if let Some(proxy) = proxy {
             self.hosts.learn(proxy, client);
         }
@@ -346,7 +351,10 @@ impl Packets {
         let firm = soon.len() == 1;
         let waiting = || {
             let open = |u: &u32| self.exchanges.at(*u).over_at().is_none_or(|at| at > over);
-            candidates.iter().copied().find(|u| status >= 500 && open(u))
+            candidates
+                .iter()
+                .copied()
+                .find(|u| status >= 500 && open(u))
         };
         before
             .map(|id| Tie { id, firm })
@@ -381,7 +389,12 @@ impl Packets {
             return Vec::new();
         }
         let over = downstream.over_at().unwrap_or(Nanos::MAX);
-        let ended = |u: &u32| self.exchanges.at(*u).over_at().filter(|at| *at <= over + SKEW);
+        let ended = |u: &u32| {
+            self.exchanges
+                .at(*u)
+                .over_at()
+                .filter(|at| *at <= over + SKEW)
+        };
         let soon: Vec<u32> = candidates
             .iter()
             .copied()
@@ -408,7 +421,8 @@ impl Packets {
         let over = this.over_at().unwrap_or(Nanos::MAX);
         !self.exchanges.ids().any(|other| {
             let exchange = self.exchanges.at(other);
-            let meanwhile = exchange.at <= over && exchange.over_at().is_none_or(|at| at >= this.at);
+            let meanwhile =
+                exchange.at <= over && exchange.over_at().is_none_or(|at| at >= this.at);
             let Some(flow) = self.flow_of(exchange).filter(|_| meanwhile && other != id) else {
                 return false;
             };
@@ -437,9 +451,8 @@ impl Packets {
             return false;
         };
         let siblings = self.siblings(id);
-        let soon = |other: &&u32| {
-            (ended.at..=ended.at + AT_ONCE).contains(&self.exchanges.at(**other).at)
-        };
+        let soon =
+            |other: &&u32| (ended.at..=ended.at + AT_ONCE).contains(&self.exchanges.at(**other).at);
         let near = |other: &&u32| {
             let at = self.exchanges.at(**other).at;
             at.abs_diff(ended.at) < SECOND

@@ -17,6 +17,8 @@ mod signals;
 mod table;
 mod talk;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -81,6 +83,8 @@ pub struct Packets {
     ticked: Nanos,
     ids: u64,
     started: bool,
+    /// No more segments will come.
+    ending: bool,
     counts: Counts,
     told: Counts,
 }
@@ -124,6 +128,7 @@ impl Packets {
         while let Some((flow, side)) = self.reorder.any() {
             self.drain(flow, side, true, out);
         }
+        self.ending = true;
         self.judge_due(Nanos::MAX, out);
         self.judge_open(out);
         self.tell_counts(out);
@@ -229,7 +234,7 @@ impl Packets {
             }
             self.due.pop();
             self.unqueue(id);
-            self.judge(id, now == Nanos::MAX, out);
+            self.judge(id, out);
         }
         self.next_due = self.due.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at);
     }
@@ -257,7 +262,9 @@ impl Packets {
     fn evict(&mut self) {
         let mut victim: Option<(Nanos, u32)> = None;
         for _ in 0..64 {
-            let Some(at) = self.flows.turn() else { continue };
+            let Some(at) = self.flows.turn() else {
+                continue;
+            };
             let flow = self.flows.at(at);
             if flow.queued == 0 && victim.is_none_or(|(seen, _)| flow.seen_at < seen) {
                 victim = Some((flow.seen_at, at));

@@ -201,7 +201,7 @@ impl Packets {
     fn tell_flow_closed(&self, id: u32, outcome: Outcome, out: &mut Vec<Signal>) {
         let exchange = self.exchanges.at(id);
         let flow = self.flows.at(exchange.flow);
-        if exchange.is(Exchange::BARE) || !flow.closed() {
+        if exchange.is(Exchange::BARE) {
             return;
         }
         let bytes = ahead(exchange.start, exchange.end);

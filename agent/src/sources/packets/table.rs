@@ -30,7 +30,9 @@ impl Table {
 
     pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {
         self.index
-            .find(hash, |&at| self.peek(at).is_some_and(|flow| flow.key == *key))
+            .find(hash, |&at| {
+                self.peek(at).is_some_and(|flow| flow.key == *key)
+            })
             .copied()
     }
 

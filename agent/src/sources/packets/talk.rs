@@ -58,7 +58,10 @@ impl Packets {
         self.hosts.connection(client, server);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a segment's parts, with its payload cut")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a segment's parts, with its payload cut"
+    )]
     pub(super) fn payload(
         &mut self,
         index: u32,
@@ -120,13 +123,7 @@ impl Packets {
     }
 
     /// Takes some of a client's bytes; returns how many.
-    fn request_bytes(
-        &mut self,
-        index: u32,
-        sender: usize,
-        bytes: Bytes<'_>,
-        turn: bool,
-    ) -> u32 {
+    fn request_bytes(&mut self, index: u32, sender: usize, bytes: Bytes<'_>, turn: bool) -> u32 {
         let flow = self.flows.at_mut(index);
         let newest = flow.newest;
         let parse = &mut flow.sides[sender].parse;
@@ -316,10 +313,10 @@ impl Packets {
             flow.sides[side].parse.stage = Stage::Lost;
         }
         self.new_exchange(index, sender, bytes);
+        let client = self.flows.at(index).client_ip();
         if let Some(host) = self.hosts.entry(client) {
             host.requests = true;
         }
-        let flow = self.flows.at(index);
     }
 
     fn new_exchange(&mut self, index: u32, sender: usize, bytes: Bytes<'_>) {
@@ -610,7 +607,14 @@ impl Packets {
         self.over(index, at);
     }
 
-    fn ended(&mut self, index: u32, by_server: bool, reset: bool, at: Nanos, out: &mut Vec<Signal>) {
+    fn ended(
+        &mut self,
+        index: u32,
+        by_server: bool,
+        reset: bool,
+        at: Nanos,
+        out: &mut Vec<Signal>,
+    ) {
         let flow = self.flows.at(index);
         let id = flow.oldest;
         if id == NONE {
@@ -644,7 +648,9 @@ impl Packets {
     pub(super) fn over(&mut self, index: u32, at: Nanos) {
         let flow = self.flows.at(index);
         let id = flow.oldest;
-        if id != NONE && self.exchanges.at(id).status == 0 && self.exchanges.at(id).opening.is_none()
+        if id != NONE
+            && self.exchanges.at(id).status == 0
+            && self.exchanges.at(id).opening.is_none()
         {
             self.failed(index, End::GivenUp, at);
         }

@@ -140,7 +140,13 @@ impl Packets {
     }
 
     /// The same SYN again: sent again, or captured twice.
-    fn repeated_syn(&mut self, index: u32, sender: usize, s: &Segment<'_>, at: Nanos) -> Option<u32> {
+    fn repeated_syn(
+        &mut self,
+        index: u32,
+        sender: usize,
+        s: &Segment<'_>,
+        at: Nanos,
+    ) -> Option<u32> {
         let flow = self.flows.at_mut(index);
         let again = at.saturating_sub(flow.seen_at) > REPEATED;
         flow.seen_at = flow.seen_at.max(at);
@@ -164,7 +170,10 @@ impl Packets {
             return false;
         };
         let this = self.flows.at(index);
-        let (mine, theirs) = ((this.client(), this.server()), (other.client(), other.server()));
+        let (mine, theirs) = (
+            (this.client(), this.server()),
+            (other.client(), other.server()),
+        );
         // Translation changes one end, or the ports of none.
         let alike = mine != theirs
             && (mine.0.port() == theirs.0.port() || mine.1.port() == theirs.1.port());
@@ -257,7 +266,10 @@ impl Packets {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a segment's parts, with its payload cut")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a segment's parts, with its payload cut"
+    )]
     fn in_order(
         &mut self,
         index: u32,
@@ -289,13 +301,7 @@ impl Packets {
     }
 
     /// Takes up what waited for bytes that came, or with `force` what will wait no longer.
-    pub(super) fn drain(
-        &mut self,
-        index: u32,
-        sender: usize,
-        force: bool,
-        out: &mut Vec<Signal>,
-    ) {
+    pub(super) fn drain(&mut self, index: u32, sender: usize, force: bool, out: &mut Vec<Signal>) {
         loop {
             let Some(flow) = self.flows.peek(index) else {
                 while self.reorder.take(index, sender, 0, true).is_some() {}
@@ -314,7 +320,9 @@ impl Packets {
                 let payload = held.payload.get(old as usize..).unwrap_or_default();
                 let seq = held.seq.wrapping_add(old);
                 let length = held.length - old;
-                self.in_order(index, sender, seq, held.ack, payload, length, held.fin, held.at, out);
+                self.in_order(
+                    index, sender, seq, held.ack, payload, length, held.fin, held.at, out,
+                );
             }
         }
         let left = self.reorder.waits(index, sender);
@@ -332,7 +340,14 @@ impl Packets {
         side.next = side.next.wrapping_add(missing);
     }
 
-    fn reset(&mut self, index: u32, sender: usize, s: &Segment<'_>, at: Nanos, out: &mut Vec<Signal>) {
+    fn reset(
+        &mut self,
+        index: u32,
+        sender: usize,
+        s: &Segment<'_>,
+        at: Nanos,
+        out: &mut Vec<Signal>,
+    ) {
         for side in 0..2 {
             if self.flows.at(index).sides[side].is(Direction::HELD) {
                 self.drain(index, side, true, out);
@@ -352,7 +367,12 @@ impl Packets {
             }
             return;
         }
-        if mine.is(Direction::FOLLOWED) && s.seq.wrapping_sub(mine.next).min(mine.next.wrapping_sub(s.seq)) > NEAR {
+        if mine.is(Direction::FOLLOWED)
+            && s.seq
+                .wrapping_sub(mine.next)
+                .min(mine.next.wrapping_sub(s.seq))
+                > NEAR
+        {
             return;
         }
         flow.reset_at = at;
