@@ -12,6 +12,8 @@ const CAP: usize = 16_384;
 const SEVERAL: usize = 4;
 /// Connections whose beginnings are compared, to find those seen twice.
 const HANDSHAKES: usize = 4096;
+/// Different requests that went on from another address make it the same host's.
+const COINCIDENCES: usize = 3;
 const SAME_MOMENT: Nanos = 1_000_000_000;
 
 #[derive(Debug, Default)]
@@ -39,7 +41,9 @@ pub(super) struct Hosts {
     learned_ips: FxHashSet<IpAddr>,
     numbers: u32,
     handshakes: Vec<(u64, Nanos, u32)>,
-    /// Pairs of addresses of which one was seen translated to the other.
+    /// Contents that arrived at one address and left from another.
+    coincidences: FxHashMap<(IpAddr, IpAddr), Vec<u64>>,
+    /// Pairs of addresses that are one host's.
     translated: FxHashSet<(IpAddr, IpAddr)>,
 }
 
@@ -121,7 +125,31 @@ impl Hosts {
 
     /// Whether two addresses are one host's, as far as seen.
     pub(super) fn same(&self, a: IpAddr, b: IpAddr) -> bool {
-        a == b || self.translated.contains(&(a, b))
+        let named = || self.configured.contains(&a) && self.configured.contains(&b);
+        a == b || self.translated.contains(&(a, b)) || named()
+    }
+
+    /// A request arrived at one address, and an equal one left from another a moment later: once may
+    /// be chance, several different ones make it one host.
+    pub(super) fn coincide(&mut self, server: IpAddr, client: IpAddr, content: u64) -> bool {
+        // Who captures on loopback is on the host itself.
+        let enough = match server.is_loopback() || client.is_loopback() {
+            true => 1,
+            false => COINCIDENCES,
+        };
+        if self.coincidences.len() >= CAP {
+            return false;
+        }
+        let seen = self.coincidences.entry((server, client)).or_default();
+        if !seen.contains(&content) {
+            seen.push(content);
+        }
+        if seen.len() < enough {
+            return false;
+        }
+        self.coincidences.remove(&(server, client));
+        self.translated(server, client);
+        true
     }
 
     pub(super) fn translated(&mut self, a: IpAddr, b: IpAddr) {

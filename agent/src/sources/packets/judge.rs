@@ -3,6 +3,8 @@
 //! The proxy is the address that serves one connection and asks on another for the same request.
 //! A tie is firm only where no other request in flight could be meant.
 
+use std::net::IpAddr;
+
 use crate::signal::{End, Nanos, Signal};
 
 use super::exchange::Exchange;
@@ -13,6 +15,8 @@ use super::{MILLISECOND, Packets, SECOND, SETTLE, SUSPECTS};
 const SKEW: Nanos = MILLISECOND / 2;
 /// A proxy answers, or tries again, this soon after an attempt failed.
 const AT_ONCE: Nanos = 20 * MILLISECOND;
+/// A proxy passes a request on this soon, where its address does not say that it is one.
+const FORWARDED: Nanos = 100 * MILLISECOND;
 /// A failed connect waits for its downstream's answer as long as others may be tried.
 const TRIED: Nanos = 90 * SECOND;
 /// More requests of one content than this are not compared with each other one by one.
@@ -217,7 +221,7 @@ impl Packets {
     }
 
     /// Whether clients come to this address by TLS or HTTP/2, other than to `server`.
-    fn encrypted_downstream(&self, ip: std::net::IpAddr, server: std::net::SocketAddr) -> bool {
+    fn encrypted_downstream(&self, ip: IpAddr, server: std::net::SocketAddr) -> bool {
         let host = self.hosts.get(ip);
         let Some(index) = host.and_then(|h| h.encrypted) else {
             return false;
@@ -227,8 +231,8 @@ impl Packets {
             .is_none_or(|flow| flow.server() != server)
     }
 
-    /// The requests in flight that this one may have been made for, by content and address.
-    /// `ever`: also those that were over before it ended.
+    /// The requests in flight that this one may have been made for, by content and address; without
+    /// any, the only one by content alone. `ever`: also those that were over before it ended.
     pub(super) fn downstreams_of(&self, id: u32, ever: bool) -> Vec<u32> {
         let exchange = self.exchanges.at(id);
         let Some(flow) = self.flow_of(exchange) else {
@@ -245,9 +249,7 @@ impl Packets {
             let Some(flow) = self.flow_of(other).filter(|_| !over && !early) else {
                 return false;
             };
-            flow.server() != server
-                && self.hosts.same(flow.server_ip(), client)
-                && self.hosts.may_be_proxy(flow.server_ip())
+            flow.server() != server && self.hosts.may_be_proxy(flow.server_ip())
         };
         let mut alike = self.exchanges.alike(exchange.content);
         if alike.len() > ALIKE {
@@ -256,25 +258,57 @@ impl Packets {
             alike = alike[near.saturating_sub(ALIKE)..near].to_vec();
         }
         alike.retain(fits);
-        alike
+        let related: Vec<u32> = alike
+            .iter()
+            .copied()
+            .filter(|d| self.related(*d, client))
+            .collect();
+        if !related.is_empty() {
+            return related;
+        }
+        // A host with several addresses: the request came to one, and went on from another.
+        let stranger = |d: &u32| {
+            let before = self.exchanges.at(*d).at;
+            before <= at && at - before < FORWARDED
+        };
+        alike.retain(stranger);
+        match alike.len() {
+            1 => alike,
+            _ => Vec::new(),
+        }
     }
 
-    /// A connection's first request tells whether its client is a proxy.
+    /// The request's server is known to be the host that asks from this address.
+    fn related(&self, downstream: u32, client: IpAddr) -> bool {
+        let flow = self.flow_of(self.exchanges.at(downstream));
+        flow.is_some_and(|flow| self.hosts.same(flow.server_ip(), client))
+    }
+
+    /// A connection's first requests tell whether its client is a proxy.
     pub(super) fn check_role(&mut self, index: u32, id: u32) {
+        const FIRST: u32 = 8;
         let flow = self.flows.at_mut(index);
         if flow.is(Flow::ROLE_CHECKED) {
             return;
         }
-        flow.set(Flow::ROLE_CHECKED);
+        if flow.requests >= FIRST {
+            flow.set(Flow::ROLE_CHECKED);
+        }
         let client = flow.client_ip();
         let Some(&downstream) = self.downstreams_of(id, false).first() else {
             return;
         };
-        self.flows.at_mut(index).set(Flow::UPSTREAM);
-        let proxy = self
+        let Some(proxy) = self
             .flow_of(self.exchanges.at(downstream))
-            .map(Flow::server);
-        if let Some(proxy) = proxy {
+            .map(Flow::server)
+        else {
+            return;
+        };
+        let content = self.exchanges.at(id).content;
+        if self.hosts.same(proxy.ip(), client) || self.hosts.coincide(proxy.ip(), client, content) {
+            self.flows
+                .at_mut(index)
+                .set(Flow::UPSTREAM | Flow::ROLE_CHECKED);
             self.hosts.learn(proxy, client);
         }
     }
@@ -309,21 +343,30 @@ impl Packets {
                 && other.at + SKEW >= began
                 && other.at <= over
                 && flow.server() != server
-                && self.hosts.same(flow.client_ip(), proxy)
         };
+        let client_of = |u: u32| self.flow_of(self.exchanges.at(u)).map(Flow::client_ip);
+        let known = |u: u32| client_of(u).is_some_and(|client| self.hosts.same(client, proxy));
         let alike = self.exchanges.alike(downstream.content);
         let several = alike.len() > ALIKE;
-        let candidates: Vec<u32> = alike.into_iter().filter(|u| fits(*u)).collect();
+        let mut candidates: Vec<u32> = alike.into_iter().filter(|u| fits(*u)).collect();
+        if candidates.iter().any(|u| known(*u)) {
+            candidates.retain(|u| known(*u));
+        }
         let mut ties: Vec<Tie> = if several {
             Vec::new()
         } else {
-            let firm = |u: u32| self.downstreams_of(u, true).iter().all(|d| *d == id);
+            candidates.retain(|u| self.downstreams_of(*u, true).contains(&id));
+            let only = |u: u32| self.downstreams_of(u, true).len() == 1;
             candidates
                 .iter()
-                .map(|&id| Tie { id, firm: firm(id) })
+                .map(|&id| Tie {
+                    id,
+                    firm: known(id) && only(id),
+                })
                 .collect()
         };
-        if several || ties.iter().any(|tie| !tie.firm) {
+        if several || ties.iter().any(|tie| known(tie.id) && !tie.firm) {
+            candidates.retain(|u| known(*u));
             ties = self.nearest(id, &candidates).into_iter().collect();
         }
         ties.extend(self.connects_of(id, &ties, &fits));
@@ -374,7 +417,8 @@ impl Packets {
         let candidates: Vec<u32> = self
             .suspects
             .iter()
-            .filter(|(ip, _)| self.hosts.same(**ip, proxy))
+            // Whoever is asked on loopback may ask from any of the host's addresses.
+            .filter(|(ip, _)| proxy.is_loopback() || self.hosts.same(**ip, proxy))
             .flat_map(|(_, ids)| ids.iter().copied())
             .filter(|u| fits(*u))
             .collect();
@@ -382,7 +426,14 @@ impl Packets {
             return Vec::new();
         }
         if self.only_one_open(id) {
-            let tie = |&id: &u32| Tie { id, firm: true };
+            let known = |u: u32| {
+                let flow = self.flow_of(self.exchanges.at(u));
+                flow.is_some_and(|flow| self.hosts.same(flow.client_ip(), proxy))
+            };
+            let tie = |&id: &u32| Tie {
+                id,
+                firm: known(id),
+            };
             return candidates.iter().map(tie).collect();
         }
         if !ties.is_empty() || downstream.status < 500 {
@@ -531,7 +582,8 @@ impl Packets {
 
     pub(super) fn has_suspects(&self, index: u32) -> bool {
         let proxy = self.flows.at(index).server_ip();
-        self.suspects.keys().any(|ip| self.hosts.same(*ip, proxy))
+        let asks = |ip: &IpAddr| proxy.is_loopback() || self.hosts.same(*ip, proxy);
+        self.suspects.keys().any(asks)
     }
 
     pub(super) fn connect_failed(&mut self, index: u32, errno: i32, at: Nanos) {
