@@ -100,6 +100,20 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>) -> Scor
             }
             continue;
         }
+        let kernels = of_kernel.get(sent.path.as_str());
+        let on_unix = |line: &&Value| {
+            let upstream = line["upstream"]["address"].as_str();
+            upstream.is_some_and(|address| address.starts_with("unix:"))
+        };
+        // Nothing of a Unix socket is on the wire: no claim may be made.
+        if kernels.is_some_and(|lines| lines.iter().any(on_unix)) {
+            if let Some(line) = verdict.filter(|line| line["cause"] != "unknown") {
+                scores
+                    .mistakes
+                    .push(format!("{}: Unix socket, got {line}", sent.path));
+            }
+            continue;
+        }
         let line = match truth.kind {
             Kind::Verdict => verdict,
             _ => given.iter().find(|line| line["type"] == "near_miss"),
@@ -125,7 +139,6 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>) -> Scor
             scores.mistakes.push(text);
         }
         let score = scores.by_truth.entry(truth.label()).or_default();
-        let kernels = of_kernel.get(sent.path.as_str());
         let same = |other: &&&Value| other["type"] == line["type"] && other["cause"] == cause;
         score.agree += u32::from(kernels.is_some_and(|k| k.iter().find(same).is_some()));
         if proven && !right {

@@ -74,7 +74,7 @@ impl Report {
     /// What packets alone show, where they were captured.
     pub fn print_packets(&self) {
         self.packets.print();
-        for mistake in &self.packets.mistakes {
+        for mistake in self.packets.mistakes.iter().take(SHOWN) {
             println!("    {}", shortened(mistake));
         }
     }

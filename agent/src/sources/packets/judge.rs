@@ -11,8 +11,12 @@ use super::exchange::Exchange;
 use super::flow::{Direction, Flow, NONE};
 use super::{MILLISECOND, Packets, SECOND, SETTLE, SUSPECTS};
 
-/// Two interfaces' clocks may differ by this much.
+/// Two interfaces' clocks may differ by this much when a response is compared with what led to it.
 const SKEW: Nanos = MILLISECOND / 2;
+/// A connect without an answer for so long may be why its downstream fails.
+const UNANSWERED: Nanos = 200 * MILLISECOND;
+/// Connects watched for that at once.
+const CONNECTS: usize = 65_536;
 /// A proxy answers, or tries again, this soon after an attempt failed.
 const AT_ONCE: Nanos = 20 * MILLISECOND;
 /// A proxy passes a request on this soon, where its address does not say that it is one.
@@ -241,7 +245,7 @@ impl Packets {
         let (client, server, at) = (flow.client_ip(), flow.server(), exchange.at);
         let fits = |d: &u32| {
             let other = self.exchanges.at(*d);
-            if *d == id || other.flow_id == exchange.flow_id || other.at > at + SKEW {
+            if *d == id || other.flow_id == exchange.flow_id || other.at > at {
                 return false;
             }
             let over = other.over_at().is_some_and(|over| over < at);
@@ -254,7 +258,7 @@ impl Packets {
         let mut alike = self.exchanges.alike(exchange.content);
         if alike.len() > ALIKE {
             // The nearest before it, as if there were several.
-            let near = alike.partition_point(|d| self.exchanges.at(*d).at <= at + SKEW);
+            let near = alike.partition_point(|d| self.exchanges.at(*d).at <= at);
             alike = alike[near.saturating_sub(ALIKE)..near].to_vec();
         }
         alike.retain(fits);
@@ -340,7 +344,7 @@ impl Packets {
             u != id
                 && other.flow_id != downstream.flow_id
                 && !other.is(Exchange::TOLD)
-                && other.at + SKEW >= began
+                && other.at >= began
                 && other.at <= over
                 && flow.server() != server
         };
@@ -369,7 +373,10 @@ impl Packets {
             candidates.retain(|u| known(*u));
             ties = self.nearest(id, &candidates).into_iter().collect();
         }
-        ties.extend(self.connects_of(id, &ties, &fits));
+        // What an upstream answers by itself is no connect's failure.
+        if self.hosts.is_proxy(server) || !self.is_attempt(id) {
+            ties.extend(self.connects_of(id, &ties, &fits));
+        }
         ties.sort_by_key(|tie| (self.exchanges.at(tie.id).at, tie.id));
         ties
     }
@@ -525,6 +532,34 @@ impl Packets {
                 && self.flow_of(other).is_some_and(|f| f.client_ip() == client)
         });
         alike
+    }
+
+    /// Watches a new connect for its answer.
+    pub(super) fn connecting(&mut self, index: u32, at: Nanos) {
+        if self.connects.len() >= CONNECTS {
+            self.connects.pop_front();
+            self.counts.connects += 1;
+        }
+        let id = self.flows.at(index).id;
+        self.connects.push_back((at, index, id));
+    }
+
+    /// Those without an answer after a while may be why their downstreams fail.
+    pub(super) fn unanswered(&mut self) {
+        while let Some(&(at, index, id)) = self.connects.front() {
+            if at + UNANSWERED > self.now {
+                break;
+            }
+            self.connects.pop_front();
+            let waits = |flow: &Flow| {
+                flow.id == id
+                    && !flow.to_client().is(Direction::SYN)
+                    && !flow.is(Flow::SUSPECT | Flow::TWIN | Flow::OVER)
+            };
+            if self.flows.peek(index).is_some_and(waits) {
+                self.suspect(index);
+            }
+        }
     }
 
     /// A connect that gets no answer: it may turn out to be why its downstream failed.

@@ -77,6 +77,8 @@ pub struct Packets {
     /// Connects without an answer, by the address that tried; they carry no request to be told by.
     suspects: FxHashMap<IpAddr, VecDeque<u32>>,
     suspect_count: usize,
+    /// New connects, watched for their answers.
+    connects: VecDeque<(Nanos, u32, u64)>,
     now: Nanos,
     /// Added to the capture's clock where that stepped back.
     shift: Nanos,
@@ -166,6 +168,7 @@ impl Packets {
         while let Some((flow, side)) = self.reorder.overdue(self.now) {
             self.drain(flow, side, true, out);
         }
+        self.unanswered();
         self.exchanges.expire(self.now);
         self.tell_counts(out);
         self.tell(self.now, Fact::Tick, out);

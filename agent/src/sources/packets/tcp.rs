@@ -133,8 +133,8 @@ impl Packets {
         if first {
             self.hosts.connection(from, to);
         }
-        if !s.flags.ack() {
-            self.is_twin(index, u64::from(s.seq) << 1 | 1, at);
+        if !s.flags.ack() && !self.is_twin(index, u64::from(s.seq) << 1 | 1, at) {
+            self.connecting(index, at);
         }
         Some(index)
     }
