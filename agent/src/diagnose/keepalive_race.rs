@@ -112,6 +112,7 @@ fn tcp(known: &Known<'_>) -> Option<Finding> {
             Variant::ClosedUnread,
             "upstream_closed: the upstream's close was not seen, only that it had not read before",
         )),
+        (Read::Unseen, true) if known.was_held() => None,
         (Read::Unseen, true) => Some(race(
             false,
             Variant::ClosedUnread,

@@ -3,7 +3,7 @@
 use crate::signal::{
     Attempt, Fin, Nanos, Opening, PeerClose, Process, Reader, RequestSent, Source, TcpFacts,
 };
-use crate::track::host::Host;
+use crate::track::host::{Host, MILLISECOND};
 
 use super::{Case, Tried};
 
@@ -178,10 +178,10 @@ impl<'a> Known<'a> {
     fn not_captured(&self) -> Option<&'static str> {
         let attempt = self.attempt();
         let opening = attempt.request.as_ref().map(|r| &r.opening);
-        if self.tcp().is_some_and(|tcp| tcp.missing_packets > 0) {
-            Some("packets: the capture lacks some of this connection's packets")
-        } else if attempt.reused && attempt.requests_before == 0 {
+        if attempt.reused && attempt.requests_before == 0 {
             Some("tcp_connections: the connection's beginning is not in the capture")
+        } else if self.tcp().is_some_and(|tcp| tcp.missing_packets > 0) {
+            Some("packets: the capture lacks some of this connection's packets")
         } else if matches!(
             opening,
             Some(Opening::Tls | Opening::Http2 | Opening::Other)
@@ -190,6 +190,17 @@ impl<'a> Known<'a> {
         } else {
             None
         }
+    }
+
+    /// Packets: the upstream acknowledged the whole request and ended the connection only some time
+    /// later than a close that had crossed the request would have come.
+    pub(super) fn was_held(&self) -> bool {
+        let (Some(tcp), Some(request)) = (self.tcp(), self.request()) else {
+            return false;
+        };
+        let round_trip = u64::from(tcp.srtt_us) * 1000;
+        let held = self.tried.at.saturating_sub(request.at) > round_trip + MILLISECOND;
+        self.tried.source == Source::Packets && tcp.acked >= request.bytes && held
     }
 
     pub(super) fn client_left(&self) -> bool {

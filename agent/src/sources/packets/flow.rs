@@ -127,7 +127,7 @@ impl Direction {
     /// Bytes are missing from the capture: skipped, or acknowledged and never seen.
     pub(super) fn incomplete(&self) -> bool {
         let end = self.next.wrapping_add(u32::from(self.is(Self::FIN)));
-        let unseen = self.is(Self::ACKED) && self.is(Self::FOLLOWED) && before(end, self.acked);
+        let unseen = self.is(Self::ACKED) && (!self.is(Self::FOLLOWED) || before(end, self.acked));
         self.is(Self::GAP) || self.is(Self::HELD) || unseen
     }
 }

@@ -84,6 +84,7 @@ pub struct Packets {
     shift: Nanos,
     ticked: Nanos,
     ids: u64,
+    segments: u32,
     started: bool,
     /// No more segments will come.
     ending: bool,
@@ -242,7 +243,7 @@ impl Packets {
         self.next_due = self.due.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at);
     }
 
-    /// Looks whether an old connection can go: one of them per segment is enough to keep up.
+    /// Looks whether an old connection can go: one of them every few segments is enough.
     fn sweep(&mut self) {
         const CLOSED: Nanos = 2 * SECOND;
         const HALF_OPEN: Nanos = 130 * SECOND;

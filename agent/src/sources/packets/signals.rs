@@ -158,7 +158,7 @@ impl Packets {
         let answered = outcome.how == End::Answered;
         let received = match ended {
             Some(ended) if !answered => ended.received,
-            _ if exchange.first_byte_at != 0 => {
+            _ if exchange.first_byte_at != 0 && exchange.first_byte_at <= outcome.at => {
                 ahead(exchange.response_start, flow.to_client().next)
             }
             _ => 0,
@@ -168,7 +168,8 @@ impl Packets {
             None if exchange.status != 0 && answered => Some(Opening::HttpResponse {
                 status: exchange.status,
             }),
-            None => exchange.answer.as_deref().cloned(),
+            None if received > 0 => exchange.answer.as_deref().cloned(),
+            None => None,
         };
         Attempt {
             flow: flow.id,
@@ -229,7 +230,10 @@ impl Packets {
             (true, true) => LinkOrder::Retry,
         };
         let up = flow.to_server();
-        let state = if flow.is(Flow::RESET_BY_CLIENT) && flow.reset_at <= ended {
+        let state = if flow.incomplete() {
+            // A response may be among what is missing.
+            DownstreamState::Unknown
+        } else if flow.is(Flow::RESET_BY_CLIENT) && flow.reset_at <= ended {
             DownstreamState::ResetByClient
         } else if up.is(Direction::FIN) && up.fin_at <= ended {
             DownstreamState::ClosedByClient

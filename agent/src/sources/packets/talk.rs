@@ -116,7 +116,7 @@ impl Packets {
         if is_client {
             // The response before was over, however long it was.
             let oldest = flow.oldest;
-            if oldest != NONE && self.exchanges.at(oldest).status != 0 {
+            if oldest != NONE && self.exchanges.at(oldest).answered_at != 0 {
                 self.finished(index);
             }
         }
@@ -304,7 +304,7 @@ impl Packets {
         let (oldest, answers) = (flow.oldest, flow.to_client().parse.stage);
         // A response without a known end was over before this.
         if oldest != NONE
-            && self.exchanges.at(oldest).status != 0
+            && self.exchanges.at(oldest).answered_at != 0
             && matches!(answers, Stage::Lost | Stage::UntilClose)
         {
             self.finished(index);
@@ -382,6 +382,7 @@ impl Packets {
                 let oldest = flow.oldest;
                 if oldest != NONE {
                     self.first_byte(index, oldest, bytes, out);
+                    self.unreadable(oldest, bytes.at);
                 }
                 return bytes.length;
             }
@@ -406,7 +407,9 @@ impl Packets {
             // An answer to nothing that was seen; its status may count all the same.
             let failed = wire::status(bytes.there).is_some_and(|status| status >= 500);
             if !(failed && flow.requests == 0) {
-                self.flows.at_mut(index).sides[sender].parse.stage = Stage::Lost;
+                let side = &mut self.flows.at_mut(index).sides[sender];
+                side.parse.stage = Stage::Lost;
+                side.set(Direction::GAP);
                 return bytes.length;
             }
             self.new_exchange(index, 1 - sender, bytes);
@@ -426,6 +429,13 @@ impl Packets {
                 let partial = whole.to_vec();
                 self.keep_partial(index, sender, partial);
                 self.flows.at_mut(index).sides[sender].parse.stage = Stage::Head;
+                return bytes.length;
+            }
+            if prefix {
+                // Cut before the status.
+                self.unreadable(id, bytes.at);
+                self.drop_partial(index, sender as u8);
+                self.flows.at_mut(index).sides[sender].parse.stage = Stage::Lost;
                 return bytes.length;
             }
             let exchange = self.exchanges.at_mut(id);
@@ -477,6 +487,15 @@ impl Packets {
             self.finished(index);
         }
         taken
+    }
+
+    /// Something answered, which is all that is known.
+    fn unreadable(&mut self, id: u32, at: Nanos) {
+        let exchange = self.exchanges.at_mut(id);
+        if exchange.answered_at == 0 {
+            exchange.answered_at = at;
+            exchange.set(Exchange::RESUMED);
+        }
     }
 
     fn opaque_response(&mut self, index: u32, bytes: Bytes<'_>) {
@@ -560,13 +579,11 @@ impl Packets {
         } else {
             0
         };
-        let response = (received > 0).then(|| match &exchange.answer {
-            Some(answer) => (**answer).clone(),
-            None => self
-                .partial
-                .get(&(index, flow.client ^ 1))
-                .map_or(Opening::Other, |head| wire::response(head)),
-        });
+        let begun = || self.partial.get(&(index, flow.client ^ 1));
+        let response = match &exchange.answer {
+            Some(answer) => Some((**answer).clone()),
+            None => begun().map(|head| wire::response(head)),
+        };
         let ended = Ended {
             at,
             how,
@@ -626,8 +643,7 @@ impl Packets {
             return;
         }
         let exchange = self.exchanges.at(id);
-        let opaque = exchange.opening.is_some() && exchange.answered_at != 0;
-        if exchange.status != 0 || opaque {
+        if exchange.answered_at != 0 {
             // Its response ended with the connection, or was cut short.
             if by_server || reset {
                 self.flows.at_mut(index).set(Flow::OVER);

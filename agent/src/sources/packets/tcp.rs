@@ -10,6 +10,8 @@ use super::{MILLISECOND, Packets};
 /// The same bytes again sooner than this are the same packet, captured twice: no retransmission
 /// timer is that short.
 const REPEATED: Nanos = 2 * MILLISECOND;
+/// One old connection is looked at for so many segments; a connection has more than that.
+const SWEEP: u32 = 4;
 /// A reset or an acknowledgement further off than this belongs to another connection.
 const NEAR: u32 = 1 << 24;
 
@@ -17,7 +19,10 @@ impl Packets {
     /// Takes in one segment; what it makes known goes to `out`.
     pub fn segment(&mut self, segment: &Segment<'_>, out: &mut Vec<Signal>) {
         let at = self.clock(segment.at, out);
-        self.sweep();
+        self.segments = self.segments.wrapping_add(1);
+        if self.segments.is_multiple_of(SWEEP) {
+            self.sweep();
+        }
         let (key, sender) = Key::new(segment.from, segment.to);
         let hash = key.hash();
         let flags = segment.flags;
@@ -361,7 +366,9 @@ impl Packets {
         let (mine, other) = (&flow.sides[sender], &flow.sides[1 - sender]);
         if by_server && !mine.is(Direction::FOLLOWED) {
             // The answer to a SYN.
-            let refused = s.flags.ack() && other.is(Direction::SYN) && s.ack == other.next;
+            let unused = flow.spoke == 2 && !flow.is(Flow::ESTABLISHED);
+            let syn = other.is(Direction::SYN) && s.ack == other.start && unused;
+            let refused = s.flags.ack() && syn;
             if refused {
                 self.connect_failed(index, 111, at);
             }
