@@ -62,7 +62,8 @@ impl Packets {
         let ids: Vec<u32> = self.exchanges.ids().collect();
         for &id in &ids {
             let exchange = self.exchanges.at(id);
-            let open = exchange.is(Exchange::ATTEMPTED) && !exchange.is(Exchange::TOLD);
+            let untold = exchange.is(Exchange::ATTEMPTED) && !exchange.is(Exchange::TOLD);
+            let open = untold && exchange.answered_at == 0;
             if open && self.flow_of(exchange).is_some() {
                 let ties = self.attempts_of(id);
                 if self.any_failed(&ties) {

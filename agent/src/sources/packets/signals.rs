@@ -230,7 +230,8 @@ impl Packets {
             (true, true) => LinkOrder::Retry,
         };
         let up = flow.to_server();
-        let state = if flow.incomplete() {
+        let unclear = exchange.is(Exchange::RESUMED) || exchange.content == 0;
+        let state = if unclear || flow.incomplete() || answer_missing(exchange, flow) {
             // A response may be among what is missing.
             DownstreamState::Unknown
         } else if flow.is(Flow::RESET_BY_CLIENT) && flow.reset_at <= ended {
@@ -387,8 +388,22 @@ fn tcp_facts(exchange: &Exchange, flow: &Flow, outcome: Outcome, bytes: u32) -> 
         }),
         srtt_us: flow.round_trip_us,
         reset_acked,
-        missing_packets: u32::from(flow.incomplete() || exchange.is(Exchange::RESUMED)),
+        missing_packets: u32::from(
+            flow.incomplete()
+                || exchange.is(Exchange::RESUMED)
+                || (!connecting && answer_missing(exchange, flow)),
+        ),
     }
+}
+
+/// The server has sent since the request, and none of that is in the capture: the request itself
+/// says where the response would begin.
+fn answer_missing(exchange: &Exchange, flow: &Flow) -> bool {
+    let down = flow.to_client();
+    let fin = u32::from(down.is(Direction::FIN));
+    let sent = down.is(Direction::FOLLOWED) && before(exchange.ack, down.next);
+    let known = down.is(Direction::ACKED) && before(exchange.ack.wrapping_add(fin), down.acked);
+    exchange.first_byte_at == 0 && (sent || known)
 }
 
 /// Whether an acknowledgement covers the FIN at this sequence number.
