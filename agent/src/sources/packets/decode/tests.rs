@@ -5,7 +5,7 @@ use etherparse::{IpNumber, PacketBuilder};
 use super::super::file::Capture;
 use super::super::raw::{LinkType, RawFrame};
 use super::super::segment::{Frame, Segment, Unreachable};
-use super::{Decoded, Reason, decode};
+use super::{Decoded, Reason, Rest, decode, ip};
 
 const CLIENT: [u8; 4] = [10, 9, 0, 7];
 const SERVER: [u8; 4] = [10, 9, 0, 1];
@@ -460,6 +460,7 @@ fn any_bytes_decode_without_panic() {
             LinkType::ETHERNET,
             ethernet(&[&[0x81, 0, 0, 1], IPV6], &ipv6(b"hello")),
         ),
+        (LinkType::RAW, ipv4(b"hello")),
         (LinkType::RAW, vxlan(4789, &inner)),
         (LinkType::RAW, around(IpNumber::ICMP, &icmp)),
         (
@@ -482,8 +483,22 @@ fn any_bytes_decode_without_panic() {
                 bytes[at] = u8::try_from(below(256)).unwrap();
             }
             bytes.truncate(below(frame.len() + 1));
-            if let Decoded::Segment(segment) = decode(&raw(*link_type, below(2000), &bytes)) {
+            let original = below(2000);
+            let decoded = decode(&raw(*link_type, original, &bytes));
+            if let Decoded::Segment(segment) = decoded {
                 assert!(segment.payload.len() <= segment.length as usize);
+            }
+            // IPv4 has a shorter way, which must tell the same.
+            if let (LinkType::RAW, wire) = (*link_type, original.max(bytes.len())) {
+                let rest = Rest {
+                    at: 7,
+                    frame: raw(*link_type, 0, &[]).frame,
+                    bytes: &bytes,
+                    wire,
+                    depth: 0,
+                };
+                let general = ip::general(rest).unwrap_or_else(Decoded::NotUnderstood);
+                assert_eq!(format!("{decoded:?}"), format!("{general:?}"));
             }
         }
     }
