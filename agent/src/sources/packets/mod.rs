@@ -2,5 +2,6 @@
 
 pub mod decode;
 pub mod file;
+pub mod live;
 pub mod raw;
 pub mod segment;
