@@ -5,7 +5,7 @@ use etherparse::{IpNumber, PacketBuilder};
 use super::super::file::Capture;
 use super::super::raw::{LinkType, RawFrame};
 use super::super::segment::{Frame, Segment, Unreachable};
-use super::{Decoded, Reason, Rest, decode, ip};
+use super::{Decoded, Reason, Rest, decode, headers, ip};
 
 const CLIENT: [u8; 4] = [10, 9, 0, 7];
 const SERVER: [u8; 4] = [10, 9, 0, 1];
@@ -403,6 +403,21 @@ fn icmpv6_errors_have_numbers_of_their_own() {
         assert_eq!((unreachable.errno, unreachable.seq), (errno, 1000));
         assert_eq!(unreachable.to.to_string(), "[fd00::1]:8080");
     }
+}
+
+#[test]
+fn what_follows_the_headers_is_users_traffic() {
+    let frame = ethernet(&[IPV4], &ipv4(b"hello"));
+    let of = |link_type, data: &[u8]| headers(&raw(link_type, data.len(), data));
+    assert_eq!(of(LinkType::ETHERNET, &frame), frame.len() - 5);
+    let mut padded = ethernet(&[IPV4], &ipv4(b""));
+    padded.resize(60, 0);
+    assert_eq!(of(LinkType::ETHERNET, &padded), 60);
+    let quoted = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &ipv4(b"hello")].concat();
+    let packet = around(IpNumber::ICMP, &quoted);
+    assert_eq!(of(LinkType::RAW, &packet), 20 + 8 + 20 + 8);
+    assert_eq!(of(LinkType::RAW, &vxlan(53, b"secret")), 0);
+    assert_eq!(of(LinkType(105), &frame), 0);
 }
 
 /// What a person would see of each segment, whatever the link layer.
