@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod exposition;
+mod fuzz;
 mod http;
 mod lab;
 mod process;
@@ -49,8 +50,10 @@ enum Command {
     Streams(streams::Args),
     /// Break real servers and show each failed response labelled
     Demo(demo::Args),
-    /// Measure what the probes cost the proxy, and what the agent takes itself
+    /// Measure what the probes cost the proxy, what the agent takes itself, and what a capture costs
     Bench(bench::Args),
+    /// Feed the readers and decoders any bytes, for a bounded time
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Streams(args) => streams::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
