@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod browser;
 mod build;
 mod demo;
 mod exposition;
@@ -50,6 +51,8 @@ enum Command {
     Streams(streams::Args),
     /// Break real servers and show each failed response labelled
     Demo(demo::Args),
+    /// Take the README's picture of a report anew
+    Picture,
     /// Measure what the probes cost the proxy, what the agent takes itself, and what a capture costs
     Bench(bench::Args),
     /// Feed the readers and decoders any bytes, for a bounded time
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::run(&args),
         Command::Streams(args) => streams::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Picture => browser::picture(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
     };

@@ -10,6 +10,7 @@ pub mod output;
 pub mod privacy;
 pub mod record;
 mod redact;
+pub mod report;
 pub mod results;
 pub mod summary;
 pub mod table;
