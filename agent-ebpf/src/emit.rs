@@ -61,8 +61,9 @@ pub fn attempt_ended(sk: u64, flow: &mut Flow, how: u8, errno: i32, now: u64) {
         flow::read_head(flow);
     }
     if let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie) {
-        // A subrequest may outlive its request; the next one is not to blame.
-        if downstream.ordinal == flow.link_ordinal {
+        // A subrequest may outlive its request; the next one is not to blame. Requests within TLS or
+        // HTTP/2 cannot be counted.
+        if downstream.ordinal == flow.link_ordinal || downstream.flags & flow_flag::OPAQUE != 0 {
             downstream.flags |= flow_flag::FAILED;
         }
     }

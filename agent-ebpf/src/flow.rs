@@ -3,7 +3,7 @@
 use agent_ebpf::{
     Flow, Peer, RESPONSE, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
 };
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
 
 use crate::{
     emit, field,
@@ -53,9 +53,9 @@ pub fn find(sk: u64) -> Option<&'static mut Flow> {
 /// The flow of a socket at hand, if it was made for this socket and not for one before it at the
 /// same address. One without identity is of a Unix socket that has not been used yet.
 #[inline(always)]
-pub fn same(sk: u64) -> Option<&'static mut Flow> {
-    let cookie = field!(sk, skc_cookie, u64);
-    find(sk).filter(|flow| flow.cookie == 0 || flow.cookie == cookie)
+pub fn same(sk: *const u8) -> Option<&'static mut Flow> {
+    let cookie = kernel::direct::cookie(sk);
+    find(sk as u64).filter(|flow| flow.cookie == 0 || flow.cookie == cookie)
 }
 
 /// The flow of this socket, if it is still the same socket.
@@ -64,17 +64,29 @@ pub fn of(sk: u64, cookie: u64) -> Option<&'static mut Flow> {
     find(sk).filter(|flow| flow.cookie == cookie)
 }
 
-/// Inserts an empty flow for a socket that a watched thread uses for the first time.
+/// Inserts a flow for a socket that a watched thread uses for the first time.
 #[inline(always)]
 pub fn create(sk: *const u8, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
-    let flow = create_raw(sk as u64, role, tgid, tid)?;
+    let flow = empty(sk as u64, role, tgid, tid)?;
     flow.cookie = cookie(sk);
+    if kernel::direct::family(sk) == AF_UNIX {
+        ends(sk as u64, &mut flow.ends);
+    } else {
+        kernel::direct::ends(sk, &mut flow.ends);
+    }
     Some(flow)
 }
 
 /// As `create`, where only the address is known: the identity follows at the first send or receive.
 #[inline(always)]
 pub fn create_raw(sk: u64, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
+    let flow = empty(sk, role, tgid, tid)?;
+    ends(sk, &mut flow.ends);
+    Some(flow)
+}
+
+#[inline(always)]
+fn empty(sk: u64, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
     let zero = ZERO_FLOW.get(0)?;
     // A leftover of a socket that was freed unseen at this address is replaced.
     if FLOWS.insert(sk, zero, 0).is_err() {
@@ -85,18 +97,25 @@ pub fn create_raw(sk: u64, role: u8, tgid: u32, tid: u32) -> Option<&'static mut
     flow.role = role;
     flow.tgid = tgid;
     flow.tid = tid;
-    ends(sk, &mut flow.ends);
     Some(flow)
 }
 
-/// An attempt that begins later than this after the read was begun by a timer, of whatever request.
+/// An attempt that begins later than this after the read may have been begun by a timer, of whatever
+/// request,
 const PROMPTLY_NS: u64 = 2_000_000;
+/// unless the thread has not slept since: it was only kept from its CPU.
+const CROWDED_NS: u64 = 100_000_000;
+
+/// The attempt that begins now follows from what the thread has just read.
+#[inline(always)]
+fn follows_read(thread: &Thread, now: u64) -> bool {
+    let since = now - thread.read_ns;
+    since < PROMPTLY_NS || (since < CROWDED_NS && thread.read_switches == kernel::switches())
+}
 
 /// Ties an attempt that begins now to the downstream its thread works for.
 #[inline(always)]
-pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread) {
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
+pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
     if thread.failed_cookie != 0 {
         flow.link_sk = thread.failed_link_sk;
         flow.link_cookie = thread.failed_link_cookie;
@@ -110,7 +129,7 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread) {
         flow.link_cookie = thread.downstream_cookie;
         flow.order = match (thread.downstream_cookie, thread.begun) {
             (0, _) => order::NONE,
-            (_, 0) if now - thread.read_ns < PROMPTLY_NS => order::AFTER_READ,
+            (_, 0) if follows_read(thread, now) => order::AFTER_READ,
             _ => order::UNCLEAR,
         };
         thread.begun += 1;
@@ -144,7 +163,7 @@ pub fn begin_request(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
         }
         // A pooled connection: the attempt begins with its write.
         flow.begun_ns = now;
-        link(flow, sk, thread);
+        link(flow, sk, thread, now);
     }
     flow.request_ns = now;
     flow.sent = 0;
@@ -212,11 +231,12 @@ pub fn note_read(sk: *const u8) {
         return;
     }
     let id = bpf_get_current_pid_tgid();
-    // SAFETY: no arguments.
-    flow.read_ns = unsafe { bpf_ktime_get_ns() };
+    flow.read_ns = kernel::now();
     if flow.reader_tid != id as u32 {
         flow.reader_tid = id as u32;
         flow.reader_tgid = (id >> 32) as u32;
+        // SAFETY: no arguments.
+        flow.reader_task = unsafe { bpf_get_current_task() };
         crate::probes::serve(flow.reader_tgid);
     }
 }

@@ -2,7 +2,8 @@
 
 use agent_ebpf::{Ends, Layout, PATH};
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_buf, generated::bpf_get_socket_cookie,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
+    generated::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns},
 };
 
 pub const AF_UNIX: u16 = 1;
@@ -59,16 +60,73 @@ pub fn cookie(sk: *const u8) -> u64 {
 /// Direct loads from a typed socket, for the hot path: no helper call. The pointer
 /// must come from the tracepoint's arguments; the verifier refuses any other.
 pub mod direct {
+    use agent_ebpf::Ends;
+    use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+
+    /// Reads a member of the structure that a typed pointer points to.
+    #[macro_export]
+    macro_rules! member {
+        ($pointer:expr, $field:ident, $type:ty) => {
+            // SAFETY: checked by the verifier.
+            unsafe {
+                core::ptr::read_volatile(
+                    $pointer
+                        .add($crate::offset!($field) as usize)
+                        .cast::<$type>(),
+                )
+            }
+        };
+    }
+
     #[inline(always)]
     pub fn cookie(sk: *const u8) -> u64 {
-        // SAFETY: a member of `struct sock_common`, checked by the verifier.
-        unsafe { core::ptr::read_volatile(sk.add(crate::offset!(skc_cookie) as usize).cast()) }
+        member!(sk, skc_cookie, u64)
     }
 
     #[inline(always)]
     pub fn family(sk: *const u8) -> u16 {
-        // SAFETY: a member of `struct sock_common`, checked by the verifier.
-        unsafe { core::ptr::read_volatile(sk.add(crate::offset!(skc_family) as usize).cast()) }
+        member!(sk, skc_family, u16)
+    }
+
+    /// The `tcp_sock` of a TCP socket, typed as well.
+    #[inline(always)]
+    pub fn tcp(sk: *const u8) -> Option<*const u8> {
+        // SAFETY: `sk` comes typed from the tracepoint.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) } as *const u8;
+        if tcp.is_null() { None } else { Some(tcp) }
+    }
+
+    /// Both ends of a TCP socket; before it is connected its own end may be empty.
+    #[inline(always)]
+    pub fn ends(sk: *const u8, out: &mut Ends) {
+        out.family = family(sk);
+        out.netns = crate::kernel::netns_of(member!(sk, skc_net, u64));
+        out.remote_port = u16::from_be(member!(sk, skc_dport, u16));
+        if out.family == super::AF_INET6 {
+            out.remote = address(member!(sk, skc_v6_daddr, [u64; 2]));
+        } else {
+            out.remote[..4].copy_from_slice(&member!(sk, skc_daddr, u32).to_ne_bytes());
+        }
+        own_end(sk, out);
+    }
+
+    /// The socket's own address and port, which it has for sure once it is connected.
+    #[inline(always)]
+    pub fn own_end(sk: *const u8, out: &mut Ends) {
+        out.local_port = member!(sk, skc_num, u16);
+        if out.family == super::AF_INET6 {
+            out.local = address(member!(sk, skc_v6_rcv_saddr, [u64; 2]));
+        } else {
+            out.local[..4].copy_from_slice(&member!(sk, skc_rcv_saddr, u32).to_ne_bytes());
+        }
+    }
+
+    #[inline(always)]
+    fn address(halves: [u64; 2]) -> [u8; 16] {
+        let mut out = [0; 16];
+        out[..8].copy_from_slice(&halves[0].to_ne_bytes());
+        out[8..].copy_from_slice(&halves[1].to_ne_bytes());
+        out
     }
 }
 
@@ -79,8 +137,28 @@ pub fn family(sk: u64) -> u16 {
 
 #[inline(always)]
 pub fn netns(sk: u64) -> u32 {
-    let net = field!(sk, skc_net, u64);
+    netns_of(field!(sk, skc_net, u64))
+}
+
+/// The number of a `struct net`.
+#[inline(always)]
+pub fn netns_of(net: u64) -> u32 {
     field!(net, net_inum, u32)
+}
+
+/// How often the current thread has gone to sleep of its own will.
+#[inline(always)]
+pub fn switches() -> u64 {
+    // SAFETY: a typed pointer to the current task.
+    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
+    crate::member!(task, task_nvcsw, u64)
+}
+
+/// The monotonic clock: 40 ns, so read once per hook, and only where a time is kept.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Fills the ends of a TCP or Unix stream socket. For Unix `path` is the name of the peer, else its own.

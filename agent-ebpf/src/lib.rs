@@ -27,6 +27,8 @@ pub const RESPONSE: usize = 16;
 pub const REQUEST: usize = 512;
 /// Threads whose state is in an array.
 pub const SLOTS: u32 = 256;
+/// Connections that may be half joined at once.
+pub const JOIN_SLOTS: u32 = 8192;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
 pub const WATCHED_THREADS: u32 = 1 << 20;
 /// Thread ids in one entry of `WATCHED`.
@@ -109,6 +111,7 @@ pub mod sampled {
     pub const PEER: u8 = 1;
     pub const QUEUE: u8 = 2;
     pub const TCP: u8 = 4;
+    pub const READER: u8 = 8;
 }
 
 /// `Attempt::downstream_state`.
@@ -196,6 +199,9 @@ abi! {
         pub task_signal: u32,
         pub task_files: u32,
         pub task_flags: u32,
+        pub task_state: u32,
+        pub task_nvcsw: u32,
+        pub task_sum_exec_runtime: u32,
         pub task_nsproxy: u32,
         pub nsproxy_mnt_ns: u32,
         pub mnt_namespace_inum: u32,
@@ -248,10 +254,11 @@ abi! {
         /// TCP: the upstream's own end on this host.
         pub peer_sk: u64,
         pub peer_cookie: u64,
+        /// The `task_struct` of the thread that read the request; believed only if its id is `reader_tid`.
+        pub reader_task: u64,
         /// When the upstream's process last read from this connection.
         pub read_ns: u64,
         pub peer_close_ns: u64,
-        pub join_key: u64,
         /// Where in the proxy's memory the current request begins.
         pub head_ptr: u64,
         /// TCP: the listener connected to.
@@ -302,6 +309,8 @@ abi! {
         pub stash_sk: u64,
         /// When it read that downstream.
         pub read_ns: u64,
+        /// How often it had gone to sleep by then.
+        pub read_switches: u64,
         pub tgid: u32,
         /// In `SLOTS`: the thread that has this slot.
         pub owner: u32,
@@ -316,6 +325,10 @@ abi! {
 
     /// Facts read from the sockets at the moment of a record.
     pub struct Sample {
+        /// CPU time so far of the thread that read the request.
+        pub reader_cpu_ns: u64,
+        /// Its `task_struct.__state`.
+        pub reader_state: u32,
         pub una: u32,
         pub write_seq: u32,
         pub retransmits: u32,
@@ -330,6 +343,7 @@ abi! {
         pub accepted: u8,
         pub read: u8,
         pub state: u8,
+        pub pad: u32,
     }
 
     pub struct Header {
@@ -476,6 +490,12 @@ abi! {
         pub peak: u32,
         /// Connects refused or dropped for a full queue, as far as seen.
         pub overflows: u32,
+    }
+
+    /// The proxy's end of a connection whose other end is awaited: its sequence numbers, and its socket.
+    pub struct Join {
+        pub key: u64,
+        pub sk: u64,
     }
 
     /// Value of `PEERS`: the proxy's end of a connection, by the upstream's end.

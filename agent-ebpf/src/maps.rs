@@ -1,8 +1,8 @@
 //! All maps, with their sizes and why that size.
 
 use agent_ebpf::{
-    COMM, Destination, Filtered, Flow, ListenerKey, ListenerValue, Peer, SLOTS, Thread, UnixKey,
-    WATCHED_BLOCK, WATCHED_THREADS, counter,
+    COMM, Destination, Filtered, Flow, JOIN_SLOTS, Join, ListenerKey, ListenerValue, Peer, SLOTS,
+    Thread, UnixKey, WATCHED_BLOCK, WATCHED_THREADS, counter,
 };
 use aya_ebpf::{
     macros::map,
@@ -36,9 +36,10 @@ pub static FLOWS: HashMap<u64, Flow> = HashMap::with_max_entries(65_536, NO_PREA
 #[map]
 pub static PEERS: HashMap<u64, Peer> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
-/// TCP connections whose other end has not been seen yet, by sequence numbers.
+/// TCP connections whose other end has not been seen yet, by sequence numbers. On one host the other
+/// end follows within microseconds, so a slot may be taken over by the next: no entry is ever removed.
 #[map]
-pub static JOIN: HashMap<u64, u64> = HashMap::with_max_entries(32_768, NO_PREALLOC);
+pub static JOIN: Array<Join> = Array::with_max_entries(JOIN_SLOTS, 0);
 
 /// TCP listeners of every network namespace.
 #[map]

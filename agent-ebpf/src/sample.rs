@@ -20,6 +20,22 @@ pub fn take(sk: u64, flow: &Flow, out: &mut Sample) {
         listener(flow, out);
         out.filter_drops = filtered(flow).wrapping_sub(flow.filtered_before);
     }
+    reader(flow, out);
+}
+
+/// What the thread that read the request is doing at this very moment. Its `task_struct` may be
+/// freed or another's by now: the thread id tells.
+#[inline(always)]
+fn reader(flow: &Flow, out: &mut Sample) {
+    if flow.reader_task == 0
+        || offset!(task_state) == u32::MAX
+        || field!(flow.reader_task, task_pid, u32) != flow.reader_tid
+    {
+        return;
+    }
+    out.known |= sampled::READER;
+    out.reader_state = field!(flow.reader_task, task_state, u32);
+    out.reader_cpu_ns = field!(flow.reader_task, task_sum_exec_runtime, u64);
 }
 
 #[inline(always)]

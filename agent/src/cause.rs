@@ -124,6 +124,18 @@ names! {
 }
 
 impl Cause {
+    /// What happened, as a sentence.
+    pub fn sentence(self) -> String {
+        let mut chars = self.meaning().chars();
+        let first = chars.next().map(char::to_uppercase);
+        first
+            .into_iter()
+            .flatten()
+            .chain(chars)
+            .chain(['.'])
+            .collect()
+    }
+
     /// What happened, in one phrase.
     pub fn meaning(self) -> &'static str {
         match self {

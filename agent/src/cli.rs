@@ -138,6 +138,7 @@ Examples:
   why502 capture --for 10m --count 1           until the first verdict, ten minutes at most
   why502 capture --fail-on-verdict --json      for scripts: status 3 when a response failed
   why502 capture --record failures.jsonl       keep the facts, to be explained elsewhere
+  why502 capture --report failures.html        one file with pictures, for a colleague
 
 It writes the line `ready` on standard error when every probe is attached: start the load then.")]
     Capture(CaptureArgs),
@@ -145,6 +146,7 @@ It writes the line `ready` on standard error when every probe is attached: start
     #[command(after_long_help = "\
 Examples:
   why502 explain failures.jsonl
+  why502 explain failures.jsonl --report failures.html
   zcat failures.jsonl.gz | why502 explain - --json")]
     Explain(ExplainArgs),
     /// Say what this host lets why502 see, by which hook, and what is missing
@@ -194,6 +196,19 @@ pub struct WatchArgs {
     pub pid: Vec<u32>,
 }
 
+/// What is kept of the results, beside standard output.
+#[derive(Debug, Args)]
+pub struct KeptArgs {
+    /// Also write one HTML file to send to a colleague: summary, every verdict and its ladder
+    #[arg(
+        long,
+        value_name = "FILE.html",
+        env = "WHY502_REPORT",
+        hide_env_values = true
+    )]
+    pub report: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Serve /metrics, /healthz and /readyz here
@@ -241,6 +256,8 @@ pub struct CaptureArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_JSON", hide_env_values = true)]
     pub json: bool,
+    #[command(flatten)]
+    pub kept: KeptArgs,
     /// Also keep every signal in this file, for `why502 explain`; it holds full paths and addresses
     #[arg(
         long,
@@ -272,6 +289,8 @@ pub struct ExplainArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_JSON", hide_env_values = true)]
     pub json: bool,
+    #[command(flatten)]
+    pub kept: KeptArgs,
 }
 
 #[derive(Debug, Args)]

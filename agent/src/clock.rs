@@ -73,6 +73,11 @@ impl Clock {
             .collect()
     }
 
+    /// Milliseconds since 1970.
+    pub fn unix_ms(self, at: Nanos) -> i64 {
+        self.unix_ns(at).div_euclid(1_000_000) as i64
+    }
+
     fn unix_ns(self, at: Nanos) -> i128 {
         i128::from(at) + i128::from(self.offset_ns)
     }

@@ -74,6 +74,7 @@ pub struct Capture {
     pub fail_on_verdict: bool,
     pub privacy: Privacy,
     pub json: bool,
+    pub report: Option<PathBuf>,
     pub record: Option<PathBuf>,
 }
 
@@ -84,12 +85,33 @@ pub struct Explain {
     pub proxies: Vec<IpAddr>,
     pub privacy: Privacy,
     pub json: bool,
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     Stdin,
     File(PathBuf),
+}
+
+impl Input {
+    /// The names of several inputs without their folders, in a line that stays short.
+    pub fn names(inputs: &[Input]) -> String {
+        const NAMED: usize = 3;
+        let name = |input: &Input| match input {
+            Input::Stdin => "standard input".to_owned(),
+            Input::File(path) => path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into(),
+        };
+        let named: Vec<String> = inputs.iter().take(NAMED).map(name).collect();
+        match inputs.len().saturating_sub(NAMED) {
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +159,7 @@ impl Settings {
             (false, 1) => Verbosity::Verbose,
             (false, _) => Verbosity::Everything,
         };
+        report_replaces_nothing(&cli.command)?;
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
                 listen: args.listen,
@@ -151,6 +174,7 @@ impl Settings {
                 fail_on_verdict: args.fail_on_verdict,
                 privacy: args.privacy,
                 json: args.json,
+                report: args.kept.report,
                 record: args.record,
             }),
             Command::Explain(args) => Job::Explain(Explain {
@@ -158,6 +182,7 @@ impl Settings {
                 proxies: args.proxy_address,
                 privacy: args.privacy,
                 json: args.json,
+                report: args.kept.report,
             }),
             Command::Check(args) => Job::Check(Check {
                 require: args.require,
@@ -169,6 +194,27 @@ impl Settings {
             node: node_name(),
             job,
         })
+    }
+}
+
+/// The report takes the place of what had its name: that must not be what is read or recorded.
+fn report_replaces_nothing(command: &Command) -> Result<(), Refusal> {
+    let (report, others) = match command {
+        Command::Capture(args) => (&args.kept.report, args.record.as_slice()),
+        Command::Explain(args) => (&args.kept.report, args.files.as_slice()),
+        Command::Run(_) | Command::Check(_) => return Ok(()),
+    };
+    let Some(report) = report else { return Ok(()) };
+    let same = |other: &PathBuf| {
+        let real = |path: &PathBuf| path.canonicalize().ok();
+        other == report || real(other).is_some_and(|other| Some(other) == real(report))
+    };
+    match others.iter().any(same) {
+        true => Err(Refusal::Usage(format!(
+            "--report {}: the same file is read or recorded; name another",
+            report.display()
+        ))),
+        false => Ok(()),
     }
 }
 
@@ -298,6 +344,14 @@ mod tests {
             (&["run", "--pid", "0"], &["--pid"]),
             (&["explain", "-", "-"], &["standard input", "once"]),
             (&["explain"], &["<FILE>"]),
+            (
+                &["capture", "--record", "x", "--report", "x"],
+                &["--report x", "name another"],
+            ),
+            (
+                &["explain", "Cargo.toml", "--report", "./src/../Cargo.toml"],
+                &["--report", "name another"],
+            ),
             (&["run", "-q", "-v"], &["--quiet", "--verbose"]),
         ] {
             let error = load(args).unwrap_err();

@@ -21,6 +21,7 @@ use crate::sinks::metrics::Metrics;
 use crate::sinks::output::{Drops, Output};
 use crate::sinks::privacy::Privacy;
 use crate::sinks::record::{Header, RecordLoss, Recorder};
+use crate::sinks::report::Report;
 use crate::sinks::results::Results;
 use crate::sinks::summary::Totals;
 use crate::sinks::table::{Display, Table};
@@ -49,6 +50,7 @@ struct Pipeline<W: Write> {
     results: Results<W>,
     metrics: Option<Arc<Metrics>>,
     recorder: Option<Recorder>,
+    report: Option<Report>,
     totals: Totals,
     /// Results that a slow reader did not take.
     drops: Option<Drops>,
@@ -74,6 +76,7 @@ impl<W: Write> Pipeline<W> {
             results,
             metrics: None,
             recorder: None,
+            report: None,
             totals: Totals::default(),
             drops: None,
             proxies: HashMap::new(),
@@ -102,6 +105,9 @@ impl<W: Write> Pipeline<W> {
             && let Err(loss) = recorder.on_signal(signal)
         {
             self.record_loss(loss);
+        }
+        if let Some(report) = &mut self.report {
+            report.saw(self.clock.unix_ms(signal.at));
         }
         self.count(signal);
         let decided = self.tracker.observe(signal);
@@ -136,6 +142,9 @@ impl<W: Write> Pipeline<W> {
         }
         self.totals.on_verdict(&verdict);
         self.privacy.apply(&mut verdict);
+        if let Some(report) = &mut self.report {
+            report.on_verdict(&verdict, self.clock.unix_ms(decided.at));
+        }
         let result = self.results.on_verdict(&verdict, decided.decided);
         self.written(result)
     }
@@ -170,6 +179,9 @@ impl<W: Write> Pipeline<W> {
             longest_reuse_us: early.longest_reuse_us,
             text: crate::diagnose::risk_text(&early),
         };
+        if let Some(report) = &mut self.report {
+            report.on_risk(&risk);
+        }
         let result = self.results.on_risk(&risk);
         self.written(result)
     }
@@ -335,8 +347,14 @@ impl<W: Write> Pipeline<W> {
         let dropped = self.drops.as_ref().map_or(0, Drops::take);
         self.lost("output", "slow_reader", dropped);
         self.forgotten();
-        let result = self.results.finish(&self.totals.finish(began, ended));
-        self.written(result)
+        let summary = self.totals.finish(began, ended);
+        let result = self.results.finish(&summary);
+        // A reader of standard output that left does not take the report with it.
+        let reported = match self.report.take() {
+            Some(report) => report.finish(&summary),
+            None => Ok(()),
+        };
+        self.written(result).and(reported)
     }
 
     fn blind(&mut self, status: &Status) {
@@ -436,6 +454,17 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     let clock = Clock::of_host();
     let mut pipeline = Pipeline::new(results, settings.privacy, node, clock);
     pipeline.drops = Some(drops);
+    if let Some(path) = &settings.report {
+        let title = format!(
+            "{node}, {} UTC",
+            &clock.rfc3339(began)[..16].replace('T', " ")
+        );
+        pipeline.report = Some(Report::create(
+            path,
+            &title,
+            "watched live by kernel probes",
+        )?);
+    }
     if let Some(path) = &settings.record {
         pipeline.recorder = Some(Recorder::create(path, &Header::new(clock, node))?);
     }
@@ -538,6 +567,10 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
     };
     let mut pipeline = Pipeline::new(results, settings.privacy, node, Clock::from_offset(0));
     let mut seconds = (Nanos::MAX, 0);
+    if let Some(path) = &settings.report {
+        let names = Input::names(&settings.inputs);
+        pipeline.report = Some(Report::create(path, &names, &format!("from {names}"))?);
+    }
     let mut damaged = Vec::new();
     for input in &settings.inputs {
         let opened = match input {

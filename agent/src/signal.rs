@@ -331,6 +331,18 @@ pub struct Reader {
     pub pid: u32,
     pub thread: u32,
     pub at: Nanos,
+    /// What the thread was doing at the very moment the attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_end: Option<ThreadAtEnd>,
+}
+
+/// A thread at the moment its attempt ended, as the kernel half saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadAtEnd {
+    /// The scheduler's state letter: R, S, D, T, t.
+    pub state: char,
+    /// On-CPU time so far, in nanoseconds: it stands still while the thread does.
+    pub cpu_ns: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -110,10 +110,12 @@ impl Expect {
         self
     }
 
-    /// The same, counted under another name.
-    pub fn cell(mut self, cell: &'static str) -> Expect {
-        self.cell = cell;
-        self
+    /// The cause that a counter has to show: the one that was said, if the truth admits it.
+    pub fn admits(&self, said: Option<&str>) -> &'static str {
+        match self.or {
+            Some((other, _)) if said == Some(other) => other,
+            _ => self.cause,
+        }
     }
 
     /// As in the confusion table.

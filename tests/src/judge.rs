@@ -88,11 +88,16 @@ pub fn judge(ledger: &Ledger, lines: Option<&[Value]>, proxies: &BTreeSet<u32>) 
                 .checks
                 .iter()
                 .any(|check| matches!(check, Check::StatusUnseen));
-            let key = match hidden {
-                true => format!("unknown {}", truth.cause),
-                false => format!("{status} {}", truth.cause),
+            let status = match hidden {
+                true => "unknown".to_owned(),
+                false => status.to_string(),
             };
-            *result.failed.entry(key).or_default() += 1;
+            let said = verdicts.get(sent.path.as_str()).and_then(|v| v.first());
+            let cause = truth.admits(said.and_then(|line| line["cause"].as_str()));
+            *result
+                .failed
+                .entry(format!("{status} {cause}"))
+                .or_default() += 1;
         }
         if !truth.statuses.contains(&status) {
             cell.fault_missed += 1;

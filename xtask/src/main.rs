@@ -2,9 +2,11 @@
 
 mod agent;
 mod bench;
+mod browser;
 mod build;
 mod demo;
 mod exposition;
+mod fuzz;
 mod http;
 mod lab;
 mod process;
@@ -49,8 +51,12 @@ enum Command {
     Streams(streams::Args),
     /// Break real servers and show each failed response labelled
     Demo(demo::Args),
-    /// Measure what the probes cost the proxy, and what the agent takes itself
+    /// Take the README's picture of a report anew
+    Picture,
+    /// Measure what the probes cost the proxy, what the agent takes itself, and what a capture costs
     Bench(bench::Args),
+    /// Feed the readers and decoders any bytes, for a bounded time
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,7 +67,9 @@ fn main() -> ExitCode {
         Command::Lab(args) => lab::run(&args),
         Command::Streams(args) => streams::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Picture => browser::picture(),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

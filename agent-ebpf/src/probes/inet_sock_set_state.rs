@@ -3,11 +3,11 @@
 //! `void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`, 4.16.
 //! Transitions made by a packet run in whatever task was interrupted: there `current` says nothing.
 
-use agent_ebpf::{Flow, ListenerKey, ListenerValue, Peer, counter, end, flow_flag, kind, role};
+use agent_ebpf::{
+    Flow, JOIN_SLOTS, Join, ListenerKey, ListenerValue, Peer, counter, end, flow_flag, kind, role,
+};
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         TCP_SYN_RECV, TCP_SYN_SENT,
     },
     maps::{FLOWS, JOIN, LISTENERS, PEERS, count},
-    offset, sample,
+    member, offset, sample,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -25,21 +25,14 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     match (old, new) {
-        (_, TCP_SYN_SENT) => connecting(sk, now),
-        (TCP_SYN_SENT, TCP_ESTABLISHED) => connected(sk as u64, now),
+        (_, TCP_SYN_SENT) => connecting(sk),
+        (TCP_SYN_SENT, TCP_ESTABLISHED) => connected(sk),
         (TCP_SYN_RECV, TCP_ESTABLISHED) => accepted(sk),
-        (_, TCP_LISTEN) => listening(sk, now),
-        (TCP_LISTEN, TCP_CLOSE) => gone(sk, now),
-        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin_received(sk as u64, now),
-        (_, TCP_FIN_WAIT1) => closing(sk as u64, old, new, now),
-        (_, TCP_CLOSE) => {
-            closing(sk as u64, old, new, now);
-            closed(sk as u64, now);
-        }
-        (TCP_CLOSE_WAIT, _) => closing(sk as u64, old, new, now),
+        (_, TCP_LISTEN) => listening(sk),
+        (TCP_LISTEN, TCP_CLOSE) => gone(sk),
+        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin_received(sk),
+        (_, TCP_FIN_WAIT1 | TCP_CLOSE) | (TCP_CLOSE_WAIT, _) => closing(sk, old, new),
         _ => {}
     }
     0
@@ -47,17 +40,18 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 
 /// connect() by a watched thread: the attempt begins.
 #[inline(always)]
-fn connecting(sk: *const u8, now: u64) {
+fn connecting(sk: *const u8) {
     let Some((thread, tid, tgid)) = flow::watched() else {
         return;
     };
     let Some(flow) = flow::create(sk, role::UPSTREAM, tgid, tid) else {
         return;
     };
+    let now = kernel::now();
     flow.begun_ns = now;
     flow.flags |= flow_flag::CONNECTING;
     flow.filtered_before = sample::filtered(flow);
-    flow::link(flow, sk as u64, thread);
+    flow::link(flow, sk as u64, thread, now);
     // A listener on this host: remember it, and what it has dropped so far.
     let (remote, local) = (flow.ends.remote, flow.ends.local);
     let loopback = flow.ends.family != AF_INET6 && remote[0] == 127;
@@ -109,39 +103,51 @@ fn join_key(ours: u32, theirs: u32) -> u64 {
     (u64::from(ours) << 32) | u64::from(theirs)
 }
 
+/// Initial sequence numbers are random: their low bits spread well.
 #[inline(always)]
-fn connected(sk: u64, now: u64) {
+fn join_slot(key: u64) -> u32 {
+    (key ^ (key >> 32)) as u32 % JOIN_SLOTS
+}
+
+#[inline(always)]
+fn connected(sk: *const u8) {
     let Some(flow) = flow::same(sk) else { return };
-    flow.connected_ns = now;
+    flow.connected_ns = kernel::now();
     flow.flags &= !flow_flag::CONNECTING;
-    flow.ends.local_port = kernel::local_port(sk);
     // Only now is the source address chosen on every path.
-    kernel::ends(sk, &mut flow.ends);
-    flow.join_key = join_key(field!(sk, snd_una, u32), field!(sk, rcv_nxt, u32));
-    let _ = JOIN.insert(flow.join_key, sk, 0);
+    kernel::direct::own_end(sk, &mut flow.ends);
+    let Some(tcp) = kernel::direct::tcp(sk) else {
+        return;
+    };
+    let key = join_key(member!(tcp, snd_una, u32), member!(tcp, rcv_nxt, u32));
+    if let Some(slot) = JOIN.get_ptr_mut(join_slot(key)) {
+        // SAFETY: a map value. Whoever had the slot is joined already, or its other end is elsewhere.
+        unsafe { *slot = Join { key, sk: sk as u64 } };
+    }
 }
 
 /// The upstream's end of a connection became established: join it to the proxy's end.
 #[inline(always)]
 fn accepted(sk: *const u8) {
-    let key = join_key(
-        field!(sk as u64, rcv_nxt, u32),
-        field!(sk as u64, snd_una, u32),
-    );
-    let Some(found) = JOIN.get_ptr(key) else {
+    let Some(tcp) = kernel::direct::tcp(sk) else {
         return;
     };
-    // SAFETY: a map value, written once.
-    let proxy_sk = unsafe { *found };
-    let _ = JOIN.remove(key);
-    let Some(flow) = flow::find(proxy_sk) else {
+    let key = join_key(member!(tcp, rcv_nxt, u32), member!(tcp, snd_una, u32));
+    let Some(slot) = JOIN.get_ptr(join_slot(key)) else {
         return;
     };
-    flow.join_key = 0;
+    // SAFETY: a map value; one that is written meanwhile has another key.
+    let join = unsafe { *slot };
+    if join.key != key {
+        return;
+    }
+    let Some(flow) = flow::find(join.sk) else {
+        return;
+    };
     flow.peer_sk = sk as u64;
     flow.peer_cookie = kernel::cookie(sk);
     let peer = Peer {
-        sk: proxy_sk,
+        sk: join.sk,
         cookie: flow.cookie,
     };
     if PEERS.insert(sk as u64, peer, 0).is_err() {
@@ -151,41 +157,48 @@ fn accepted(sk: *const u8) {
 
 /// The other side's FIN was processed; the acknowledgement it carried has been applied.
 #[inline(always)]
-fn fin_received(sk: u64, now: u64) {
+fn fin_received(sk: *const u8) {
     let Some(flow) = flow::same(sk) else { return };
-    flow.fin_ns = now;
-    flow.fin_una = field!(sk, snd_una, u32);
-    flow.fin_write_seq = field!(sk, write_seq, u32);
+    let Some(tcp) = kernel::direct::tcp(sk) else {
+        return;
+    };
+    flow.fin_ns = kernel::now();
+    flow.fin_una = member!(tcp, snd_una, u32);
+    flow.fin_write_seq = member!(tcp, write_seq, u32);
     if flow.role == role::UPSTREAM && !flow::outstanding(flow) {
-        emit::idle_closed(flow, true, false, now);
+        emit::idle_closed(flow, true, false, flow.fin_ns);
     }
 }
 
-/// One side closes by its own will (or resets).
+/// One side closes by its own will, is reset, or is done.
 #[inline(always)]
-fn closing(sk: u64, old: i32, new: i32, now: u64) {
+fn closing(sk: *const u8, old: i32, new: i32) {
     if let Some(flow) = flow::same(sk) {
         if flow.role == role::UPSTREAM {
-            proxy_closes(flow, sk, old, new, now);
+            proxy_closes(flow, sk as u64, old, new);
+        }
+        if new == TCP_CLOSE {
+            closed(flow, sk as u64);
         }
         return;
     }
-    let Some(peer) = PEERS.get_ptr(sk) else {
+    let Some(peer) = PEERS.get_ptr(sk as u64) else {
         return;
     };
     // SAFETY: a map value, written once.
     let peer = unsafe { *peer };
-    if old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
-        return;
+    if (old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT)
+        && let Some(flow) = flow::of(peer.sk, peer.cookie)
+    {
+        upstream_closes(sk as u64, flow, new);
     }
-    let Some(flow) = flow::of(peer.sk, peer.cookie) else {
-        return;
-    };
-    upstream_closes(sk, flow, new, now);
+    if new == TCP_CLOSE {
+        let _ = PEERS.remove(sk as u64);
+    }
 }
 
 #[inline(always)]
-fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32, now: u64) {
+fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) {
     if flow::is_ours(flow) && crate::probes::exiting() {
         // The proxy's process dies: nobody gave anything up, and nobody answers.
         flow.flags |= flow_flag::ENDED | flow_flag::CLOSED;
@@ -200,14 +213,14 @@ fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32, now: u64) {
         if errno == 0 {
             // Held: connect()'s own result or the close tells.
             if !held {
-                emit::attempt_ended(sk, flow, end::CONNECT_GIVEN_UP, 0, now);
+                emit::attempt_ended(sk, flow, end::CONNECT_GIVEN_UP, 0, kernel::now());
             }
             return;
         }
         flow.flags |= flow_flag::CONNECT_FAILED;
         flow.send_errno = errno;
         if !held {
-            emit::attempt_ended(sk, flow, end::CONNECT_FAILED, errno, now);
+            emit::attempt_ended(sk, flow, end::CONNECT_FAILED, errno, kernel::now());
         }
         return;
     }
@@ -216,12 +229,13 @@ fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32, now: u64) {
             flow,
             new == TCP_CLOSE && flow.reset_ns != 0,
             flow.reset_ns != 0,
-            now,
+            kernel::now(),
         );
     }
     if !flow::outstanding(flow) || held {
         return;
     }
+    let now = kernel::now();
     if new == TCP_CLOSE && flow.reset_ns != 0 {
         emit::attempt_ended(sk, flow, end::RESET, field!(sk, sk_err, i32), now);
     } else if new == TCP_CLOSE && old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
@@ -239,7 +253,7 @@ fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32, now: u64) {
 
 /// The upstream's process closes its end: had it accepted, had it read?
 #[inline(always)]
-fn upstream_closes(sk: u64, flow: &mut Flow, new: i32, now: u64) {
+fn upstream_closes(sk: u64, flow: &mut Flow, new: i32) {
     // An error ends it from outside: a reset received, a timer. Its own close leaves none.
     if new == TCP_CLOSE && field!(sk, sk_err, i32) != 0 {
         return;
@@ -248,7 +262,7 @@ fn upstream_closes(sk: u64, flow: &mut Flow, new: i32, now: u64) {
         return;
     }
     flow.flags |= flow_flag::PEER_CLOSED;
-    flow.peer_close_ns = now;
+    flow.peer_close_ns = kernel::now();
     flow.peer_close_tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     if field!(sk, sk_socket, u64) != 0 {
         flow.flags |= flow_flag::PEER_CLOSED_ACCEPTED;
@@ -259,19 +273,12 @@ fn upstream_closes(sk: u64, flow: &mut Flow, new: i32, now: u64) {
     }
 }
 
+/// The proxy's socket is done.
 #[inline(always)]
-fn closed(sk: u64, now: u64) {
-    let _ = PEERS.remove(sk);
-    let Some(flow) = flow::same(sk) else {
-        return;
-    };
+fn closed(flow: &mut Flow, sk: u64) {
     let told = flow.flags & flow_flag::ENDED != 0 && flow.role == role::UPSTREAM;
     if told {
-        emit::flow_closed(sk, flow, now);
-    }
-    if flow.join_key != 0 {
-        let _ = JOIN.remove(flow.join_key);
-        flow.join_key = 0;
+        emit::flow_closed(sk, flow, kernel::now());
     }
     // The proxy still holds the socket: which thread closes it tells whose response follows, and a
     // send that is under way will still look for the flow.
@@ -296,7 +303,7 @@ fn listener_key(sk: u64) -> ListenerKey {
 }
 
 #[inline(always)]
-fn listening(sk: *const u8, now: u64) {
+fn listening(sk: *const u8) {
     let cookie = kernel::cookie(sk);
     let value = ListenerValue {
         sk: sk as u64,
@@ -307,11 +314,11 @@ fn listening(sk: *const u8, now: u64) {
     let key = listener_key(sk as u64);
     let _ = LISTENERS.insert(key, value, 0);
     crate::probes::serve((bpf_get_current_pid_tgid() >> 32) as u32);
-    tell(sk as u64, cookie, &key, 0, now);
+    tell(sk as u64, cookie, &key, 0);
 }
 
 #[inline(always)]
-fn gone(sk: *const u8, now: u64) {
+fn gone(sk: *const u8) {
     let key = listener_key(sk as u64);
     let Some(found) = LISTENERS.get_ptr(key) else {
         return;
@@ -320,17 +327,17 @@ fn gone(sk: *const u8, now: u64) {
     let cookie = unsafe { (*found).cookie };
     if cookie == field!(sk as u64, skc_cookie, u64) {
         let _ = LISTENERS.remove(key);
-        tell(sk as u64, cookie, &key, 1, now);
+        tell(sk as u64, cookie, &key, 1);
     }
 }
 
 #[inline(always)]
-fn tell(sk: u64, cookie: u64, key: &ListenerKey, gone: u32, now: u64) {
+fn tell(sk: u64, cookie: u64, key: &ListenerKey, gone: u32) {
     let Some(mut entry) = emit::reserve::<agent_ebpf::Listen>() else {
         return;
     };
     entry.write(agent_ebpf::Listen {
-        header: emit::header(kind::LISTEN, now),
+        header: emit::header(kind::LISTEN, kernel::now()),
         sk,
         cookie,
         family: key.family,

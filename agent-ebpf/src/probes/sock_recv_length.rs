@@ -74,6 +74,7 @@ fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
     thread.downstream_cookie = flow.cookie;
     thread.begun = 0;
     thread.read_ns = now;
+    thread.read_switches = kernel::switches();
     thread.failed_cookie = 0;
     if flow.flags & flow_flag::AWAITED != 0 {
         return;

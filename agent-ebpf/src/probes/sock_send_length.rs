@@ -4,15 +4,13 @@
 
 use agent_ebpf::{Flow, Thread, end, flow_flag, role};
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 
 use crate::{
     emit, field, flow,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM},
-    user,
+    member, user,
 };
 
 const EAGAIN: i32 = -11;
@@ -51,15 +49,14 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     let Some((thread, _, _)) = flow::thread() else {
         return 0;
     };
+    let now = kernel::now();
     if flow.cookie == 0 {
         flow.cookie = kernel::cookie(sk);
         if flow.flags & flow_flag::OLDER == 0 {
-            flow::link(flow, sk as u64, thread);
+            flow::link(flow, sk as u64, thread, now);
         }
     }
-    // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    request(flow, sk as u64, thread, ret, now);
+    request(flow, sk, thread, ret, now);
     0
 }
 
@@ -92,15 +89,15 @@ pub fn stream(sk: u64) -> bool {
 }
 
 #[inline(always)]
-fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
+fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u64) {
     let tcp = flow.ends.family != AF_UNIX;
     let idle = flow.request_ns == 0 || flow.received > 0 || flow.flags & flow_flag::ENDED != 0;
     if idle && flow.flags & flow_flag::UPGRADED == 0 {
-        flow::begin_request(flow, sk, thread, now);
+        flow::begin_request(flow, sk as u64, thread, now);
         flow::keep_head(flow, thread.lazy != 0);
-        if tcp {
+        if tcp && let Some(tcp) = kernel::direct::tcp(sk) {
             let written = if ret > 0 { ret as u32 } else { 0 };
-            flow.request_seq = field!(sk, write_seq, u32).wrapping_sub(written);
+            flow.request_seq = member!(tcp, write_seq, u32).wrapping_sub(written);
         }
     }
     if ret > 0 && flow.reset_ns != 0 && flow.reset_ns <= now {
@@ -112,7 +109,7 @@ fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
         flow.last_send_ns = now;
     } else if ret < 0 {
         flow.send_errno = -ret;
-        emit::attempt_ended(sk, flow, end::SEND_FAILED, -ret, now);
+        emit::attempt_ended(sk as u64, flow, end::SEND_FAILED, -ret, now);
         emit::noticed(flow, thread);
     }
 }
@@ -153,9 +150,7 @@ fn response(flow: &mut Flow) {
         flow.flags &= !flow_flag::FAILED;
     }
     if (awaited && status >= 500) || failed || noticed {
-        // SAFETY: no arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
-        emit::response_sent(flow, status, adjacent, thread, now);
+        emit::response_sent(flow, status, adjacent, thread, kernel::now());
     }
 }
 

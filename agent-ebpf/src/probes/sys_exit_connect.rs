@@ -183,7 +183,7 @@ fn failed(
         } else {
             tcp_address(address, family, flow);
         }
-        flow::link(flow, 0, thread);
+        flow::link(flow, 0, thread, now);
         if let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie) {
             downstream.flags |= flow_flag::FAILED;
         }

@@ -17,6 +17,8 @@ use super::known::{Known, Read};
 use super::text;
 
 const EXIT_WITHIN: Nanos = 250 * MILLISECOND;
+/// A killed process has to get a CPU to die: on a crowded host that takes longer.
+pub(crate) const DYING: Nanos = 2 * SECOND;
 const GRACEFUL: Nanos = 35 * SECOND;
 /// A supervisor's KILL or ABRT takes effect at once, or as soon as the kernel lets go of the process.
 const KILL_WITHIN: Nanos = 5 * SECOND;
@@ -34,6 +36,10 @@ const NO_EXIT: &str = "process_exited: the process's exit was not seen";
 
 pub(super) fn asks_to_stop(signal: u8) -> bool {
     [HUP, INT, QUIT, TERM].contains(&signal)
+}
+
+fn ends_at_once(signal: u8) -> bool {
+    matches!(signal, ABRT | KILL)
 }
 
 /// Signals that a process's own fault raises.
@@ -102,6 +108,8 @@ struct Death<'a> {
     pid: u32,
     closed: Nanos,
     exit: Option<&'a Past<ProcessExit>>,
+    /// It was sent a signal that ends it, so that its exit must come.
+    killed: bool,
     /// To the process, up to its close.
     signals: Vec<&'a Past<SignalSent>>,
     /// To its parent, as far as they concern this process.
@@ -113,11 +121,16 @@ impl<'a> Death<'a> {
     fn new(known: &Known<'a>, pid: u32) -> Self {
         let host = known.host();
         let closed = known.closed_at();
-        let exit = host.exit_near(pid, closed, EXIT_WITHIN);
-        let until = exit.map_or(closed, |e| e.at.max(closed));
         // What was sent after the close did not make it.
         let sent_until = closed + MILLISECOND;
         let from = closed.saturating_sub(GRACEFUL);
+        let signals = host.signals_to(pid, from, sent_until);
+        let killed = signals
+            .iter()
+            .any(|s| ends_at_once(s.fact.signal) && s.at + KILL_WITHIN >= closed);
+        let within = if killed { DYING } else { EXIT_WITHIN };
+        let exit = host.exit_near(pid, closed, within);
+        let until = exit.map_or(closed, |e| e.at.max(closed));
         let started = host.process(pid).map_or(0, |p| p.started);
         let to_parent = host.parent_of(pid).map_or_else(Vec::new, |parent| {
             // A worker started after the reload is not the one that the reload replaced.
@@ -127,7 +140,8 @@ impl<'a> Death<'a> {
             pid,
             closed,
             exit,
-            signals: host.signals_to(pid, from, sent_until),
+            killed,
+            signals,
             to_parent,
             until,
         }
@@ -145,7 +159,10 @@ impl<'a> Death<'a> {
 
     /// Proven once the exit is there too.
     fn with_exit(&self, cause: Cause) -> Finding {
-        Finding::proven_if(self.exit.is_some(), cause, NO_EXIT)
+        Finding {
+            awaits_exit: self.killed && self.exit.is_none(),
+            ..Finding::proven_if(self.exit.is_some(), cause, NO_EXIT)
+        }
     }
 
     fn oom_killed(&self, host: &Host) -> Option<Finding> {

@@ -1,11 +1,10 @@
 //! From facts to evidence: each fact of an attempt as one line with its numbers, in order of time.
 
 use crate::signal::{End, Opening, ProcessSample, Queue, Source};
-use crate::track::host::Past;
 
 use super::known::{Known, Read};
 use super::text;
-use super::{Fact, SAMPLED_AT_THE_END};
+use super::{Fact, waiting};
 
 /// Samples shown: the first, the last, and some between.
 const SAMPLES_SHOWN: usize = 5;
@@ -209,13 +208,7 @@ pub(super) fn queue_text(queue: &Queue) -> String {
 }
 
 fn samples(known: &Known<'_>, facts: &mut Facts) {
-    let until = known.tried.at + SAMPLED_AT_THE_END;
-    let fits = |s: &&Past<ProcessSample>| s.at >= known.attempt().began && s.at <= until;
-    let all: Vec<_> = known
-        .host()
-        .samples(known.attempt().flow)
-        .filter(fits)
-        .collect();
+    let all = waiting::samples(known);
     let step = all.len().div_ceil(SAMPLES_SHOWN).max(1);
     for (i, sample) in all.iter().enumerate() {
         if i % step == 0 || i + 1 == all.len() {

@@ -16,6 +16,8 @@ pub(super) struct Finding {
     /// Evidence beyond what every attempt shows.
     pub facts: Vec<Fact>,
     pub settled: bool,
+    /// A process that is certain to die has not been seen to exit yet.
+    pub awaits_exit: bool,
 }
 
 impl Finding {
@@ -28,6 +30,7 @@ impl Finding {
             missing: Vec::new(),
             facts: Vec::new(),
             settled: true,
+            awaits_exit: false,
         }
     }
 

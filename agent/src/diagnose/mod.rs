@@ -22,16 +22,14 @@ mod waiting;
 
 use crate::cause::{Cause, Variant};
 use crate::signal::{Attempt, End, FlowClosed, Nanos, Response, Source};
-use crate::track::host::{Host, MILLISECOND};
+use crate::track::host::Host;
 use crate::verdict::Confidence;
 
 pub use advice::advise;
+pub(crate) use deaths::DYING;
 use finding::Finding;
 use known::Known;
 pub use risk::risk_text;
-
-/// Threads are sampled at the attempt's end too; that sample is this much later at most.
-const SAMPLED_AT_THE_END: Nanos = 50 * MILLISECOND;
 
 /// Everything known of one exchange in which an attempt failed, or that the proxy failed.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +70,8 @@ pub struct Diagnosis {
     pub evidence: Vec<Fact>,
     /// No later fact can change this: the verdict may be given at once.
     pub settled: bool,
+    /// The exit of a process that was killed is still to come: worth a longer wait than other facts.
+    pub awaits_exit: bool,
 }
 
 /// One piece of evidence on the monotonic clock.
@@ -184,5 +184,6 @@ fn conclude(case: &Case<'_>, mut finding: Finding, mut evidence: Vec<Fact>) -> D
         missing: finding.missing,
         evidence,
         settled: finding.settled || case.deadline_passed,
+        awaits_exit: finding.awaits_exit,
     }
 }

@@ -9,8 +9,8 @@
 
 use crate::cause::{Cause, Variant};
 use crate::settings;
-use crate::signal::{End, Opening, ProcessSample, Source};
-use crate::track::host::{MILLISECOND, Past};
+use crate::signal::{End, Opening, Source};
+use crate::track::host::MILLISECOND;
 
 use super::connect::{self, Fullness, fullness};
 use super::finding::Finding;
@@ -164,26 +164,13 @@ fn not_answered(known: &Known<'_>) -> Finding {
 
 /// What the process that had read the request was doing, as far as it was sampled.
 fn no_reply(known: &Known<'_>, finding: Finding) -> Finding {
-    let samples = samples(known);
-    finding.variant(waiting::variant(&samples))
-}
-
-fn samples<'a>(known: &Known<'a>) -> Vec<&'a Past<ProcessSample>> {
-    let from = known.reader().map_or(known.attempt().began, |r| r.at);
-    let until = known.tried.at + super::SAMPLED_AT_THE_END;
-    let fits = |s: &&Past<ProcessSample>| (from..=until).contains(&s.at);
-    known
-        .host()
-        .samples(known.attempt().flow)
-        .filter(fits)
-        .collect()
+    finding.variant(waiting::variant(known))
 }
 
 /// The client, or the tier in front, closed while the attempt was open.
 fn downstream_gave_up(known: &Known<'_>) -> Finding {
-    let samples = samples(known);
     let mut finding = Finding::proven(Cause::DownstreamGaveUp)
-        .variant(waiting::variant(&samples))
+        .variant(waiting::variant(known))
         // The proxy may still answer.
         .settled_if(known.case.deadline_passed);
     let link = known.attempt().downstream.as_ref();

@@ -1,11 +1,56 @@
 //! What a process was doing while the proxy waited: from thread samples to the variant.
 
 use crate::cause::Variant;
-use crate::signal::ProcessSample;
+use crate::signal::{Nanos, ProcessSample, ThreadAtEnd};
 use crate::track::host::{MILLISECOND, Past};
 
+use super::known::Known;
+
+/// Threads are sampled at the attempt's end too; that sample comes this much later at most.
+const SAMPLED_AT_THE_END: Nanos = 50 * MILLISECOND;
+/// How late it may be where the kernel half did not see the thread itself at the end.
+const PROMPT: Nanos = 5 * MILLISECOND;
+
+/// The samples that show what the thread did between reading the request and the attempt's end.
+pub(super) fn samples<'a>(known: &Known<'a>) -> Vec<&'a Past<ProcessSample>> {
+    let from = known.reader().map_or(known.attempt().began, |r| r.at);
+    let end = known.tried.at;
+    let fits = |s: &&Past<ProcessSample>| s.at >= from && (s.at <= end || still(known, s));
+    known
+        .host()
+        .samples(known.attempt().flow)
+        .filter(fits)
+        .collect()
+}
+
+/// Whether a sample taken after the attempt's end shows the thread as it was at the end: in the same
+/// state and, unless it runs, without having run since.
+fn still(known: &Known<'_>, sample: &Past<ProcessSample>) -> bool {
+    let late = sample.at.saturating_sub(known.tried.at);
+    let thread = &sample.fact.thread;
+    match at_end(known) {
+        None => late <= PROMPT,
+        Some(end) => {
+            late <= SAMPLED_AT_THE_END
+                && end.state == thread.state
+                && (end.state == 'R' || end.cpu_ns == thread.cpu_ns)
+        }
+    }
+}
+
+fn at_end(known: &Known<'_>) -> Option<ThreadAtEnd> {
+    known.reader().and_then(|reader| reader.at_end)
+}
+
 /// The variant that most of the waiting time shows, the last sample deciding a tie.
-pub(super) fn variant(samples: &[&Past<ProcessSample>]) -> Option<Variant> {
+pub(super) fn variant(known: &Known<'_>) -> Option<Variant> {
+    if at_end(known).is_some_and(|end| matches!(end.state, 'T' | 't')) {
+        return Some(Variant::Stopped);
+    }
+    of_samples(&samples(known))
+}
+
+fn of_samples(samples: &[&Past<ProcessSample>]) -> Option<Variant> {
     let last = samples.last()?;
     // These two stop everything else, whatever the thread was in.
     if last.fact.frozen {

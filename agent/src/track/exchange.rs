@@ -76,6 +76,13 @@ impl Exchange {
         response.or_else(attempt).unwrap_or(Source::Kernel)
     }
 
+    /// When the response was sent; without one, when anything happened last.
+    pub(super) fn answered_at(&self) -> Nanos {
+        self.response
+            .as_ref()
+            .map_or(self.touched, |(at, _, _)| *at)
+    }
+
     /// When it began, as far as is known: facts of it may have been lost since.
     pub(super) fn began(&self) -> Nanos {
         let attempts = self.attempts.iter().map(|t| t.attempt.began.min(t.at));

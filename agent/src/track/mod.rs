@@ -190,8 +190,14 @@ impl Tracker {
             }
             self.now = self.now.max(at);
             self.due.pop_first();
-            let ended = |e: &Exchange| e.response.is_some() || e.failed_unseen();
-            if self.open.get(&key).is_some_and(ended) {
+            let ended = |e: &&Exchange| e.response.is_some() || e.failed_unseen();
+            let Some(exchange) = self.open.get(&key).filter(ended) else {
+                continue;
+            };
+            let last = exchange.answered_at() + diagnose::DYING;
+            if at < last && self.awaits_exit(exchange) {
+                self.due.insert((last, key));
+            } else {
                 self.decide(key, true, out);
             }
         }
@@ -228,20 +234,27 @@ impl Tracker {
         }
     }
 
+    fn case<'a>(&'a self, exchange: &'a Exchange, deadline_passed: bool) -> Case<'a> {
+        Case {
+            attempts: &exchange.attempts,
+            response: exchange.response.as_ref().map(|(_, _, response)| response),
+            source: exchange.source(),
+            host: &self.host,
+            lost: self.host.lost_since(exchange.began()),
+            deadline_passed,
+        }
+    }
+
+    fn awaits_exit(&self, exchange: &Exchange) -> bool {
+        diagnose::diagnose(&self.case(exchange, false)).awaits_exit
+    }
+
     fn decide(&mut self, key: Key, deadline_passed: bool, out: &mut Vec<Decided>) {
         let Some(exchange) = self.open.get(&key) else {
             return;
         };
-        let response = exchange.response.as_ref().map(|(_, _, response)| response);
-        let lost = self.host.lost_since(exchange.began());
-        let case = Case {
-            attempts: &exchange.attempts,
-            response,
-            source: exchange.source(),
-            host: &self.host,
-            lost,
-            deadline_passed,
-        };
+        let case = self.case(exchange, deadline_passed);
+        let lost = case.lost;
         let diagnosis = diagnose::diagnose(&case);
         if !diagnosis.settled && !deadline_passed {
             return;
@@ -263,10 +276,7 @@ impl Tracker {
             }
         }
         // Signals of the two halves may arrive a little apart: the response's time is the truth.
-        let at = exchange
-            .response
-            .as_ref()
-            .map_or(exchange.touched, |(at, _, _)| *at);
+        let at = exchange.answered_at();
         out.push(Decided {
             kind,
             attempts: exchange.attempts,

@@ -372,3 +372,26 @@ fn a_lost_record_never_proves_something_else() {
     }
     assert_none(&wrong);
 }
+
+/// On a crowded host a killed worker exits long after its connection closed.
+#[test]
+fn a_killed_worker_may_take_a_second_to_exit() {
+    const LATE: u64 = 1_000 * MILLISECOND;
+    let (_, mut signals) = fixtures()
+        .into_iter()
+        .find(|(name, _)| name.starts_with("r08-"))
+        .expect("row 8");
+    let truth = labels(&replay(&signals));
+    assert!(
+        truth
+            .iter()
+            .any(|l| l.contains("worker_timeout_killed proven"))
+    );
+    for signal in &mut signals {
+        if matches!(signal.fact, Fact::ProcessExited(_)) {
+            signal.at += LATE;
+        }
+    }
+    signals.sort_by_key(|signal| signal.at);
+    assert_eq!(labels(&replay(&signals)), truth);
+}

@@ -5,6 +5,7 @@
 
 mod apt;
 mod bpf;
+pub(crate) mod browser;
 mod node;
 
 use std::path::Path;
@@ -88,6 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .collect();
         all.extend(bpf::missing());
         all.extend(node::missing());
+        all.extend(browser::missing());
         if all.is_empty() {
             println!("setup: everything is there");
             return Ok(());
@@ -101,6 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     bpf::install()?;
     node::install()?;
+    browser::install();
     if missing.is_empty() && llvm.is_none() {
         println!(
             "setup: everything is there ({} ms)",

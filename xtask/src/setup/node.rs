@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -56,6 +57,22 @@ pub(super) fn install() -> Result<()> {
     let _ = fs::remove_file(&link);
     symlink(&node, &link).with_context(|| format!("link {}", link.display()))?;
     Ok(())
+}
+
+/// npm, wherever the node that is used brought it.
+pub(super) fn npm() -> Option<Command> {
+    if shell::find("npm").is_some() {
+        return Some(shell::command("npm"));
+    }
+    // The wheel has it beside its node, with no link on PATH.
+    let node = fs::canonicalize(shell::find("node")?).ok()?;
+    let npm = node
+        .parent()?
+        .parent()?
+        .join("lib/node_modules/npm/bin/npm-cli.js");
+    let mut command = shell::command("node");
+    command.arg(npm.is_file().then_some(npm)?);
+    Some(command)
 }
 
 fn present() -> bool {

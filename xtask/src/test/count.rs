@@ -16,6 +16,11 @@ impl Count {
         failed: 0,
         skipped: 0,
     };
+    pub(super) const SKIPPED: Count = Count {
+        passed: 0,
+        failed: 0,
+        skipped: 1,
+    };
     pub(super) const FAILED: Count = Count {
         passed: 0,
         failed: 1,

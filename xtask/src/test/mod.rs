@@ -4,6 +4,7 @@ mod count;
 mod leftovers;
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::count::Count;
 use self::leftovers::Before;
-use crate::{build, lab, process, setup, shell};
+use crate::{browser, build, lab, process, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -77,6 +78,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map(|_| Count::PASSED)
         .map_err(|error| anyhow::anyhow!("{error:#}"));
     check("build", built);
+    if let Ok(program) = &program {
+        check("report in a browser", in_browser(program));
+    }
     if let (Ok(program), false) = (program, args.no_lab) {
         let mut lab = lab::command(&program);
         lab.args(&args.lab);
@@ -117,6 +121,17 @@ fn counted(command: &mut Command) -> Result<Count> {
         bail!("{} ran no test", shell::line(command));
     }
     Ok(count)
+}
+
+/// Skipped, with the reason, where no browser can be had.
+fn in_browser(program: &Path) -> Result<Count> {
+    match setup::browser::find() {
+        Ok(found) => counted(&mut browser::test(&found, program)?),
+        Err(reason) => {
+            println!("skipped: the report in a browser: {reason:#}");
+            Ok(Count::SKIPPED)
+        }
+    }
 }
 
 fn rules() -> Result<Count> {

@@ -211,9 +211,17 @@ impl Scene {
                     pid: WORKER,
                     thread: WORKER,
                     at: T + MS / 2,
+                    at_end: None,
                 }),
                 closed: None,
             });
+        })
+    }
+
+    pub(super) fn reader(self, change: impl FnOnce(&mut Reader)) -> Self {
+        self.attempt(|a| {
+            let reader = a.peer.as_mut().and_then(|p| p.reader.as_mut());
+            change(reader.expect("the request was read"));
         })
     }
 

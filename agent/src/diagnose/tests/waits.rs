@@ -34,6 +34,7 @@ fn read_timeouts_by_the_upstreams_own_socket() {
                 pid: WORKER,
                 thread: WORKER,
                 at: T + 11 * S,
+                at_end: None,
             }),
             closed: Some(PeerClose {
                 at: T + 11 * S,
@@ -104,6 +105,32 @@ fn what_the_thread_waited_in() {
         Proven,
         true,
     );
+}
+
+/// The worker is released right after the proxy gave up: what it does then is not what it did.
+#[test]
+fn a_late_sample_counts_only_if_nothing_has_happened_since() {
+    let end = T + 10 * S;
+    let scene = |state: char, cpu_ns: u64| {
+        timed_out()
+            .peer(true, true)
+            .reader(|r| r.at_end = Some(ThreadAtEnd { state, cpu_ns }))
+            .sample(T + S, |s| {
+                s.thread.syscall = Some("clock_nanosleep".into());
+                s.thread.cpu_ns = MS;
+            })
+    };
+    let at_end = |scene: Scene, cpu_ns: u64| {
+        scene.sample(end + 10 * MS, move |s| {
+            s.thread.syscall = Some("futex".into());
+            s.thread.cpu_ns = cpu_ns;
+        })
+    };
+    let is = |scene: Scene, variant| scene.is(Cause::ReadTimeoutNoReply, variant, Proven, true);
+    is(at_end(scene('S', 2 * MS), 2 * MS), Variant::WaitingOnLock);
+    is(at_end(scene('S', MS), 2 * MS), Variant::Sleeping);
+    is(at_end(scene('R', MS), 2 * MS), Variant::Sleeping);
+    is(at_end(scene('T', MS), 2 * MS), Variant::Stopped);
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn story(row: &Row, columns: usize) -> Vec<Line> {
             .add(Style::Strong, &row.upstream)
             .plain(&process(&example.upstream)),
     ];
-    lines.extend(paragraph(&sentence(row.cause.meaning()), columns));
+    lines.extend(paragraph(&row.cause.sentence(), columns));
     lines.push(example_line(example));
     for evidence in &example.evidence {
         let label = format!("{:>12}  ", span(evidence.at_us as f64));
@@ -345,17 +345,6 @@ fn counted(count: u64, noun: &str) -> String {
         (_, false) => "s",
     };
     format!("{count} {noun}{plural}")
-}
-
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(char::to_uppercase);
-    first
-        .into_iter()
-        .flatten()
-        .chain(chars)
-        .chain(['.'])
-        .collect()
 }
 
 fn paragraph(text: &str, columns: usize) -> Vec<Line> {

@@ -9,7 +9,7 @@ use zerocopy::FromBytes as _;
 use crate::signal::{
     Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
     LinkOrder, Peer, PeerClose, ProcessExit, Queue, Reader, RequestSent, Response, Signal,
-    SignalSent, Source, Stall, TcpFacts,
+    SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
 };
 use crate::sources::wire;
 
@@ -295,17 +295,37 @@ fn tcp_facts(flow: &abi::Flow, sample: &abi::Sample) -> TcpFacts {
 }
 
 /// Who read this request, if its process is on this host: a read since the connection was idle.
-fn reader(flow: &abi::Flow) -> Option<Reader> {
+fn reader(flow: &abi::Flow, sample: &abi::Sample) -> Option<Reader> {
     let idle_since = flow.request_ns.saturating_sub(flow.idle_ns);
     (flow.read_ns != 0 && (flow.idle_ns == 0 || flow.read_ns > idle_since)).then_some(Reader {
         pid: flow.reader_tgid,
         thread: flow.reader_tid,
         at: flow.read_ns,
+        at_end: (sample.known & sampled::READER != 0).then_some(ThreadAtEnd {
+            state: state(sample.reader_state),
+            cpu_ns: sample.reader_cpu_ns,
+        }),
     })
 }
 
+/// The letter that /proc shows for a `task_struct.__state` (`fs/proc/array.c`, `include/linux/sched.h`).
+fn state(bits: u32) -> char {
+    const NOLOAD: u32 = 0x400;
+    const FROZEN: u32 = 0x8000;
+    match bits {
+        _ if bits & FROZEN != 0 => 'D',
+        _ if bits & 0x2 != 0 && bits & NOLOAD != 0 => 'I',
+        _ if bits & 0x1 != 0 => 'S',
+        _ if bits & 0x2 != 0 => 'D',
+        _ if bits & 0x4 != 0 => 'T',
+        _ if bits & 0x8 != 0 => 't',
+        0 => 'R',
+        _ => 'X',
+    }
+}
+
 fn peer(flow: &abi::Flow, sample: &abi::Sample, how: u8, at: u64) -> Option<Peer> {
-    let reader = reader(flow);
+    let reader = reader(flow, sample);
     if flow.flags & flow_flag::PEER_CLOSED != 0 {
         let accepted = flow.flags & flow_flag::PEER_CLOSED_ACCEPTED != 0;
         let read = flow.peer_close_copied.wrapping_sub(flow.request_seq) as i32 > 0;

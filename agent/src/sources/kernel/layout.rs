@@ -29,6 +29,11 @@ macro_rules! layout {
                 ABSENT
             }),)*
             closes_seen: 0,
+            // `state` before 5.14.
+            task_state: $btf
+                .offset("task_struct", "__state")
+                .or_else(|| $btf.offset("task_struct", "state"))
+                .unwrap_or(ABSENT),
             netfilter_drop: $btf
                 .enumerator("skb_drop_reason", "SKB_DROP_REASON_NETFILTER_DROP")
                 .unwrap_or(ABSENT),
@@ -82,6 +87,8 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         task_signal = "task_struct"."signal",
         task_files = "task_struct"."files",
         task_flags = "task_struct"."flags",
+        task_nvcsw = "task_struct"."nvcsw",
+        task_sum_exec_runtime = "task_struct"."se.sum_exec_runtime",
         task_nsproxy = "task_struct"."nsproxy",
         nsproxy_mnt_ns = "nsproxy"."mnt_ns",
         mnt_namespace_inum = "mnt_namespace"."ns.inum",

@@ -10,6 +10,7 @@ mod flow;
 mod hosts;
 mod http;
 mod judge;
+pub mod live;
 pub mod raw;
 mod reorder;
 pub mod segment;

@@ -98,6 +98,10 @@ fn attempt(end: End) -> Attempt {
             pid: 9,
             thread: 10,
             at: 6,
+            at_end: Some(ThreadAtEnd {
+                state: 'S',
+                cpu_ns: 11,
+            }),
         }),
         closed: Some(PeerClose {
             at: 7,

@@ -16,7 +16,7 @@ const CLIENT_DELAY: u64 = 5 * MILLI;
 const IDLE_LIMIT: u64 = 5 * SECOND;
 const CONNECT_LIMIT: u64 = 10 * SECOND;
 const READ_LIMIT: u64 = 60 * SECOND;
-/// One exchange in so many fails.
+/// One exchange in so many fails, on average.
 const FAIL_EVERY: u64 = 100;
 /// Exchanges on a kept-alive connection.
 const KEPT: u32 = 5;
@@ -153,7 +153,7 @@ impl Failure {
 pub(super) struct Sessions {
     chance: Chance,
     exchanges: u64,
-    failures: usize,
+    failures: [usize; 2],
 }
 
 impl Sessions {
@@ -161,7 +161,7 @@ impl Sessions {
         Sessions {
             chance: Chance::new(seed),
             exchanges: 0,
-            failures: 0,
+            failures: [0, 0],
         }
     }
 
@@ -186,10 +186,8 @@ impl Sessions {
             if exchange > 0 {
                 script.now += self.chance.between(50 * MILLI, SECOND);
             }
-            let failure = self
-                .exchanges
-                .is_multiple_of(FAIL_EVERY)
-                .then(|| self.failure(exchange > 0));
+            let fails = self.chance.next().is_multiple_of(FAIL_EVERY);
+            let failure = fails.then(|| self.failure(exchange > 0));
             if let Some(failure) = failure {
                 script.fail(exchange, failure);
                 truth = Some(failure.truth(path(number, exchange)));
@@ -210,11 +208,13 @@ impl Sessions {
     }
 
     fn failure(&mut self, reused: bool) -> Failure {
-        self.failures += 1;
+        let [fresh, used] = &mut self.failures;
         if reused {
-            ON_REUSED[self.failures % ON_REUSED.len()]
+            *used += 1;
+            ON_REUSED[*used % ON_REUSED.len()]
         } else {
-            ON_FRESH[self.failures % ON_FRESH.len()]
+            *fresh += 1;
+            ON_FRESH[*fresh % ON_FRESH.len()]
         }
     }
 }

@@ -76,6 +76,24 @@ pub fn decode<'a>(raw: &RawFrame<'a>) -> Decoded<'a> {
     link::decode(raw.link_type, rest)
 }
 
+/// How many of the frame's bytes are headers up to TCP's; what follows is users' traffic. For a
+/// frame that is not understood, 0.
+pub fn headers(raw: &RawFrame<'_>) -> usize {
+    match decode(raw) {
+        Decoded::Segment(segment) if segment.payload.is_empty() => raw.data.len(),
+        Decoded::Segment(segment) => segment.payload.as_ptr().addr() - raw.data.as_ptr().addr(),
+        Decoded::Unreachable(unreachable) => {
+            let mut quoted = [0; 8];
+            quoted[..2].copy_from_slice(&unreachable.from.port().to_be_bytes());
+            quoted[2..4].copy_from_slice(&unreachable.to.port().to_be_bytes());
+            quoted[4..].copy_from_slice(&unreachable.seq.to_be_bytes());
+            let found = raw.data.windows(quoted.len()).position(|at| at == quoted);
+            found.map_or(0, |at| at + quoted.len())
+        }
+        Decoded::Other | Decoded::NotUnderstood(_) => 0,
+    }
+}
+
 /// What is left of a frame below the layers that have been read.
 #[derive(Clone, Copy)]
 struct Rest<'a> {

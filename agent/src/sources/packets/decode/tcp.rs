@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use super::super::segment::{Flags, Segment};
-use super::ip::Carried;
+use super::ip::Ends;
 use super::{Decoded, Reason, Rest};
 
 const SMALLEST_HEADER: usize = 20;
 
 #[inline]
-pub(super) fn decode(ends: Carried, rest: Rest<'_>) -> Result<Decoded<'_>, Reason> {
+pub(super) fn decode(ends: Ends, rest: Rest<'_>) -> Result<Decoded<'_>, Reason> {
     let Some((header, _)) = rest.bytes.split_first_chunk::<SMALLEST_HEADER>() else {
         return Err(if rest.wire < SMALLEST_HEADER {
             Reason::Malformed

@@ -5,7 +5,7 @@ use etherparse::{IpNumber, PacketBuilder};
 use super::super::file::Capture;
 use super::super::raw::{LinkType, RawFrame};
 use super::super::segment::{Frame, Segment, Unreachable};
-use super::{Decoded, Reason, decode};
+use super::{Decoded, Reason, Rest, decode, headers, ip};
 
 const CLIENT: [u8; 4] = [10, 9, 0, 7];
 const SERVER: [u8; 4] = [10, 9, 0, 1];
@@ -405,6 +405,21 @@ fn icmpv6_errors_have_numbers_of_their_own() {
     }
 }
 
+#[test]
+fn what_follows_the_headers_is_users_traffic() {
+    let frame = ethernet(&[IPV4], &ipv4(b"hello"));
+    let of = |link_type, data: &[u8]| headers(&raw(link_type, data.len(), data));
+    assert_eq!(of(LinkType::ETHERNET, &frame), frame.len() - 5);
+    let mut padded = ethernet(&[IPV4], &ipv4(b""));
+    padded.resize(60, 0);
+    assert_eq!(of(LinkType::ETHERNET, &padded), 60);
+    let quoted = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &ipv4(b"hello")].concat();
+    let packet = around(IpNumber::ICMP, &quoted);
+    assert_eq!(of(LinkType::RAW, &packet), 20 + 8 + 20 + 8);
+    assert_eq!(of(LinkType::RAW, &vxlan(53, b"secret")), 0);
+    assert_eq!(of(LinkType(105), &frame), 0);
+}
+
 /// What a person would see of each segment, whatever the link layer.
 fn seen(name: &str) -> Vec<String> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -460,6 +475,7 @@ fn any_bytes_decode_without_panic() {
             LinkType::ETHERNET,
             ethernet(&[&[0x81, 0, 0, 1], IPV6], &ipv6(b"hello")),
         ),
+        (LinkType::RAW, ipv4(b"hello")),
         (LinkType::RAW, vxlan(4789, &inner)),
         (LinkType::RAW, around(IpNumber::ICMP, &icmp)),
         (
@@ -482,8 +498,22 @@ fn any_bytes_decode_without_panic() {
                 bytes[at] = u8::try_from(below(256)).unwrap();
             }
             bytes.truncate(below(frame.len() + 1));
-            if let Decoded::Segment(segment) = decode(&raw(*link_type, below(2000), &bytes)) {
+            let original = below(2000);
+            let decoded = decode(&raw(*link_type, original, &bytes));
+            if let Decoded::Segment(segment) = decoded {
                 assert!(segment.payload.len() <= segment.length as usize);
+            }
+            // IPv4 has a shorter way, which must tell the same.
+            if let (LinkType::RAW, wire) = (*link_type, original.max(bytes.len())) {
+                let rest = Rest {
+                    at: 7,
+                    frame: raw(*link_type, 0, &[]).frame,
+                    bytes: &bytes,
+                    wire,
+                    depth: 0,
+                };
+                let general = ip::general(rest).unwrap_or_else(Decoded::NotUnderstood);
+                assert_eq!(format!("{decoded:?}"), format!("{general:?}"));
             }
         }
     }
