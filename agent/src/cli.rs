@@ -142,9 +142,12 @@ Examples:
 
 It writes the line `ready` on standard error when every probe is attached: start the load then.")]
     Capture(CaptureArgs),
-    /// Give the same verdicts again, from a recording, without any privilege
+    /// Give verdicts from a packet capture or a recording, without any privilege
     #[command(after_long_help = "\
 Examples:
+  why502 explain trace.pcapng                  a capture of both sides of the proxy says most
+  why502 explain proxy.pcap.gz --proxy-address 10.0.0.7
+  ssh web-3 tcpdump -i any -s 2048 -w - | why502 explain -
   why502 explain failures.jsonl
   why502 explain failures.jsonl --report failures.html
   zcat failures.jsonl.gz | why502 explain - --json")]

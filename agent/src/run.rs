@@ -632,6 +632,13 @@ fn explain_input<W: Write>(
         });
     }
     let name = input.name().to_owned();
+    if input.kind() != file::Kind::Recording {
+        let kind = input.kind();
+        return Ok(Some(Damage::of(file::OpenError::NotACapture {
+            name,
+            kind,
+        })));
+    }
     let damage = replay(pipeline, BufReader::new(input), &name, seconds)?;
     // A recorder that was killed leaves its last line cut: all before it was explained.
     Ok(damage.map(|error| Damage {

@@ -151,7 +151,7 @@ fn carry_out(scenario: &Scenario, options: &Options) -> Outcome {
         run.finish()
     });
     match judged {
-        Ok(judged) => Outcome::Judged(judged),
+        Ok(judged) => Outcome::Judged(Box::new(judged)),
         Err(error) => Outcome::Broken(format!("{error:#}")),
     }
 }

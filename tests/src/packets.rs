@@ -79,6 +79,8 @@ pub struct Scores {
     pub by_truth: BTreeMap<String, Score>,
     /// Always a mistake, whatever packets can show.
     pub wrongly_proven: Vec<String>,
+    /// Races that the wire proves, and that were not seen as such.
+    pub races_missed: Vec<String>,
     /// Healthy requests with a verdict.
     pub flagged: Vec<String>,
     pub mistakes: Vec<String>,
@@ -120,6 +122,14 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>) -> Scor
         };
         let score = scores.by_truth.entry(truth.label()).or_default();
         score.failed += 1;
+        let race = truth.kind == Kind::Verdict
+            && truth.cause == "keepalive_race"
+            && truth.variant != Some("closed_unread");
+        if race && line.is_none_or(|line| line["cause"] != truth.cause) {
+            let said = line.map_or("nothing".to_owned(), |line| line.to_string());
+            let text = format!("{}: truth is {}, got {said}", sent.path, truth.label());
+            scores.races_missed.push(text);
+        }
         let Some(line) = line else {
             score.missing += 1;
             *score.given.entry("nothing".to_owned()).or_default() += 1;
@@ -206,6 +216,7 @@ impl Scores {
             }
         }
         self.wrongly_proven.extend_from_slice(&other.wrongly_proven);
+        self.races_missed.extend_from_slice(&other.races_missed);
         self.flagged.extend_from_slice(&other.flagged);
         self.mistakes.extend_from_slice(&other.mistakes);
     }

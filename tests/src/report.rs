@@ -12,7 +12,7 @@ const SHOWN: usize = 5;
 const LONGEST: usize = 300;
 
 pub enum Outcome {
-    Judged(Judgement),
+    Judged(Box<Judgement>),
     /// The scenario itself could not be carried out.
     Broken(String),
     Skipped(String),

@@ -486,11 +486,10 @@ impl Packets {
                 return false;
             };
             // Its own attempts may go to a server of the same address.
-            let own = exchange.content == this.content && !exchange.is(Exchange::BARE);
-            !exchange.is(Exchange::BARE)
-                && !flow.is(Flow::UPSTREAM)
-                && !(own && self.hosts.same(flow.client_ip(), proxy))
-                && self.hosts.same(flow.server_ip(), proxy)
+            let equal = exchange.content == this.content;
+            let own = equal && self.hosts.same(flow.client_ip(), proxy);
+            let upstream = own || flow.is(Flow::UPSTREAM) || exchange.is(Exchange::BARE);
+            !upstream && self.hosts.same(flow.server_ip(), proxy)
         })
     }
 

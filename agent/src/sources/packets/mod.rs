@@ -4,6 +4,7 @@
 //! ones to each other, and `signals` tells them. Healthy exchanges leave nothing but a few numbers.
 
 pub mod decode;
+pub mod excerpt;
 mod exchange;
 pub mod file;
 mod flow;
