@@ -3,7 +3,7 @@
 //! Every option also has an environment variable (`WHY502_` and its name in capitals) and a key in
 //! the configuration file (its long name). `config` turns what is parsed here into settings.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -142,9 +142,12 @@ Examples:
 
 It writes the line `ready` on standard error when every probe is attached: start the load then.")]
     Capture(CaptureArgs),
-    /// Give the same verdicts again, from a recording, without any privilege
+    /// Give verdicts from a packet capture or a recording, without any privilege
     #[command(after_long_help = "\
 Examples:
+  why502 explain trace.pcapng                  a capture of both sides of the proxy says most
+  why502 explain proxy.pcap.gz --proxy-address 10.0.0.7
+  ssh web-3 tcpdump -i any -s 2048 -w - | why502 explain -
   why502 explain failures.jsonl
   why502 explain failures.jsonl --report failures.html
   zcat failures.jsonl.gz | why502 explain - --json")]
@@ -270,9 +273,17 @@ pub struct CaptureArgs {
 
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// Recordings made by `why502 capture --record`; `-` is standard input
+    /// Packet captures (pcap, pcapng; plain, gzip or zstd), or recordings made by `why502 capture
+    /// --record`; `-` is standard input
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
+    /// In a packet capture, only this is a proxy's address; can be repeated [default: found]
+    ///
+    /// Without it, a proxy is found where a request arrives at an address and goes on from it. A
+    /// capture of one side only may need the name.
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', action = ArgAction::Append,
+          value_parser = ip_address, env = "WHY502_PROXY_ADDRESS", hide_env_values = true)]
+    pub proxy_address: Vec<IpAddr>,
     /// How much of users' requests to show
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Privacy::Full,
           env = "WHY502_PRIVACY", hide_env_values = true)]
@@ -295,6 +306,17 @@ pub struct CheckArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_JSON", hide_env_values = true)]
     pub json: bool,
+}
+
+/// An IP address; a port after it is for people.
+fn ip_address(text: &str) -> Result<IpAddr, String> {
+    let text = text.trim();
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    text.trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+        .or_else(|_| with_port())
+        .map_err(|_| "expected an IP address, such as 10.0.0.7 or 2001:db8::7".to_owned())
 }
 
 /// A process name as the kernel keeps it: not a path, not empty.

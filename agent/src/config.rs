@@ -6,7 +6,7 @@ mod file;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -81,6 +81,8 @@ pub struct Capture {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explain {
     pub inputs: Vec<Input>,
+    /// The proxies' own addresses; with none, they are found.
+    pub proxies: Vec<IpAddr>,
     pub privacy: Privacy,
     pub json: bool,
     pub report: Option<PathBuf>,
@@ -177,6 +179,7 @@ impl Settings {
             }),
             Command::Explain(args) => Job::Explain(Explain {
                 inputs: inputs(args.files)?,
+                proxies: args.proxy_address,
                 privacy: args.privacy,
                 json: args.json,
                 report: args.kept.report,

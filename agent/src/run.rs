@@ -1,7 +1,8 @@
 //! Wires sources, tracker and sinks; the only file that names every one of them.
 
+mod packets;
+
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,9 @@ use crate::sinks::report::Report;
 use crate::sinks::results::Results;
 use crate::sinks::summary::Totals;
 use crate::sinks::table::{Display, Table};
+use crate::sinks::visible;
 use crate::sources::kernel::{self, Selection, Status};
+use crate::sources::packets::file;
 use crate::sources::recording::{ReadError, Recording};
 use crate::track::{Decided, Tracker, render};
 use crate::verdict::{Party, Risk};
@@ -86,6 +89,15 @@ impl<W: Write> Pipeline<W> {
         }
     }
 
+    /// Forgets what another source's signals told.
+    fn begin_source(&mut self, clock: Clock) {
+        self.forgotten();
+        self.tracker = Tracker::default();
+        self.forgot.clear();
+        self.proxies.clear();
+        self.clock = clock;
+    }
+
     fn signal(&mut self, signal: &Signal) -> Result<()> {
         // Time is in every signal: a recording needs no ticks.
         if !matches!(signal.fact, Fact::Tick)
@@ -103,7 +115,7 @@ impl<W: Write> Pipeline<W> {
             self.verdict(&decided)?;
         }
         if let Fact::IdleClosed(close) = &signal.fact {
-            self.risk(signal.at, close.proxy, &close.upstream)?;
+            self.risk(signal, close.proxy, &close.upstream)?;
         }
         Ok(())
     }
@@ -137,7 +149,12 @@ impl<W: Write> Pipeline<W> {
         self.written(result)
     }
 
-    fn risk(&mut self, at: Nanos, proxy: u32, upstream: &crate::signal::Address) -> Result<()> {
+    fn risk(
+        &mut self,
+        signal: &Signal,
+        proxy: u32,
+        upstream: &crate::signal::Address,
+    ) -> Result<()> {
         let Some(early) = self.tracker.host.new_risk(proxy, upstream) else {
             return Ok(());
         };
@@ -145,10 +162,11 @@ impl<W: Write> Pipeline<W> {
         let name = |pid| self.tracker.host.process(pid).map(|p| p.name.clone());
         let risk = Risk {
             kind: "risk",
-            time: self.clock.rfc3339(at),
+            time: self.clock.rfc3339(signal.at),
             proxy: Party {
                 name: name(proxy),
-                pid: Some(proxy),
+                // Packets have no process ids; their source numbers proxies.
+                pid: Some(proxy).filter(|_| signal.source != Source::Packets),
                 ..Party::default()
             },
             upstream: Party {
@@ -548,70 +566,99 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
         )))
     };
     let mut pipeline = Pipeline::new(results, settings.privacy, node, Clock::from_offset(0));
+    let mut seconds = (Nanos::MAX, 0);
     if let Some(path) = &settings.report {
         let names = Input::names(&settings.inputs);
         pipeline.report = Some(Report::create(path, &names, &format!("from {names}"))?);
     }
-    let (mut began, mut ended) = (Nanos::MAX, 0);
     let mut damaged = Vec::new();
     for input in &settings.inputs {
-        let result = match input {
-            Input::Stdin => replay(
-                &mut pipeline,
-                std::io::stdin().lock(),
-                "standard input",
-                &mut began,
-                &mut ended,
-            ),
-            Input::File(path) => {
-                let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-                let name = path.display().to_string();
-                replay(
-                    &mut pipeline,
-                    BufReader::new(file),
-                    &name,
-                    &mut began,
-                    &mut ended,
-                )
-            }
+        let opened = match input {
+            Input::Stdin => file::Input::read(std::io::stdin(), "standard input"),
+            Input::File(path) => file::Input::open(path),
         };
         // What came before the damage is explained all the same.
-        if let Some(error) = result? {
-            damaged.push(error);
-        }
+        let damage = match opened {
+            Ok(input) => explain_input(&mut pipeline, settings, input, &mut seconds)?,
+            Err(error) => Some(Damage::of(error)),
+        };
+        damaged.extend(damage);
     }
+    let (began, ended) = seconds;
     pipeline.finish(began.min(ended), ended)?;
     let mut exit = Ok(Exit::Done);
-    for error in damaged {
-        // A recorder that was killed leaves its last line cut: all before it was explained.
-        if error.is_truncation() {
-            warning!("{error}");
+    for Damage { error, harmless } in damaged {
+        if harmless {
+            warning!("{error:#}");
         } else if exit.is_ok() {
-            exit = Err(error.into());
+            exit = Err(error);
         } else {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", visible(&format!("{error:#}")));
         }
     }
     exit
+}
+
+/// Why an input was not explained to its end.
+struct Damage {
+    error: anyhow::Error,
+    /// All that there was to explain has been.
+    harmless: bool,
+}
+
+impl Damage {
+    fn of(error: impl Into<anyhow::Error>) -> Damage {
+        Damage {
+            error: error.into(),
+            harmless: false,
+        }
+    }
+}
+
+fn explain_input<W: Write>(
+    pipeline: &mut Pipeline<W>,
+    settings: &Explain,
+    input: file::Input,
+    seconds: &mut (Nanos, Nanos),
+) -> Result<Option<Damage>> {
+    if matches!(input.kind(), file::Kind::Pcap | file::Kind::PcapNg) {
+        let progress = input.progress();
+        return Ok(match file::Capture::from_input(input) {
+            Ok(capture) => {
+                let proxies = &settings.proxies;
+                packets::explain(pipeline, capture, &progress, proxies, seconds)?.map(Damage::of)
+            }
+            Err(error) => Some(Damage::of(error)),
+        });
+    }
+    let name = input.name().to_owned();
+    if input.kind() != file::Kind::Recording {
+        let kind = input.kind();
+        return Ok(Some(Damage::of(file::OpenError::NotACapture {
+            name,
+            kind,
+        })));
+    }
+    let damage = replay(pipeline, BufReader::new(input), &name, seconds)?;
+    // A recorder that was killed leaves its last line cut: all before it was explained.
+    Ok(damage.map(|error| Damage {
+        harmless: error.is_truncation(),
+        error: error.into(),
+    }))
 }
 
 fn replay<W: Write>(
     pipeline: &mut Pipeline<W>,
     input: impl std::io::BufRead,
     name: &str,
-    began: &mut Nanos,
-    ended: &mut Nanos,
+    (began, ended): &mut (Nanos, Nanos),
 ) -> Result<Option<ReadError>> {
     let recording = match Recording::open(input, name) {
         Ok(recording) => recording,
         Err(error) => return Ok(Some(error)),
     };
     // Another recording may be another host's.
-    pipeline.forgotten();
-    pipeline.tracker = Tracker::default();
-    pipeline.forgot.clear();
-    pipeline.proxies.clear();
-    pipeline.clock = recording.clock();
+    pipeline.begin_source(recording.clock());
     pipeline.node.clone_from(&recording.header().node);
     for signal in recording {
         match signal {

@@ -196,6 +196,8 @@ pub enum Opening {
     Http2,
     /// Bytes that are none of the above.
     Other,
+    /// No bytes of it are seen: the client's side is not in the capture, or not readable there.
+    Unseen,
 }
 
 /// The downstream side of an attempt.
@@ -288,6 +290,17 @@ pub struct TcpFacts {
     pub zero_window: bool,
     /// Smoothed round-trip time.
     pub srtt_us: u32,
+    /// Packets only: what the reset itself acknowledged of the request; `None` where it has no ACK
+    /// flag, as one that answers a segment of ours, or where flags are not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_acked: Option<u64>,
+    /// Packets only: the capture is known to lack some of this connection's packets.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing_packets: u32,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A FIN from the upstream, and what it acknowledged.

@@ -136,7 +136,7 @@ fn a_cut_recording_is_explained_as_far_as_it_goes() {
 fn what_cannot_be_read_is_status_1_and_named() {
     for (recording, part) in [
         ("", "it is empty"),
-        ("GET / HTTP/1.1\n", "not a recording"),
+        ("GET / HTTP/1.1\n", "neither a packet capture"),
         (
             "{\"why502_recording\":2,\"version\":\"9.9.0\"}\n",
             "written by why502 9.9.0",
@@ -179,4 +179,49 @@ fn results_that_cannot_be_written_are_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
     assert!(error.contains("No space left"), "{error}");
+}
+
+fn capture(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/captures")
+        .join(name)
+}
+
+#[test]
+fn a_capture_is_explained_and_names_no_process() {
+    let output = Command::new(env!("CARGO_BIN_EXE_why502"))
+        .args(["explain", "--json"])
+        .arg(capture("r02-post-fin-in-flight.pcap.gz"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let lines = lines(&output);
+    let verdicts: Vec<&Value> = lines.iter().filter(|l| l["type"] == "verdict").collect();
+    assert!(!verdicts.is_empty());
+    for verdict in verdicts {
+        assert_eq!(verdict["cause"], "keepalive_race", "{verdict}");
+        assert_eq!(verdict["status_source"], "packets");
+        assert_eq!(verdict["proxy"]["pid"], Value::Null);
+        assert_eq!(verdict["proxy"]["address"], "127.0.0.1:8080");
+    }
+    assert_eq!(lines.last().unwrap()["type"], "summary");
+}
+
+#[test]
+fn a_cut_capture_is_explained_as_far_as_it_goes_and_is_status_1() {
+    let whole = std::fs::read(capture("loopback.pcap")).unwrap();
+    let mut cut = NamedTempFile::new().unwrap();
+    cut.write_all(&whole[..whole.len() - 7]).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_why502"))
+        .args(["explain", "--json"])
+        .arg(cut.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(lines(&output).last().unwrap()["type"], "summary");
+    let error = text(&output.stderr);
+    assert!(
+        error.contains("byte ") && error.contains("frames before it"),
+        "{error}"
+    );
 }

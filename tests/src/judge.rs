@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::expect::{Check, Expect, Kind, NO_STATUS, label};
 use crate::ledger::{Ledger, Sent};
+use crate::packets::Scores;
 
 /// The counts of the requests of one kind in a scenario.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -32,6 +33,8 @@ pub struct Judgement {
     #[serde(skip)]
     pub confusion: BTreeMap<(String, String), u32>,
     pub problems: Vec<String>,
+    /// What packets alone show, where they were captured.
+    pub packets: Scores,
     /// What was not compared, and why.
     pub notes: Vec<String>,
     /// Lines about proxies that are not of this scenario.

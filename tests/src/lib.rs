@@ -12,6 +12,7 @@ pub mod expect;
 pub mod judge;
 pub mod ledger;
 pub mod netns;
+pub mod packets;
 pub mod pcap;
 pub mod process;
 pub mod prometheus;

@@ -38,6 +38,9 @@ struct Args {
     /// Compare with a real Prometheus after every scenario, not only after a few.
     #[arg(long)]
     prometheus: bool,
+    /// Also capture packets at the proxy, explain them, and compare both with the truth.
+    #[arg(long)]
+    packets: bool,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -106,6 +109,7 @@ fn run(args: &Args) -> Result<bool> {
         full: args.full,
         out: args.out.clone(),
         prometheus: args.prometheus,
+        packets: args.packets,
     };
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("create {}", options.out.display()))?;
@@ -118,6 +122,7 @@ fn run(args: &Args) -> Result<bool> {
         report.add(scenario.row, scenario.name, began.elapsed(), agent, outcome);
     }
     report.print_confusion();
+    report.print_packets();
     let settings = serde_json::json!({"full": args.full, "agent": options.why502});
     let results = options.out.join("results.json");
     std::fs::write(
@@ -146,7 +151,7 @@ fn carry_out(scenario: &Scenario, options: &Options) -> Outcome {
         run.finish()
     });
     match judged {
-        Ok(judged) => Outcome::Judged(judged),
+        Ok(judged) => Outcome::Judged(Box::new(judged)),
         Err(error) => Outcome::Broken(format!("{error:#}")),
     }
 }

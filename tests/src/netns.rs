@@ -31,6 +31,13 @@ impl NetNs {
         Ok(ns)
     }
 
+    /// The namespace that a process lives in.
+    pub fn of_process(pid: u32) -> Result<NetNs> {
+        let path = format!("/proc/{pid}/ns/net");
+        let handle = File::open(&path).with_context(|| format!("open {path}"))?;
+        Ok(NetNs { handle })
+    }
+
     /// A command whose process will live in this namespace.
     pub fn command(&self, program: &str) -> Command {
         let path =

@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::judge::Judgement;
+use crate::packets::Scores;
 
 const SHOWN: usize = 5;
 const LONGEST: usize = 300;
 
 pub enum Outcome {
-    Judged(Judgement),
+    Judged(Box<Judgement>),
     /// The scenario itself could not be carried out.
     Broken(String),
     Skipped(String),
@@ -20,6 +21,7 @@ pub enum Outcome {
 #[derive(Default)]
 pub struct Report {
     confusion: BTreeMap<(String, String), u32>,
+    packets: Scores,
     results: Vec<Value>,
     pub passed: u32,
     pub failed: u32,
@@ -62,10 +64,19 @@ impl Report {
                 for (key, count) in &judged.confusion {
                     *self.confusion.entry(key.clone()).or_default() += count;
                 }
+                self.packets.add(&judged.packets);
                 result["judgement"] = serde_json::to_value(&judged).unwrap_or_default();
             }
         }
         self.results.push(result);
+    }
+
+    /// What packets alone show, where they were captured.
+    pub fn print_packets(&self) {
+        self.packets.print();
+        for mistake in self.packets.mistakes.iter().take(SHOWN) {
+            println!("    {}", shortened(mistake));
+        }
     }
 
     /// Truth down, verdicts across; `.` on the diagonal's side means none.
@@ -104,6 +115,7 @@ impl Report {
             "options": options,
             "passed": self.passed, "failed": self.failed, "skipped": self.skipped,
             "confusion": confusion,
+            "packets": self.packets,
             "scenarios": self.results,
         })
     }

@@ -13,6 +13,8 @@ use crate::client::Request;
 use crate::expect::{Expect, Kind};
 use crate::judge::{self, Judgement};
 use crate::ledger::Ledger;
+use crate::netns::NetNs;
+use crate::packets::{self, Everything};
 use crate::process;
 use crate::prometheus::Watched;
 use crate::software::Nginx;
@@ -26,6 +28,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Compare the counters in a Prometheus after every scenario, not only after a few.
     pub prometheus: bool,
+    /// Capture packets at the proxies too, and explain them.
+    pub packets: bool,
 }
 
 /// Something a scenario needs from the host.
@@ -65,7 +69,12 @@ pub struct Scenario {
     pub run: fn(&mut Run) -> Result<()>,
 }
 
+/// The rows whose packets are looked at in the quick run too: those with TCP upstreams whose causes
+/// packets show.
+const PACKETS_QUICKLY: [u8; 5] = [1, 2, 3, 4, 14];
+
 pub struct Run {
+    row: u8,
     pub options: Options,
     pub ledger: Arc<Ledger>,
     /// Sockets, configurations and logs; workers of another user can enter it.
@@ -77,6 +86,7 @@ pub struct Run {
     masters: Vec<u32>,
     proxies: BTreeSet<u32>,
     capture: Option<Capture>,
+    dumps: Vec<Everything>,
     watched: Option<Watched>,
     counters: bool,
     problems: Vec<String>,
@@ -95,6 +105,7 @@ impl Run {
             .join(format!("r{:02}-{}", scenario.row, scenario.name));
         std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
         Ok(Run {
+            row: scenario.row,
             options: options.clone(),
             // Two labs on one host must not take each other's verdicts for their own.
             ledger: Arc::new(Ledger::new(&format!(
@@ -108,6 +119,7 @@ impl Run {
             masters: Vec::new(),
             proxies: BTreeSet::new(),
             capture: None,
+            dumps: Vec::new(),
             watched: None,
             counters: options.prometheus || scenario.counters,
             problems: Vec::new(),
@@ -150,6 +162,25 @@ impl Run {
                 self.watched = Some(Watched::start(why502, &self.folder)?);
             }
             self.capture = Some(Capture::start(why502, &self.out, &[])?);
+            let wanted = self.options.full || PACKETS_QUICKLY.contains(&self.row);
+            if self.options.packets && wanted && process::program("tcpdump").is_some() {
+                self.capture_packets(proxies)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Captures everything in the proxies' namespaces, once in each.
+    fn capture_packets(&mut self, proxies: &[&Nginx]) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for proxy in proxies {
+            let pid = proxy.pid();
+            if seen.insert(std::fs::read_link(format!("/proc/{pid}/ns/net"))?) {
+                let ns = NetNs::of_process(pid)?;
+                let name = format!("everything-{}", self.dumps.len() + 1);
+                self.dumps
+                    .push(Everything::start(&ns, &self.folder, &name)?);
+            }
         }
         Ok(())
     }
@@ -234,6 +265,17 @@ impl Run {
                     "Prometheus counted {seen:?}, the clients saw {:?}",
                     judged.failed
                 ));
+            }
+        }
+        if let Some(why502) = self.options.why502.clone() {
+            for dump in std::mem::take(&mut self.dumps) {
+                let packets = dump.explain(&why502)?;
+                let scores = packets::score(&self.ledger, &packets, lines);
+                let bad = scores.wrongly_proven.iter().chain(&scores.flagged);
+                for wrong in bad.chain(&scores.races_missed) {
+                    judged.problems.push(format!("packets: {wrong}"));
+                }
+                judged.packets.add(&scores);
             }
         }
         judged.problems.append(&mut self.problems);

@@ -6,6 +6,7 @@ mod browser;
 mod build;
 mod demo;
 mod exposition;
+mod fuzz;
 mod http;
 mod lab;
 mod process;
@@ -52,8 +53,10 @@ enum Command {
     Demo(demo::Args),
     /// Take the README's picture of a report anew
     Picture,
-    /// Measure what the probes cost the proxy, and what the agent takes itself
+    /// Measure what the probes cost the proxy, what the agent takes itself, and what a capture costs
     Bench(bench::Args),
+    /// Feed the readers and decoders any bytes, for a bounded time
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Picture => browser::picture(),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

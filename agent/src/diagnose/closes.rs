@@ -139,7 +139,7 @@ fn undecided(known: &Known<'_>, finding: Finding) -> Finding {
         .fin()
         .is_some_and(|f| f.after_request && f.acked >= known.request_bytes());
     // A peaceful close that had taken the whole request: the application read it.
-    if covered || !known.attempt().reused {
+    if covered || !known.attempt().reused || known.was_held() {
         return finding
             .at_most_likely("upstream_read: whether and by whom the request was read is not seen");
     }

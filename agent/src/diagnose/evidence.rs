@@ -117,8 +117,14 @@ fn wire(known: &Known<'_>, facts: &mut Facts) {
     if let Some(at) = known.reset_at() {
         let acked = known.acked().unwrap_or(0);
         let text = if attempt.request.as_ref().is_some_and(|r| at >= r.at) {
+            // It supports, it does not prove: an active close acknowledges, an answer does not.
+            let flag = match known.tcp().and_then(|t| t.reset_acked) {
+                Some(_) => " with ACK",
+                None if known.tried.source == Source::Packets => " without ACK",
+                None => "",
+            };
             format!(
-                "reset received; {acked} of {} had been acknowledged",
+                "reset{flag} received; {acked} of {} had been acknowledged",
                 text::bytes(bytes)
             )
         } else {

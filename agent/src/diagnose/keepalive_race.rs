@@ -62,6 +62,18 @@ fn tcp(known: &Known<'_>) -> Option<Finding> {
     if let Some(fin) = known.fin() {
         let acked = known.acked().unwrap_or(0);
         let met = fin.acked == 0 && request.bytes > 0;
+        // A reset that acknowledges the request was sent by a kernel that had it.
+        let had_it = known
+            .tcp()
+            .and_then(|t| t.reset_acked)
+            .is_some_and(|a| a > 0);
+        if met && had_it && acked == 0 {
+            return Some(race(
+                false,
+                Variant::ClosedUnread,
+                "upstream_read: the reset acknowledges the request, so it may have been read",
+            ));
+        }
         return match fin.after_request {
             // The peer takes data after its FIN: it closed one direction only.
             _ if fin.acked == 0 && acked > 0 => Some(race(true, Variant::HalfClose, "")),
@@ -100,6 +112,7 @@ fn tcp(known: &Known<'_>) -> Option<Finding> {
             Variant::ClosedUnread,
             "upstream_closed: the upstream's close was not seen, only that it had not read before",
         )),
+        (Read::Unseen, true) if known.was_held() => None,
         (Read::Unseen, true) => Some(race(
             false,
             Variant::ClosedUnread,

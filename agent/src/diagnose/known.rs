@@ -1,7 +1,9 @@
 //! One attempt with everything that bears on it, and the questions the rules ask of it.
 
-use crate::signal::{Attempt, Fin, Nanos, PeerClose, Process, Reader, RequestSent, TcpFacts};
-use crate::track::host::Host;
+use crate::signal::{
+    Attempt, Fin, Nanos, Opening, PeerClose, Process, Reader, RequestSent, Source, TcpFacts,
+};
+use crate::track::host::{Host, MILLISECOND};
 
 use super::{Case, Tried};
 
@@ -153,6 +155,9 @@ impl<'a> Known<'a> {
     /// A fact that this host refuses, and without which an attempt is not what it seems: a new
     /// connection looks like an old one, a failed response like none.
     pub(super) fn blind(&self) -> Option<&'static str> {
+        if self.tried.source == Source::Packets {
+            return self.not_captured();
+        }
         let to = |fact| self.host().blind_to(fact);
         // The first request seen on a connection that may be new.
         let first = self.attempt().requests_before == 0 && self.read() != Read::Yes;
@@ -167,6 +172,35 @@ impl<'a> Known<'a> {
         } else {
             None
         }
+    }
+
+    /// What a capture lacks, and without which an attempt is not what it seems.
+    fn not_captured(&self) -> Option<&'static str> {
+        let attempt = self.attempt();
+        let opening = attempt.request.as_ref().map(|r| &r.opening);
+        if attempt.reused && attempt.requests_before == 0 {
+            Some("tcp_connections: the connection's beginning is not in the capture")
+        } else if self.tcp().is_some_and(|tcp| tcp.missing_packets > 0) {
+            Some("packets: the capture lacks some of this connection's packets")
+        } else if matches!(
+            opening,
+            Some(Opening::Tls | Opening::Http2 | Opening::Other)
+        ) {
+            Some("request_sent: what this connection carries cannot be read from packets")
+        } else {
+            None
+        }
+    }
+
+    /// Packets: the upstream acknowledged the whole request and ended the connection only some time
+    /// later than a close that had crossed the request would have come.
+    pub(super) fn was_held(&self) -> bool {
+        let (Some(tcp), Some(request)) = (self.tcp(), self.request()) else {
+            return false;
+        };
+        let round_trip = u64::from(tcp.srtt_us) * 1000;
+        let held = self.tried.at.saturating_sub(request.at) > round_trip + MILLISECOND;
+        self.tried.source == Source::Packets && tcp.acked >= request.bytes && held
     }
 
     pub(super) fn client_left(&self) -> bool {

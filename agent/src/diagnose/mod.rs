@@ -38,6 +38,8 @@ pub struct Case<'a> {
     pub attempts: &'a [Tried],
     /// The proxy's response; `None` while (or because) it sent none.
     pub response: Option<&'a Response>,
+    /// Where the response was seen, or else the last attempt.
+    pub source: Source,
     /// What is known of processes, listeners and upstreams on this host.
     pub host: &'a Host,
     /// Signals lost since the exchange began: with any, nothing is proven.
@@ -95,16 +97,25 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
             .map_or(last.began, |t| t.at.max(last.began));
         let tried = Tried {
             at,
-            source: Source::Kernel,
+            source: case.source,
             attempt: last.clone(),
             closed: None,
+        };
+        let finding = match (Known {
+            case,
+            tried: &tried,
+        })
+        .blind()
+        {
+            Some(missing) if case.source == Source::Packets => finding.at_most_likely(missing),
+            _ => finding,
         };
         return finish(case, Some(&tried), finding);
     }
     let failed = |tried: &&Tried| tried.attempt.end != End::Answered;
     match case.attempts.iter().rev().find(failed) {
         Some(tried) => finish(case, Some(tried), of_attempt(&Known { case, tried })),
-        None => finish(case, None, no_attempt::diagnose(case.response)),
+        None => finish(case, None, no_attempt::diagnose(case)),
     }
 }
 

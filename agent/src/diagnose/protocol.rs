@@ -6,7 +6,7 @@
 
 use crate::cause::{Cause, Variant};
 use crate::settings;
-use crate::signal::{Address, Opening, Process, Software};
+use crate::signal::{Address, Opening, Process, Software, Source};
 
 use super::finding::Finding;
 use super::known::Known;
@@ -16,7 +16,14 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
     let attempt = known.attempt();
     let request = known.request().map(|r| &r.opening)?;
     if let Some(response) = &attempt.response {
-        return by_bytes(request, response, attempt.received);
+        let finding = by_bytes(request, response, attempt.received)?;
+        // Where packets are misread, the end of the response before it was.
+        let later = attempt.requests_before > 0 && known.tried.source == Source::Packets;
+        return Some(if later {
+            finding.at_most_likely("response_sent: this connection had spoken HTTP before")
+        } else {
+            finding
+        });
     }
     if attempt.received > 0 {
         return None;

@@ -9,7 +9,7 @@
 
 use crate::cause::{Cause, Variant};
 use crate::settings;
-use crate::signal::End;
+use crate::signal::{End, Opening, Source};
 use crate::track::host::MILLISECOND;
 
 use super::connect::{self, Fullness, fullness};
@@ -30,9 +30,11 @@ pub(super) fn diagnose(known: &Known<'_>) -> Finding {
     };
     if known.case.response.is_none() && known.attempt().is_opaque() && !own_timer(known) {
         // Within HTTP/2 a client cancels in data that cannot be read.
-        return finding.at_most_likely(
-            "response_sent: the client's side is encrypted; that it had not cancelled is not seen",
-        );
+        return finding.at_most_likely(if unseen(known) {
+            "downstream_state: the client's side is not in the capture, or cannot be read there"
+        } else {
+            "response_sent: the client's side is encrypted; that it had not cancelled is not seen"
+        });
     }
     // Without a response, or the client's state, its leaving is not excluded.
     let link = known.attempt().downstream.as_ref();
@@ -42,6 +44,11 @@ pub(super) fn diagnose(known: &Known<'_>) -> Finding {
             .at_most_likely("downstream_state: whether the client was still there was not seen");
     }
     finding
+}
+
+fn unseen(known: &Known<'_>) -> bool {
+    let link = known.attempt().downstream.as_ref();
+    link.is_some_and(|link| link.request == Some(Opening::Unseen))
 }
 
 /// The wait ended when one of the proxy's configured timers would end it.
@@ -110,7 +117,10 @@ fn not_taken(known: &Known<'_>) -> Option<Finding> {
     }
     // The upstream's socket took nothing: lost on the way, or the handshake's last step was.
     if attempt.reused || attempt.peer.is_some() {
-        return Some(Finding::proven(Cause::RequestUnacknowledged));
+        // One acknowledgement may be missing from a capture; those of every repetition may not.
+        let often = tcp.retransmits > 1 || known.tried.source != Source::Packets;
+        let missing = "request_acknowledged: the request was repeated once only";
+        return Some(Finding::proven_if(often, Cause::RequestUnacknowledged, missing).settled());
     }
     let Some(queue) = &attempt.queue else {
         let missing =

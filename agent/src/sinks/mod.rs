@@ -1,5 +1,6 @@
 //! Where results go: standard output, metrics, files.
 
+pub mod annotate;
 mod escape;
 mod file;
 pub mod http;
@@ -8,6 +9,7 @@ pub mod metrics;
 pub mod output;
 pub mod privacy;
 pub mod record;
+mod redact;
 pub mod report;
 pub mod results;
 pub mod summary;

@@ -41,16 +41,22 @@ pub fn status(bytes: &[u8]) -> Option<u16> {
     )
 }
 
-fn http_request(bytes: &[u8]) -> Option<Opening> {
-    let space = bytes.iter().position(|&b| b == b' ')?;
-    let method = std::str::from_utf8(&bytes[..space])
+/// The method of the request line that the bytes begin with.
+pub fn method(bytes: &[u8]) -> Option<&str> {
+    let space = bytes.iter().take(16).position(|&b| b == b' ')?;
+    std::str::from_utf8(&bytes[..space])
         .ok()
-        .filter(|m| METHODS.contains(m))?;
+        .filter(|m| METHODS.contains(m))
+}
+
+fn http_request(bytes: &[u8]) -> Option<Opening> {
+    let method = method(bytes)?;
+    let space = method.len();
     let rest = &bytes[space + 1..];
     let end = rest.iter().position(|b| matches!(b, b' ' | b'\r' | b'\n'));
     let target = &rest[..end.unwrap_or(rest.len())];
     let query = target.iter().position(|b| matches!(b, b'?' | b'#'));
-    let path = absolute_path(&target[..query.unwrap_or(target.len())]);
+    let path = origin_form(&target[..query.unwrap_or(target.len())]);
     Some(Opening::HttpRequest {
         method: method.to_owned(),
         path: String::from_utf8_lossy(path).into_owned(),
@@ -60,7 +66,7 @@ fn http_request(bytes: &[u8]) -> Option<Opening> {
 }
 
 /// The path of `http://host/path`; other targets are paths already.
-fn absolute_path(target: &[u8]) -> &[u8] {
+pub fn origin_form(target: &[u8]) -> &[u8] {
     let rest = target
         .strip_prefix(b"http://")
         .or_else(|| target.strip_prefix(b"https://"));

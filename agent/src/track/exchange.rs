@@ -69,6 +69,13 @@ impl Exchange {
         forgotten
     }
 
+    /// Where its response was seen, or else its last attempt.
+    pub(super) fn source(&self) -> Source {
+        let response = self.response.as_ref().map(|(_, source, _)| *source);
+        let attempt = || self.attempts.last().map(|t| t.source);
+        response.or_else(attempt).unwrap_or(Source::Kernel)
+    }
+
     /// When the response was sent; without one, when anything happened last.
     pub(super) fn answered_at(&self) -> Nanos {
         self.response
@@ -124,7 +131,7 @@ impl Exchange {
         self.attempts.last().is_some_and(|t| t.attempt.is_opaque())
     }
 
-    /// The client's side is known to be TLS or HTTP/2, not merely not understood.
+    /// The client's side is known to be TLS or HTTP/2, or not to be captured; not merely not understood.
     fn encrypted(&self) -> bool {
         let link = self
             .attempts
@@ -132,7 +139,7 @@ impl Exchange {
             .and_then(|t| t.attempt.downstream.as_ref());
         matches!(
             link.and_then(|link| link.request.as_ref()),
-            Some(Opening::Tls | Opening::Http2)
+            Some(Opening::Tls | Opening::Http2 | Opening::Unseen)
         )
     }
 

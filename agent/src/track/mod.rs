@@ -238,6 +238,7 @@ impl Tracker {
         Case {
             attempts: &exchange.attempts,
             response: exchange.response.as_ref().map(|(_, _, response)| response),
+            source: exchange.source(),
             host: &self.host,
             lost: self.host.lost_since(exchange.began()),
             deadline_passed,

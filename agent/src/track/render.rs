@@ -1,7 +1,7 @@
 //! A decided exchange as a verdict of the contract. Pure: the clock's offset is given.
 
 use crate::diagnose::Diagnosis;
-use crate::signal::{Attempt, End, Nanos, Opening, Response};
+use crate::signal::{Attempt, End, Nanos, Opening, Response, Source};
 use crate::track::{Decided, host::Host};
 use crate::verdict::{AttemptLine, Client, Evidence, Kind, Party, Request, VERSION, Verdict};
 
@@ -17,7 +17,13 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
     let response = decided.response.as_ref().map(|(_, _, response)| response);
     let last = decided.attempts.last().map(|t| &t.attempt);
     let status = response.and_then(|r| r.status);
-    let proxy_pid = response.map(|r| r.proxy).or(last.map(|a| a.proxy));
+    let response_source = decided.response.as_ref().map(|(_, source, _)| *source);
+    let source = response_source.or_else(|| decided.attempts.last().map(|t| t.source));
+    let proxy_pid = response
+        .map(|r| r.proxy)
+        .or(last.map(|a| a.proxy))
+        // Packets have no process ids; their source numbers proxies.
+        .filter(|_| source != Some(Source::Packets));
     Verdict {
         kind: decided.kind,
         version: VERSION,
@@ -25,7 +31,7 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
         time: stamp.time,
         node: stamp.node,
         status,
-        status_source: status.and(decided.response.as_ref().map(|(_, source, _)| *source)),
+        status_source: status.and(response_source),
         // The proxy failed the exchange, and the client saw a status that does not say so.
         status_rewritten: decided.kind == Kind::Verdict && status.is_some_and(|s| s < 500),
         cause: decided.diagnosis.cause,

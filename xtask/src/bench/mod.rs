@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: what the agent costs the proxy, and what it takes itself.
+//! `cargo xtask bench`: what the agent costs the proxy, and what it takes itself; `bench offline`:
+//! what a capture costs.
 
 mod flood;
 mod load;
 mod memory;
+mod offline;
 mod pairs;
 mod probes;
 mod report;
@@ -21,7 +23,10 @@ use crate::process::until;
 use crate::{build, exposition, process, shell};
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Few and short runs: a first look, with a wide interval
     #[arg(long)]
     quick: bool,
@@ -36,7 +41,16 @@ pub(crate) struct Args {
     why502: Option<PathBuf>,
 }
 
+#[derive(clap::Subcommand)]
+enum Part {
+    /// Explain a large generated capture, and compare with libpcap and tshark
+    Offline(offline::Args),
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Part::Offline(args)) = &args.part {
+        return offline::run(args);
+    }
     if !shell::is_root() {
         bail!("the measurements load probes into the kernel: run them as root");
     }
@@ -58,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         site,
         time: Duration::from_secs(seconds),
     };
-    let mut report = Report::default();
+    let mut report = Report::named("bench");
     for mode in Mode::ALL {
         bench.probes(mode, &mut report)?;
     }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::shell;
 
 /// Rows for people beside values for programs.
-#[derive(Default)]
 pub(crate) struct Report {
+    /// Of the file, in `target/bench`.
+    name: &'static str,
     rows: Vec<Row>,
     json: Map<String, Value>,
 }
@@ -23,6 +24,14 @@ struct Row {
 }
 
 impl Report {
+    pub(crate) fn named(name: &'static str) -> Report {
+        Report {
+            name,
+            rows: Vec::new(),
+            json: Map::new(),
+        }
+    }
+
     pub(crate) fn row(&mut self, what: impl Into<String>, value: impl Into<String>) {
         self.rows.push(Row {
             what: what.into(),
@@ -76,7 +85,7 @@ impl Report {
         self.value("machine", machine);
         let folder = shell::target().join("bench");
         fs::create_dir_all(&folder)?;
-        let file: PathBuf = folder.join("bench.json");
+        let file: PathBuf = folder.join(format!("{}.json", self.name));
         let text = serde_json::to_string_pretty(&Value::Object(self.json))?;
         fs::write(&file, text + "\n").with_context(|| format!("write {}", file.display()))?;
         println!("\nwritten to {}", file.display());

@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if let (Ok(program), false) = (program, args.no_lab) {
         let mut lab = lab::command(&program);
-        lab.args(&args.lab);
+        lab.arg("--packets").args(&args.lab);
         check("lab", counted(&mut lab));
     }
     check("nothing left behind", before.compare());

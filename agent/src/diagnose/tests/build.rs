@@ -338,6 +338,7 @@ impl Scene {
 
     pub(super) fn case<'a>(&'a self, host: &'a Host, attempts: &'a [Tried]) -> Case<'a> {
         Case {
+            source: Source::Kernel,
             attempts,
             response: self.response.as_ref(),
             host,

@@ -290,6 +290,7 @@ fn tcp_facts(flow: &abi::Flow, sample: &abi::Sample) -> TcpFacts {
         filtered: sample.filter_drops,
         zero_window: sample.window == 0 && sample.state != SYN_SENT && sample.state != CLOSE,
         srtt_us: sample.srtt_us,
+        ..TcpFacts::default()
     }
 }
 

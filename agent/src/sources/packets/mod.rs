@@ -1,3 +1,303 @@
 //! The packet source: from frames, offline or live, to the same signals as the kernel source makes.
+//!
+//! `tcp` follows connections, `talk` finds requests and responses in them, `judge` ties the failed
+//! ones to each other, and `signals` tells them. Healthy exchanges leave nothing but a few numbers.
 
+pub mod decode;
+pub mod excerpt;
+mod exchange;
+pub mod file;
+mod flow;
+mod hosts;
+mod http;
+mod judge;
+pub mod live;
+pub mod raw;
+mod reorder;
 pub mod segment;
+mod signals;
+mod table;
+mod talk;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
+
+use rustc_hash::FxHashMap;
+
+use crate::signal::{Fact, Nanos, Signal, Source};
+
+use exchange::{Exchange, Exchanges};
+use flow::{Flow, NONE};
+use hosts::Hosts;
+use reorder::Reorder;
+use table::Table;
+
+const MILLISECOND: Nanos = 1_000_000;
+const SECOND: Nanos = 1_000_000_000;
+
+/// Facts that come after a failure: the reset one round trip later, the response of a busy proxy.
+const SETTLE: Nanos = 250 * MILLISECOND;
+/// The tracker is told the time this often.
+const TICK: Nanos = 50 * MILLISECOND;
+/// A capture's clock that steps back further than this is taken on from where it was.
+const STEP_BACK: Nanos = SECOND;
+/// Failed or unanswered connects remembered until their downstream is answered.
+const SUSPECTS: usize = 4096;
+/// Bytes of unfinished heads, over all connections.
+const PARTIAL: usize = 4 << 20;
+
+/// What was not followed, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections forgotten for want of room.
+    pub evicted: u64,
+    /// Gaps in connections: bytes that the capture lacks.
+    pub gaps: u64,
+    /// Heads that were too long or too many at once.
+    pub heads: u64,
+    /// Connects forgotten for want of room.
+    pub connects: u64,
+}
+
+/// Follows connections and tells what failed.
+#[derive(Default)]
+pub struct Packets {
+    flows: Table,
+    exchanges: Exchanges,
+    reorder: Reorder,
+    hosts: Hosts,
+    /// Heads that have begun, by connection and side.
+    partial: FxHashMap<(u32, u8), Vec<u8>>,
+    partial_bytes: usize,
+    /// Exchanges to be judged, by the time at which the facts are in.
+    due: BinaryHeap<Reverse<(Nanos, u32)>>,
+    next_due: Nanos,
+    /// Connects without an answer, by the address that tried; they carry no request to be told by.
+    suspects: FxHashMap<IpAddr, VecDeque<u32>>,
+    suspect_count: usize,
+    /// New connects, watched for their answers.
+    connects: VecDeque<(Nanos, u32, u64)>,
+    now: Nanos,
+    /// Added to the capture's clock where that stepped back.
+    shift: Nanos,
+    ticked: Nanos,
+    ids: u64,
+    segments: u32,
+    started: bool,
+    /// No more segments will come.
+    ending: bool,
+    counts: Counts,
+    told: Counts,
+}
+
+impl Packets {
+    /// `proxies`: addresses that are the proxy's; with none, they are found.
+    pub fn new(proxies: &[IpAddr]) -> Packets {
+        let mut packets = Packets {
+            next_due: Nanos::MAX,
+            ..Packets::default()
+        };
+        packets.hosts.configured = proxies.iter().map(IpAddr::to_canonical).collect();
+        packets
+    }
+
+    /// What could not be followed so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Connections followed now.
+    pub fn connections(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Packets were lost before they could be seen.
+    pub fn lost(&mut self, stage: &str, reason: &str, count: u64, out: &mut Vec<Signal>) {
+        self.tell(
+            self.now,
+            Fact::SignalsLost {
+                stage: stage.to_owned(),
+                reason: reason.to_owned(),
+                count,
+            },
+            out,
+        );
+    }
+
+    /// The capture is over: what still waits is told with what is there.
+    pub fn finish(&mut self, out: &mut Vec<Signal>) {
+        while let Some((flow, side)) = self.reorder.any() {
+            self.drain(flow, side, true, out);
+        }
+        self.ending = true;
+        self.judge_due(Nanos::MAX, out);
+        self.judge_open(out);
+        self.tell_counts(out);
+        self.tell(self.now.saturating_add(2 * SETTLE), Fact::Tick, out);
+    }
+
+    /// The capture's time, which does not go back far.
+    fn clock(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
+        let mut at = at.saturating_add(self.shift);
+        if at + STEP_BACK < self.now {
+            self.shift += self.now - at;
+            at = self.now;
+        }
+        if at > self.now {
+            self.now = at;
+            if at >= self.next_due {
+                self.judge_due(at, out);
+            }
+            if at >= self.ticked + TICK {
+                self.chores(out);
+            }
+        }
+        at
+    }
+
+    /// What is done a few times a second of the capture.
+    fn chores(&mut self, out: &mut Vec<Signal>) {
+        self.ticked = self.now;
+        if !self.started {
+            self.started = true;
+            // What packets cannot show is missing by nature; no kind of fact is promised.
+            let (sees, blind) = (Vec::new(), Vec::new());
+            self.tell(self.now, Fact::SourceStarted { sees, blind }, out);
+        }
+        while let Some((flow, side)) = self.reorder.overdue(self.now) {
+            self.drain(flow, side, true, out);
+        }
+        self.unanswered();
+        self.exchanges.expire(self.now);
+        self.tell_counts(out);
+        self.tell(self.now, Fact::Tick, out);
+    }
+
+    /// Forgotten connections may have been part of what is open.
+    fn tell_counts(&mut self, out: &mut Vec<Signal>) {
+        let (now, before) = (self.counts, self.told);
+        self.told = now;
+        for (reason, count) in [
+            ("flows", now.evicted - before.evicted),
+            ("heads", now.heads - before.heads),
+            ("connects", now.connects - before.connects),
+        ] {
+            if count > 0 {
+                self.lost("packets", reason, count, out);
+            }
+        }
+    }
+
+    fn tell(&self, at: Nanos, fact: Fact, out: &mut Vec<Signal>) {
+        out.push(Signal {
+            at,
+            source: Source::Packets,
+            fact,
+        });
+    }
+
+    /// The exchange's connection, unless it was forgotten.
+    fn flow_of(&self, exchange: &Exchange) -> Option<&Flow> {
+        self.flows
+            .peek(exchange.flow)
+            .filter(|flow| flow.id == exchange.flow_id)
+    }
+
+    /// Has the exchange judged when its facts are in.
+    fn queue(&mut self, id: u32, due: Nanos) {
+        let exchange = self.exchanges.at_mut(id);
+        if exchange.is(Exchange::QUEUED) {
+            return;
+        }
+        exchange.set(Exchange::QUEUED);
+        let (flow, flow_id) = (exchange.flow, exchange.flow_id);
+        if self.flows.peek(flow).is_some_and(|f| f.id == flow_id) {
+            let flow = self.flows.at_mut(flow);
+            flow.queued = flow.queued.saturating_add(1);
+        }
+        self.due.push(Reverse((due, id)));
+        self.next_due = self.next_due.min(due);
+    }
+
+    fn unqueue(&mut self, id: u32) {
+        let exchange = self.exchanges.at_mut(id);
+        exchange.clear(Exchange::QUEUED);
+        let (flow, flow_id) = (exchange.flow, exchange.flow_id);
+        if self.flows.peek(flow).is_some_and(|f| f.id == flow_id) {
+            let flow = self.flows.at_mut(flow);
+            flow.queued = flow.queued.saturating_sub(1);
+        }
+    }
+
+    fn judge_due(&mut self, now: Nanos, out: &mut Vec<Signal>) {
+        while let Some(&Reverse((at, id))) = self.due.peek() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            self.unqueue(id);
+            self.judge(id, out);
+        }
+        self.next_due = self.due.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at);
+    }
+
+    /// Looks whether an old connection can go: one of them every few segments is enough.
+    fn sweep(&mut self) {
+        const CLOSED: Nanos = 2 * SECOND;
+        const HALF_OPEN: Nanos = 130 * SECOND;
+        const IDLE: Nanos = 7200 * SECOND;
+        let Some(at) = self.flows.turn() else { return };
+        let flow = self.flows.at(at);
+        let patience = if flow.closed() {
+            CLOSED
+        } else if !flow.is(Flow::ESTABLISHED) && flow.requests == 0 {
+            HALF_OPEN
+        } else {
+            IDLE
+        };
+        if flow.queued == 0 && flow.seen_at + patience < self.now {
+            self.forget(at);
+        }
+    }
+
+    /// Makes room: of the next connections in turn the one idle for longest goes.
+    fn evict(&mut self) {
+        let mut victim: Option<(Nanos, u32)> = None;
+        for _ in 0..64 {
+            let Some(at) = self.flows.turn() else {
+                continue;
+            };
+            let flow = self.flows.at(at);
+            if flow.queued == 0 && victim.is_none_or(|(seen, _)| flow.seen_at < seen) {
+                victim = Some((flow.seen_at, at));
+            }
+        }
+        if let Some((_, at)) = victim {
+            self.counts.evicted += 1;
+            self.forget(at);
+        }
+    }
+
+    fn forget(&mut self, at: u32) {
+        if self.flows.at(at).is(Flow::SUSPECT) {
+            self.cleared(at);
+        }
+        let flow = self.flows.at(at);
+        let mut id = flow.oldest;
+        while id != NONE {
+            let exchange = self.exchanges.at_mut(id);
+            let next = exchange.next;
+            exchange.set(Exchange::DONE);
+            self.exchanges.release(id);
+            id = next;
+        }
+        for side in 0..2 {
+            self.drop_partial(at, side);
+        }
+        self.flows.remove(at);
+    }
+}

@@ -154,6 +154,8 @@ fn attempt(end: End) -> Attempt {
             filtered: 0,
             zero_window: true,
             srtt_us: 20_000,
+            reset_acked: Some(7),
+            missing_packets: 1,
         }),
         peer: Some(peer),
         queue: Some(Queue {

@@ -1,0 +1,142 @@
+//! `explain` for a packet capture: frames to segments to signals to the pipeline.
+
+use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
+
+use anyhow::Result;
+
+use super::Pipeline;
+use crate::cli::{detail, says, warning};
+use crate::clock::Clock;
+use crate::signal::{Fact, Nanos, Signal};
+use crate::sources::packets::Packets;
+use crate::sources::packets::decode::{Decoded, Reason, decode};
+use crate::sources::packets::file::{Capture, Progress, ReadError};
+
+/// Frames between two looks at the clock and the terminal.
+const CHORES: u32 = 65_536;
+
+/// Explains a capture; what is wrong with the rest of the file comes back.
+pub(super) fn explain<W: Write>(
+    pipeline: &mut Pipeline<W>,
+    mut capture: Capture,
+    progress: &Progress,
+    proxies: &[IpAddr],
+    seconds: &mut (Nanos, Nanos),
+) -> Result<Option<ReadError>> {
+    // Another capture may be another host's.
+    pipeline.begin_source(Clock::from_offset(0));
+    let mut packets = Packets::new(proxies);
+    let mut bar = Bar::new(progress);
+    let mut signals = Vec::new();
+    let mut not_understood = [0_u64; Reason::ALL.len()];
+    let (mut dropped, mut frames) = (0, 0_u32);
+    let mut damage = None;
+    while let Some(next) = capture.next_frame() {
+        match next.map(|raw| decode(&raw)) {
+            Ok(Decoded::Segment(segment)) => packets.segment(&segment, &mut signals),
+            Ok(Decoded::Unreachable(error)) => packets.unreachable(&error, &mut signals),
+            Ok(Decoded::Other) => {}
+            Ok(Decoded::NotUnderstood(reason)) => not_understood[reason as usize] += 1,
+            Err(error) => {
+                damage = Some(error);
+                break;
+            }
+        }
+        if !signals.is_empty() {
+            take(pipeline, &mut signals, seconds)?;
+        }
+        frames += 1;
+        if frames.is_multiple_of(CHORES) {
+            bar.draw();
+        }
+        if frames.is_multiple_of(64) {
+            let now = capture.dropped();
+            if now > dropped {
+                packets.lost("capture", "dropped", now - dropped, &mut signals);
+                dropped = now;
+            }
+        }
+    }
+    let rest = capture.dropped().saturating_sub(dropped);
+    if rest > 0 {
+        packets.lost("capture", "dropped", rest, &mut signals);
+    }
+    packets.finish(&mut signals);
+    take(pipeline, &mut signals, seconds)?;
+    bar.clear();
+    for decided in pipeline.tracker.finish() {
+        pipeline.verdict(&decided)?;
+    }
+    let counts = packets.counts();
+    pipeline.lost("capture", "gaps", counts.gaps);
+    for (reason, count) in Reason::ALL.iter().zip(not_understood) {
+        pipeline.lost("not_understood", reason.name(), count);
+    }
+    if seconds.1 == 0 && damage.is_none() {
+        warning!("{}: no TCP connection in it", capture.name());
+    }
+    detail!("{}: {frames} frames", capture.name());
+    Ok(damage)
+}
+
+fn take<W: Write>(
+    pipeline: &mut Pipeline<W>,
+    signals: &mut Vec<Signal>,
+    (began, ended): &mut (Nanos, Nanos),
+) -> Result<()> {
+    for signal in signals.drain(..) {
+        if !matches!(signal.fact, Fact::Tick) || *ended == 0 {
+            *began = (*began).min(signal.at);
+        }
+        *ended = (*ended).max(signal.at);
+        pipeline.signal(&signal)?;
+    }
+    Ok(())
+}
+
+/// How far the file has been read, on standard error while that is a terminal.
+struct Bar<'a> {
+    progress: &'a Progress,
+    shown: bool,
+    drawn: Option<u64>,
+}
+
+impl<'a> Bar<'a> {
+    fn new(progress: &'a Progress) -> Bar<'a> {
+        Bar {
+            progress,
+            shown: says(1) && std::io::stderr().is_terminal(),
+            drawn: None,
+        }
+    }
+
+    fn draw(&mut self) {
+        const WIDTH: usize = 30;
+        if !self.shown {
+            return;
+        }
+        let (read, total) = self.progress.now();
+        // A percent, or a hundred megabytes, is worth a new line.
+        let step = total.map_or(100_000_000, |total| (total / 100).max(1));
+        if self.drawn == Some(read / step) {
+            return;
+        }
+        self.drawn = Some(read / step);
+        match total {
+            Some(total) if total > 0 => {
+                let done = (read.min(total) * WIDTH as u64 / total) as usize;
+                let percent = read.min(total) * 100 / total;
+                let (full, rest) = ("#".repeat(done), " ".repeat(WIDTH - done));
+                eprint!("\r[{full}{rest}] {percent:>3} %");
+            }
+            _ => eprint!("\r{} MB", read / 1_000_000),
+        }
+    }
+
+    fn clear(&mut self) {
+        if self.drawn.take().is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

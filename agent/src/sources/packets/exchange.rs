@@ -1,0 +1,305 @@
+//! Requests seen on connections, whichever side of a proxy they are on: kept until answered, and found by content.
+
+use std::collections::VecDeque;
+use std::hash::Hasher;
+
+use hashbrown::HashTable;
+
+use crate::signal::{End, Nanos, Opening};
+use crate::sources::wire;
+
+use super::flow::NONE;
+use super::http;
+
+/// Kept of a request line and of a Host.
+const LINE: usize = 1024;
+const HOST: usize = 255;
+/// An answered request is compared with its other side for so long; a failed one for longer.
+const KEPT: Nanos = 1_000_000_000;
+const KEPT_FAILED: Nanos = 30_000_000_000;
+/// Answered ones kept at most.
+const RING: usize = 8192;
+
+/// One request and what came of it. Times of 0 mean never.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    pub flow: u32,
+    /// The connection's identity: its place may have been given to another.
+    pub flow_id: u64,
+    /// The next one on the same connection.
+    pub next: u32,
+    /// Of method and target; 0 where they are not understood.
+    pub content: u64,
+    /// The first byte's time.
+    pub at: Nanos,
+    /// Sequence numbers: the request's first byte, and after the last that was seen.
+    pub start: u32,
+    pub end: u32,
+    /// What the request's first segment acknowledged: the response begins there, if nothing is pipelined.
+    pub ack: u32,
+    /// Which request of its connection, from 1.
+    pub ordinal: u32,
+    /// Since the last response's last byte.
+    pub idle: Option<Nanos>,
+    /// The final status; 0 while none was seen, or where it is no HTTP.
+    pub status: u16,
+    pub first_byte_at: Nanos,
+    /// When the response's head was there.
+    pub answered_at: Nanos,
+    /// The sequence number at which the response begins.
+    pub response_start: u32,
+    /// How the connection ended before a response, as its client saw it.
+    pub ended: Option<Box<Ended>>,
+    pub bits: u16,
+    /// Method, target and Host, as an HTTP head; empty for other protocols.
+    head: Vec<u8>,
+    /// What it is where it is not HTTP/1.
+    pub opening: Option<Opening>,
+    /// What the response is where it is not HTTP/1.
+    pub answer: Option<Box<Opening>>,
+}
+
+/// How a connection ended under a request, with the facts of that moment.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub at: Nanos,
+    pub how: End,
+    /// Bytes of the request acknowledged.
+    pub acked: u32,
+    pub retransmits: u16,
+    pub zero_window: bool,
+    /// Bytes of a response that came without its head's end, and what they begin with.
+    pub received: u32,
+    pub response: Option<Opening>,
+}
+
+impl Exchange {
+    /// The response is whole, or will not become so.
+    pub(super) const DONE: u16 = 1;
+    /// It waits to be judged.
+    pub(super) const QUEUED: u16 = 2;
+    /// An attempt to get it answered failed.
+    pub(super) const ATTEMPTED: u16 = 4;
+    /// It has been told as an attempt.
+    pub(super) const TOLD: u16 = 8;
+    pub(super) const HEAD: u16 = 16;
+    pub(super) const CONNECT: u16 = 32;
+    /// Found again after bytes that were not followed.
+    pub(super) const RESUMED: u16 = 64;
+    /// A connect without a request.
+    pub(super) const BARE: u16 = 128;
+    /// In the ring of the answered.
+    pub(super) const KEPT: u16 = 256;
+    pub(super) const USED: u16 = 512;
+    /// Ended badly, and its downstream is still waiting for an answer.
+    pub(super) const AWAITED: u16 = 1024;
+    /// Its judgement was put off once for a reset that may be on its way.
+    pub(super) const PUT_OFF: u16 = 2048;
+
+    pub(super) fn is(&self, bit: u16) -> bool {
+        self.bits & bit != 0
+    }
+
+    pub(super) fn set(&mut self, bit: u16) {
+        self.bits |= bit;
+    }
+
+    pub(super) fn clear(&mut self, bit: u16) {
+        self.bits &= !bit;
+    }
+
+    /// What the request is, in the words of signals.
+    pub(super) fn opening(&self) -> Opening {
+        match &self.opening {
+            Some(opening) => opening.clone(),
+            None => wire::request(&self.head),
+        }
+    }
+
+    /// When it was over for its client: answered, or its connection ended.
+    pub(super) fn over_at(&self) -> Option<Nanos> {
+        match (&self.ended, self.answered_at) {
+            (Some(ended), _) => Some(ended.at),
+            (None, 0) => None,
+            (None, at) => Some(at),
+        }
+    }
+
+    /// Remembers method, target and host, and what to compare them by.
+    pub(super) fn keep_request(&mut self, line: &[u8], host: Option<&[u8]>) {
+        self.head.clear();
+        self.head.extend_from_slice(&line[..line.len().min(LINE)]);
+        if let Some((method, target)) = http::method_and_target(line) {
+            self.content = content(method, target);
+            if method == b"HEAD" {
+                self.set(Self::HEAD);
+            } else if method == b"CONNECT" {
+                self.set(Self::CONNECT);
+            }
+        }
+        // A line that was cut before its end has no host either.
+        if line.len() <= LINE && host.is_some_and(|host| host.len() <= HOST) {
+            self.head.extend_from_slice(b"\r\nHost: ");
+            self.head.extend_from_slice(host.unwrap_or_default());
+            self.head.extend_from_slice(b"\r\n\r\n");
+        } else if line.len() <= LINE {
+            self.head.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// The same from uwsgi variables, which are compared but not shown as HTTP.
+    pub(super) fn keep_variables(&mut self, request: &http::Uwsgi<'_>) {
+        if !request.method.is_empty() && !request.target.is_empty() {
+            self.content = content(request.method, wire::origin_form(request.target));
+        }
+        self.opening = Some(Opening::Uwsgi);
+    }
+
+    /// The request line's end is not in the capture: what there is of it cannot be compared.
+    pub(super) fn cut_line(&mut self) {
+        let end = self.head.iter().rposition(|b| !matches!(b, b'\r' | b'\n'));
+        self.head.truncate(end.map_or(0, |end| end + 1));
+    }
+}
+
+/// What requests are compared by.
+pub(super) fn content(method: &[u8], target: &[u8]) -> u64 {
+    let mut hasher = rustc_hash::FxHasher::default();
+    hasher.write(method);
+    hasher.write_u8(b' ');
+    hasher.write(target);
+    hasher.finish() | 1
+}
+
+/// All exchanges that may still matter.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    all: Vec<Exchange>,
+    free: Vec<u32>,
+    /// Those with a content, by it.
+    by_content: HashTable<(u64, u32)>,
+    /// Answered ones, by the time at which they may go.
+    recent: VecDeque<(Nanos, u32)>,
+    recent_failed: VecDeque<(Nanos, u32)>,
+}
+
+impl Exchanges {
+    pub(super) fn live(&self) -> usize {
+        self.all.len() - self.free.len()
+    }
+
+    pub(super) fn at(&self, id: u32) -> &Exchange {
+        &self.all[id as usize]
+    }
+
+    pub(super) fn at_mut(&mut self, id: u32) -> &mut Exchange {
+        &mut self.all[id as usize]
+    }
+
+    /// A new one, its buffers those of one that is gone.
+    pub(super) fn begin(&mut self, flow: u32, flow_id: u64, at: Nanos) -> u32 {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.all.push(Exchange::default());
+            (self.all.len() - 1) as u32
+        });
+        let slot = &mut self.all[id as usize];
+        let mut head = std::mem::take(&mut slot.head);
+        head.clear();
+        *slot = Exchange {
+            flow,
+            flow_id,
+            at,
+            next: NONE,
+            head,
+            bits: Exchange::USED,
+            ..Exchange::default()
+        };
+        id
+    }
+
+    /// Enters it under its content.
+    pub(super) fn index(&mut self, id: u32) {
+        let content = self.at(id).content;
+        if content != 0 {
+            self.by_content
+                .insert_unique(content, (content, id), |&(content, _)| content);
+        }
+    }
+
+    /// All with this content, in the order of their times.
+    pub(super) fn alike(&self, content: u64) -> Vec<u32> {
+        if content == 0 {
+            return Vec::new();
+        }
+        let mut ids: Vec<u32> = self
+            .by_content
+            .iter_hash(content)
+            .filter(|(other, _)| *other == content)
+            .map(|(_, id)| *id)
+            .collect();
+        ids.sort_unstable_by_key(|id| (self.at(*id).at, *id));
+        ids
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.all.len() as u32).filter(|id| self.at(*id).is(Exchange::USED))
+    }
+
+    /// Its response is whole: it is kept for a while, in case its other side asks for it.
+    pub(super) fn answered(&mut self, id: u32, now: Nanos) {
+        let exchange = self.at_mut(id);
+        exchange.set(Exchange::DONE | Exchange::KEPT);
+        if exchange.status >= 500 {
+            self.recent_failed.push_back((now + KEPT_FAILED, id));
+        } else {
+            self.recent.push_back((now + KEPT, id));
+        }
+    }
+
+    /// Forgets those whose time is over.
+    pub(super) fn expire(&mut self, now: Nanos) {
+        for failed in [false, true] {
+            loop {
+                let ring = if failed {
+                    &mut self.recent_failed
+                } else {
+                    &mut self.recent
+                };
+                let crowded = ring.len() > RING;
+                match ring.front() {
+                    Some(&(at, id)) if crowded || at <= now => {
+                        ring.pop_front();
+                        self.at_mut(id).clear(Exchange::KEPT);
+                        self.release(id);
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Frees it, unless something still needs it.
+    pub(super) fn release(&mut self, id: u32) {
+        let exchange = self.at(id);
+        let needed = Exchange::QUEUED | Exchange::KEPT | Exchange::AWAITED;
+        if exchange.bits & needed != 0
+            || !exchange.is(Exchange::DONE)
+            || !exchange.is(Exchange::USED)
+        {
+            return;
+        }
+        let content = exchange.content;
+        if content != 0
+            && let Ok(entry) = self
+                .by_content
+                .find_entry(content, |&(_, other)| other == id)
+        {
+            entry.remove();
+        }
+        let exchange = self.at_mut(id);
+        exchange.bits = 0;
+        exchange.ended = None;
+        exchange.content = 0;
+        self.free.push(id);
+    }
+}

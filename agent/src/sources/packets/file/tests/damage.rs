@@ -1,0 +1,190 @@
+use super::super::window::MAX_RECORD;
+use super::super::{OpenError, Problem};
+use super::build::{MICROSECONDS, Order, block, enhanced, interface, pcap, section, simple};
+use super::{frames, read, stored};
+
+fn malformed(bytes: &[u8]) -> (usize, u64, String) {
+    let (frames, error) = read(bytes).unwrap();
+    let error = error.expect("an error");
+    match error.problem {
+        Problem::Malformed(reason) => (frames.len(), error.offset, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_gives_the_frames_up_to_there_and_the_offset() {
+    for name in ["loopback.pcap", "loopback.pcapng"] {
+        let whole = stored(name);
+        let all = frames(&whole);
+        let mut ends = 0;
+        for length in 1..whole.len() {
+            let (frames, error) = match read(&whole[..length]) {
+                Ok(result) => result,
+                Err(OpenError::NotACapture { .. }) if length < 4 => continue,
+                Err(OpenError::Header(error)) => {
+                    assert!(length < 24 && error.is_truncation() && error.offset == 0);
+                    continue;
+                }
+                Err(error) => panic!("{name} {length}: {error}"),
+            };
+            assert_eq!(frames, all[..frames.len()], "{name} {length}");
+            match error {
+                // Between two records the file looks whole.
+                None => ends += 1,
+                Some(error) => {
+                    assert!(error.is_truncation(), "{error}");
+                    assert!(error.offset < length as u64);
+                    assert_eq!(error.frames, frames.len() as u64);
+                }
+            }
+        }
+        assert!(ends >= 31, "{name}: {ends}");
+    }
+}
+
+#[test]
+fn the_message_names_file_offset_and_frames() {
+    let whole = pcap(
+        Order::Little,
+        MICROSECONDS,
+        &[(0, 0, 4, b"abcd"), (0, 0, 4, b"efgh")],
+    );
+    let (_, error) = read(&whole[..whole.len() - 1]).unwrap();
+    assert_eq!(
+        error.unwrap().to_string(),
+        "test: byte 44: the file ends within the record that begins there, as when the capture \
+         was interrupted; the frame before it was read"
+    );
+}
+
+#[test]
+fn absurd_lengths_are_errors_and_allocate_nothing() {
+    for order in Order::BOTH {
+        let mut file = pcap(order, MICROSECONDS, &[(0, 0, 1, b"x")]);
+        for word in [0, 0, 0x7fff_ffff, 1] {
+            file.extend(order.u32(word));
+        }
+        let (before, offset, reason) = malformed(&file);
+        assert_eq!((before, offset), (1, 41));
+        assert!(reason.contains("2147483647"), "{reason}");
+
+        let start = [section(order), interface(order, 1, 0, &[])].concat();
+        for length in [0xffff_fffc, MAX_RECORD as u32 + 4, 8, 0, 13] {
+            let mut file = start.clone();
+            file.extend(order.u32(6));
+            file.extend(order.u32(length));
+            file.extend([0; 8]);
+            let (_, offset, reason) = malformed(&file);
+            assert_eq!(offset, start.len() as u64);
+            assert!(reason.contains(&length.to_string()), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_length_alone_allocates_no_more_than_the_file_has() {
+    let order = Order::Little;
+    let mut file = section(order);
+    file.extend(order.u32(6));
+    file.extend(order.u32(MAX_RECORD as u32));
+    file.extend([0; 100]);
+    let mut window = super::super::window::Window::new(Box::new(std::io::Cursor::new(file)));
+    assert!(!window.ensure(MAX_RECORD).unwrap());
+    assert!(window.capacity() < 1024 * 1024);
+}
+
+#[test]
+fn blocks_that_contradict_themselves_are_named() {
+    let order = Order::Little;
+    let start = [section(order), interface(order, 1, 0, &[])].concat();
+    let mut wrong_end = enhanced(order, 0, 0, 4, b"abcd", &[]);
+    let last = wrong_end.len() - 4;
+    wrong_end[last] ^= 4;
+    let mut overlong = enhanced(order, 0, 0, 4, b"abcd", &[]);
+    overlong[20] = 200;
+    for (bad, word) in [
+        (wrong_end, "differs"),
+        (overlong, "packet of 200 bytes"),
+        (enhanced(order, 7, 0, 1, b"x", &[]), "interface 7"),
+        (block(order, 6, b"short"), "too short"),
+        (block(order, 3, b""), "too short"),
+        (simple(order, 20, b"x"), "packet of 20 bytes"),
+        (block(order, 1, b"x"), "too short"),
+        (block(order, 0x0a0d_0d0a, b"xxxx"), "byte order"),
+        (
+            interface(order, 1, 0, &[super::build::option(order, 9, &[60])]),
+            "resolution 60",
+        ),
+    ] {
+        let (before, offset, reason) = malformed(&[start.clone(), bad].concat());
+        assert_eq!((before, offset), (0, start.len() as u64));
+        assert!(reason.contains(word), "{reason}");
+    }
+    // A packet before any interface.
+    let (_, _, reason) = malformed(&[section(order), simple(order, 1, b"x")].concat());
+    assert!(reason.contains("interface 0"), "{reason}");
+}
+
+#[test]
+fn versions_that_are_not_known_are_named() {
+    let mut file = pcap(Order::Big, MICROSECONDS, &[]);
+    file[5] = 3;
+    let Err(OpenError::Header(error)) = read(&file) else {
+        panic!("opened");
+    };
+    assert!(error.to_string().contains("version 3"), "{error}");
+    let mut file = section(Order::Big);
+    file[13] = 9;
+    assert!(malformed(&file).2.contains("version 9"));
+}
+
+/// Xorshift: enough chance for tests, the same each time.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}
+
+#[test]
+fn random_damage_never_panics_nor_invents_frames_before_it() {
+    let mut chance = Chance(0x5eed);
+    for name in [
+        "loopback.pcap",
+        "loopback.pcapng",
+        "loopback.pcap.gz",
+        "loopback.pcap.zst",
+    ] {
+        let whole = stored(name);
+        let all = frames(&whole);
+        for _ in 0..2_000 {
+            let mut bytes = whole.clone();
+            let mut first = bytes.len();
+            for _ in 0..=chance.below(4) {
+                let at = chance.below(bytes.len());
+                bytes[at] ^= 1 << chance.below(8);
+                first = first.min(at);
+            }
+            let Ok((frames, error)) = read(&bytes) else {
+                continue;
+            };
+            if let Some(error) = &error {
+                assert_eq!(error.frames, frames.len() as u64);
+            }
+            if name.ends_with("pcap") || name.ends_with("pcapng") {
+                let same = frames.iter().zip(&all).take_while(|(a, b)| a == b).count();
+                let sound: usize = all[..same].iter().map(|frame| frame.data.len()).sum();
+                let next = all.get(same).map_or(0, |frame| frame.data.len());
+                assert!(
+                    sound + next + 40 * (same + 2) + 300 >= first,
+                    "{name} {first}"
+                );
+            }
+        }
+    }
+}

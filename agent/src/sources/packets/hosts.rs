@@ -1,0 +1,177 @@
+//! Which addresses serve and which ask: who can be a proxy, and which ends are one under two addresses.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::signal::Nanos;
+
+/// Addresses remembered.
+const CAP: usize = 16_384;
+/// Different ports or servers that tell a client of one from a client of several.
+const SEVERAL: usize = 4;
+/// Connections whose beginnings are compared, to find those seen twice.
+const HANDSHAKES: usize = 4096;
+/// Different requests that went on from another address make it the same host's.
+const COINCIDENCES: usize = 3;
+const SAME_MOMENT: Nanos = 1_000_000_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    /// Ports it serves on.
+    serves: Vec<u16>,
+    /// Servers it talks to.
+    asks: Vec<SocketAddr>,
+    /// It has sent a request in the clear.
+    pub requests: bool,
+    /// A connection to it carries TLS or HTTP/2: the newest, and how many there were.
+    pub encrypted: Option<u32>,
+    pub encrypted_count: u32,
+    /// The number by which signals know it as a proxy.
+    number: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Hosts {
+    by_ip: FxHashMap<IpAddr, Host>,
+    /// Named by hand.
+    pub configured: Vec<IpAddr>,
+    /// Where a request was seen to arrive that went on from there.
+    learned: FxHashSet<SocketAddr>,
+    learned_ips: FxHashSet<IpAddr>,
+    numbers: u32,
+    handshakes: Vec<(u64, Nanos, u32)>,
+    /// Contents that arrived at one address and left from another.
+    coincidences: FxHashMap<(IpAddr, IpAddr), Vec<u64>>,
+    /// Pairs of addresses that are one host's.
+    translated: FxHashSet<(IpAddr, IpAddr)>,
+}
+
+impl Hosts {
+    pub(super) fn connection(&mut self, client: SocketAddr, server: SocketAddr) {
+        if let Some(host) = self.entry(client.ip())
+            && host.asks.len() < SEVERAL
+            && !host.asks.contains(&server)
+        {
+            host.asks.push(server);
+        }
+        if let Some(host) = self.entry(server.ip())
+            && host.serves.len() < SEVERAL
+            && !host.serves.contains(&server.port())
+        {
+            host.serves.push(server.port());
+        }
+    }
+
+    pub(super) fn entry(&mut self, ip: IpAddr) -> Option<&mut Host> {
+        if self.by_ip.len() >= CAP && !self.by_ip.contains_key(&ip) {
+            return None;
+        }
+        Some(self.by_ip.entry(ip).or_default())
+    }
+
+    pub(super) fn get(&self, ip: IpAddr) -> Option<&Host> {
+        self.by_ip.get(&ip)
+    }
+
+    /// It is seen to serve, other than at this address.
+    pub(super) fn serves_beside(&self, ip: IpAddr, server: SocketAddr) -> bool {
+        let other = |port: &u16| ip != server.ip() || *port != server.port();
+        self.get(ip).is_some_and(|h| h.serves.iter().any(other))
+    }
+
+    /// It is seen to ask another server than this one.
+    pub(super) fn asks_beside(&self, ip: IpAddr, server: SocketAddr) -> bool {
+        self.get(ip)
+            .is_some_and(|h| h.asks.iter().any(|asked| *asked != server))
+    }
+
+    pub(super) fn learn(&mut self, proxy: SocketAddr, client: IpAddr) {
+        if self.learned.len() < CAP {
+            self.learned.insert(proxy);
+            self.learned_ips.insert(client);
+        }
+    }
+
+    /// A request was seen to arrive here and to go on.
+    pub(super) fn is_proxy(&self, server: SocketAddr) -> bool {
+        self.configured.contains(&server.ip()) || self.learned.contains(&server)
+    }
+
+    /// Requests were seen to go on from this address.
+    pub(super) fn is_proxys(&self, client: IpAddr) -> bool {
+        self.configured.contains(&client) || self.learned_ips.contains(&client)
+    }
+
+    /// With proxies named by hand, only they are proxies.
+    pub(super) fn may_be_proxy(&self, ip: IpAddr) -> bool {
+        self.configured.is_empty() || self.configured.contains(&ip)
+    }
+
+    /// The number that stands for a process id, which packets do not have.
+    pub(super) fn number(&mut self, ip: IpAddr) -> u32 {
+        let next = self.numbers + 1;
+        let number = match self.entry(ip) {
+            Some(host) if host.number != 0 => return host.number,
+            Some(host) => {
+                host.number = next;
+                next
+            }
+            None => return 0,
+        };
+        self.numbers = next;
+        number
+    }
+
+    /// Whether two addresses are one host's, as far as seen.
+    pub(super) fn same(&self, a: IpAddr, b: IpAddr) -> bool {
+        let named = || self.configured.contains(&a) && self.configured.contains(&b);
+        a == b || self.translated.contains(&(a, b)) || named()
+    }
+
+    /// A request arrived at one address, and an equal one left from another a moment later: once may
+    /// be chance, several different ones make it one host.
+    pub(super) fn coincide(&mut self, server: IpAddr, client: IpAddr, content: u64) -> bool {
+        // Who captures on loopback is on the host itself.
+        let enough = match server.is_loopback() || client.is_loopback() {
+            true => 1,
+            false => COINCIDENCES,
+        };
+        if self.coincidences.len() >= CAP {
+            return false;
+        }
+        let seen = self.coincidences.entry((server, client)).or_default();
+        if !seen.contains(&content) {
+            seen.push(content);
+        }
+        if seen.len() < enough {
+            return false;
+        }
+        self.coincidences.remove(&(server, client));
+        self.translated(server, client);
+        true
+    }
+
+    pub(super) fn translated(&mut self, a: IpAddr, b: IpAddr) {
+        if a != b && self.translated.len() < 2 * CAP {
+            self.translated.insert((a, b));
+            self.translated.insert((b, a));
+        }
+    }
+
+    /// Compares a connection's first segment with those of others; the other one of the same kind
+    /// a moment ago is the same connection under other addresses.
+    pub(super) fn handshake(&mut self, key: u64, at: Nanos, flow: u32) -> Option<u32> {
+        if self.handshakes.is_empty() {
+            self.handshakes.resize(HANDSHAKES, (0, 0, 0));
+        }
+        let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % HANDSHAKES;
+        let (known, then, other) = self.handshakes[place];
+        let fresh = at.abs_diff(then) < SAME_MOMENT;
+        if known == key && fresh && other != flow {
+            return Some(other);
+        }
+        self.handshakes[place] = (key, at, flow);
+        None
+    }
+}

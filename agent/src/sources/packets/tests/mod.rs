@@ -1,0 +1,7 @@
+//! Captures made by hand, and the verdicts that they give.
+
+mod build;
+mod excerpt;
+mod races;
+mod sides;
+mod tcp;

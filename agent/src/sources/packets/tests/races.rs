@@ -1,0 +1,206 @@
+//! How an upstream connection ended under a request: what the wire proves, and what it cannot.
+
+use super::build::*;
+
+const FRONT: (&str, &str) = ("10.0.0.9:5000", "10.0.0.1:80");
+const BACK: (&str, &str) = ("10.0.0.1:4000", "10.0.0.2:9000");
+
+/// One exchange that went well on both connections, then a second request 1 s later.
+struct Kept {
+    wire: Wire,
+    front: Connection,
+    back: Connection,
+}
+
+impl Kept {
+    fn new(method: &str) -> Kept {
+        let mut wire = Wire::default();
+        let mut front = wire.at(0.0).open(FRONT.0, FRONT.1);
+        wire.send(&mut front, CLIENT, &request("GET", "/first"));
+        let mut back = wire.at(1.0).open(BACK.0, BACK.1);
+        wire.send(&mut back, CLIENT, &request("GET", "/first"));
+        wire.at(20.0).send(&mut back, SERVER, &response(200));
+        wire.ack(&mut back, CLIENT);
+        wire.at(21.0).send(&mut front, SERVER, &response(200));
+        wire.at(1000.0)
+            .send(&mut front, CLIENT, &request(method, "/orders?id=1"));
+        Kept { wire, front, back }
+    }
+
+    /// The second request goes to the upstream, which does not have it yet.
+    fn ask(&mut self, ms: f64) {
+        let request = request("POST", "/orders?id=1");
+        self.wire
+            .at(ms)
+            .lost(&mut self.back, CLIENT, 0x18, &request);
+    }
+
+    fn respond(&mut self, ms: f64, status: u16) {
+        self.wire
+            .at(ms)
+            .send(&mut self.front, SERVER, &response(status));
+    }
+}
+
+#[test]
+fn a_fin_that_acknowledges_nothing_of_the_request_is_a_race() {
+    let mut kept = Kept::new("POST");
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+    kept.respond(1000.3, 502);
+    kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+    assert_eq!(
+        labels(&kept.wire.packets),
+        ["verdict 502 keepalive_race/fin_in_flight proven"]
+    );
+    // Without the reset the upstream might have closed one direction only.
+    kept.wire.packets.pop();
+    assert_eq!(
+        labels(&kept.wire.packets),
+        ["verdict 502 keepalive_race/fin_in_flight likely (reset_received)"]
+    );
+}
+
+#[test]
+fn a_fin_that_the_request_acknowledges_had_arrived_before() {
+    let mut kept = Kept::new("POST");
+    kept.wire.at(990.0).fin(&mut kept.back, SERVER);
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).reset(&mut kept.back, SERVER);
+    kept.respond(1000.3, 502);
+    assert_eq!(
+        labels(&kept.wire.packets),
+        ["verdict 502 keepalive_race/fin_already_received proven"]
+    );
+}
+
+/// Taken at the upstream, the FIN is captured before the request; what the request acknowledges tells.
+#[test]
+fn the_captures_place_does_not_matter() {
+    let mut kept = Kept::new("POST");
+    kept.wire.at(995.0).lost(&mut kept.back, SERVER, 0x11, b"");
+    kept.ask(1010.0);
+    kept.wire.at(1010.1).reset(&mut kept.back, SERVER);
+    let back = kept.back.server;
+    let upstream_only: Vec<Packet> = kept
+        .wire
+        .packets
+        .iter()
+        .filter(|p| p.from == back || p.to == back)
+        .cloned()
+        .collect();
+    assert_eq!(
+        labels(&upstream_only),
+        ["verdict - keepalive_race/fin_in_flight proven"]
+    );
+}
+
+#[test]
+fn a_request_that_was_acknowledged_was_no_race() {
+    let mut kept = Kept::new("POST");
+    kept.ask(1000.1);
+    kept.wire.arrives(&mut kept.back, CLIENT);
+    kept.wire.at(1020.0).ack(&mut kept.back, SERVER);
+    kept.wire.at(1100.0).fin(&mut kept.back, SERVER);
+    kept.respond(1100.1, 502);
+    assert_eq!(
+        labels(&kept.wire.packets),
+        ["verdict 502 upstream_closed_early/no_bytes likely (upstream_read)"]
+    );
+}
+
+#[test]
+fn data_acknowledged_after_the_fin_is_a_half_close() {
+    let mut kept = Kept::new("POST");
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+    kept.wire.arrives(&mut kept.back, CLIENT);
+    kept.wire.at(1020.0).ack(&mut kept.back, SERVER);
+    kept.respond(1020.1, 502);
+    assert_eq!(
+        labels(&kept.wire.packets),
+        ["verdict 502 keepalive_race/half_close proven"]
+    );
+}
+
+#[test]
+fn a_reset_alone_proves_nothing() {
+    for flags in [0x04, 0x14] {
+        let mut kept = Kept::new("POST");
+        kept.ask(1000.1);
+        kept.wire.arrives(&mut kept.back, CLIENT);
+        kept.wire
+            .at(1000.2)
+            .lost(&mut kept.back, SERVER, flags, b"");
+        kept.respond(1000.3, 502);
+        assert_eq!(
+            labels(&kept.wire.packets),
+            ["verdict 502 keepalive_race/closed_unread likely (upstream_read)"]
+        );
+    }
+}
+
+#[test]
+fn a_retry_makes_a_near_miss_of_it() {
+    let mut kept = Kept::new("POST");
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+    let mut again = kept.wire.at(1000.3).open("10.0.0.1:4001", BACK.1);
+    kept.wire
+        .send(&mut again, CLIENT, &request("POST", "/orders?id=1"));
+    kept.wire.at(1001.0).reset(&mut kept.back, SERVER);
+    kept.wire
+        .at(1005.0)
+        .send(&mut again, SERVER, &response(200));
+    kept.respond(1005.1, 200);
+    assert_eq!(
+        labels(&kept.wire.packets),
+        ["nearmiss 200 keepalive_race/fin_in_flight proven"]
+    );
+}
+
+/// A connection that was there before the capture may be new all the same, as far as is seen.
+#[test]
+fn without_the_connections_beginning_nothing_is_proven() {
+    let mut kept = Kept::new("POST");
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+    kept.respond(1000.3, 502);
+    kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+    let later: Vec<Packet> = kept
+        .wire
+        .packets
+        .iter()
+        .filter(|p| p.at >= BEGIN + 900 * MS)
+        .cloned()
+        .collect();
+    assert_eq!(
+        labels(&later),
+        ["verdict 502 keepalive_race/fin_in_flight likely (tcp_connections)"]
+    );
+}
+
+#[test]
+fn sequence_numbers_may_wrap_within_the_request() {
+    let mut kept = Kept::new("POST");
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+    kept.respond(1000.3, 502);
+    kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+    let request = kept
+        .wire
+        .packets
+        .iter()
+        .rfind(|p| p.length > 0 && p.to == kept.back.server);
+    let shift = 0u32.wrapping_sub(request.unwrap().seq).wrapping_sub(10);
+    for packet in &mut kept.wire.packets {
+        packet.seq = packet.seq.wrapping_add(shift);
+        if packet.flags & 0x10 != 0 {
+            packet.ack = packet.ack.wrapping_add(shift);
+        }
+    }
+    assert_eq!(
+        labels(&kept.wire.packets),
+        ["verdict 502 keepalive_race/fin_in_flight proven"]
+    );
+}

@@ -1,0 +1,200 @@
+//! Who is the proxy, and which attempt belongs to which response.
+
+use super::build::*;
+use crate::cause::Cause;
+use crate::verdict::Kind;
+
+#[test]
+fn a_refused_connect_is_tied_by_address_and_time() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.connection("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.at(1.2).syn(&mut back);
+    wire.at(1.4).push(&mut back, SERVER, 0x14, b"");
+    wire.at(1.5).send(&mut front, SERVER, &response(502));
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict 502 connection_refused proven"]
+    );
+}
+
+#[test]
+fn concurrent_refused_connects_are_right_but_not_proven() {
+    let mut wire = Wire::default();
+    let mut fronts = Vec::new();
+    let mut backs = Vec::new();
+    for i in 0..3 {
+        let mut front = wire
+            .at(0.0)
+            .open(&format!("10.0.0.9:500{i}"), "10.0.0.1:80");
+        wire.at(1.0)
+            .send(&mut front, CLIENT, &request("GET", &format!("/{i}")));
+        fronts.push(front);
+    }
+    for i in 0..3 {
+        let mut back = wire.connection(&format!("10.0.0.1:400{i}"), "10.0.0.2:9000");
+        wire.at(1.2).syn(&mut back);
+        backs.push(back);
+    }
+    for back in &mut backs {
+        wire.at(1.4).push(back, SERVER, 0x14, b"");
+    }
+    for front in &mut fronts {
+        wire.at(1.5).send(front, SERVER, &response(502));
+    }
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict 502 connection_refused likely (exchange_link)"; 3]
+    );
+}
+
+#[test]
+fn unanswered_connects_and_requests_are_waits() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let back = wire.connection("10.0.0.1:4000", "10.0.0.2:9000");
+    for at in [1.2, 1001.2] {
+        wire.at(at).syn(&mut back.clone());
+    }
+    wire.at(2001.3).send(&mut front, SERVER, &response(504));
+    wire.at(3000.0)
+        .send(&mut front, CLIENT, &request("GET", "/b"));
+    let mut slow = wire.at(3000.1).open("10.0.0.1:4001", "10.0.0.2:9000");
+    wire.send(&mut slow, CLIENT, &request("GET", "/b"));
+    wire.at(3001.0).ack(&mut slow, SERVER);
+    wire.at(5000.2).fin(&mut slow, CLIENT);
+    wire.at(5000.3).send(&mut front, SERVER, &response(504));
+    assert_eq!(
+        labels(&wire.packets),
+        [
+            "verdict 504 connect_timeout/unknown_path likely (accept_queue)",
+            "verdict 504 read_timeout_no_reply likely (upstream_read, upstream_accepted)",
+        ]
+    );
+}
+
+#[test]
+fn an_upstreams_own_failure_is_told_once() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    wire.at(2.0).send(&mut back, SERVER, &response(503));
+    wire.at(2.1).send(&mut front, SERVER, &response(503));
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict 503 upstream_answered proven"]
+    );
+}
+
+#[test]
+fn with_one_side_alone_the_other_is_named_as_missing() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    wire.at(2.0).send(&mut front, SERVER, &response(502));
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict 502 unknown unknown (upstream_side, proxy_log)"]
+    );
+    // Named by hand, the client is the proxy, and it is its upstream that answered.
+    let named = verdicts(&wire.packets, &["10.0.0.9"]);
+    assert_eq!(named.len(), 1);
+    assert_eq!(named[0].diagnosis.cause, Cause::UpstreamAnswered);
+    assert_ne!(
+        named[0].diagnosis.confidence,
+        crate::verdict::Confidence::Proven
+    );
+}
+
+#[test]
+fn a_client_that_left_is_a_near_miss() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    wire.at(1500.0).fin(&mut front, CLIENT);
+    wire.at(1500.1).fin(&mut back, CLIENT);
+    wire.at(1500.2).fin(&mut front, SERVER);
+    let decided = verdicts(&wire.packets, &[]);
+    assert_eq!(decided.len(), 1, "{:?}", labels(&wire.packets));
+    assert_eq!(decided[0].kind, Kind::NearMiss);
+    assert_eq!(decided[0].diagnosis.cause, Cause::DownstreamGaveUp);
+}
+
+#[test]
+fn one_connection_captured_under_two_addresses_is_one() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.at(1.1).open("172.17.0.2:4000", "10.0.0.2:9000");
+    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    wire.at(2.0).send(&mut back, SERVER, &response(503));
+    wire.at(2.1).send(&mut front, SERVER, &response(503));
+    // Each packet once more: into the container, and out of the host.
+    let mut both = Vec::new();
+    for packet in &wire.packets {
+        let mut other = packet.clone();
+        for end in [&mut other.from, &mut other.to] {
+            match end.to_string().as_str() {
+                "10.0.0.1:80" => *end = "172.17.0.2:8080".parse().unwrap(),
+                "172.17.0.2:4000" => *end = "10.0.0.1:4000".parse().unwrap(),
+                _ => {}
+            }
+        }
+        other.at += 5_000;
+        both.extend([packet.clone(), other]);
+    }
+    assert_eq!(labels(&both), ["verdict 503 upstream_answered proven"]);
+}
+
+#[test]
+fn tls_outside_leaves_the_upstream_side() {
+    let hello = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00";
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:443");
+    wire.at(0.5).send(&mut front, CLIENT, hello);
+    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    wire.at(2.0).send(&mut back, SERVER, &response(200));
+    wire.at(900.0)
+        .lost(&mut back, CLIENT, 0x18, &request("POST", "/b"));
+    wire.at(900.1).fin(&mut back, SERVER);
+    wire.at(920.0).reset(&mut back, SERVER);
+    wire.at(920.1)
+        .send(&mut front, SERVER, b"\x17\x03\x03\x00\x01x");
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict - keepalive_race/fin_in_flight proven"]
+    );
+}
+
+#[test]
+fn healthy_traffic_gives_nothing() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+    for i in 0..5 {
+        let at = f64::from(i) * 100.0;
+        let path = format!("/{i}");
+        wire.at(at + 2.0)
+            .send(&mut front, CLIENT, &request("GET", &path));
+        wire.at(at + 2.1)
+            .send(&mut back, CLIENT, &request("GET", &path));
+        wire.at(at + 3.0).send(&mut back, SERVER, &response(200));
+        wire.at(at + 3.1).send(&mut front, SERVER, &response(200));
+    }
+    wire.at(5000.0).fin(&mut back, SERVER);
+    wire.at(5000.1).fin(&mut back, CLIENT);
+    wire.at(6000.0).fin(&mut front, CLIENT);
+    assert!(labels(&wire.packets).is_empty());
+    let closes = signals(&wire.packets, &[]);
+    let idle = closes
+        .iter()
+        .filter(|s| matches!(s.fact, crate::signal::Fact::IdleClosed(_)));
+    assert_eq!(idle.count(), 1);
+}
