@@ -615,7 +615,12 @@ impl Packets {
         }
     }
 
+    /// Whether a connect may have failed for a request that went well in the end. In a crowd
+    /// nothing would tie the two.
     pub(super) fn has_suspects(&self, index: u32) -> bool {
+        if self.suspect_count == 0 || self.exchanges.live() > LOOKED_THROUGH {
+            return false;
+        }
         let proxy = self.flows.at(index).server_ip();
         let asks = |ip: &IpAddr| proxy.is_loopback() || self.hosts.same(*ip, proxy);
         self.suspects.keys().any(asks)

@@ -548,9 +548,7 @@ impl Packets {
         self.exchanges.at_mut(id).ended = None;
         let exchange = self.exchanges.at(id);
         let (status, at) = (exchange.status, exchange.answered_at);
-        let wanted = status >= 500
-            || exchange.is(Exchange::ATTEMPTED)
-            || (self.suspect_count > 0 && self.has_suspects(index));
+        let wanted = status >= 500 || exchange.is(Exchange::ATTEMPTED) || self.has_suspects(index);
         if wanted {
             self.queue(id, at + SETTLE);
         }
