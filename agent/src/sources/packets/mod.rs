@@ -142,7 +142,8 @@ impl Packets {
 
     /// The capture's time, which does not go back far.
     fn clock(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
-        let mut at = at.saturating_add(self.shift);
+        // A damaged file may claim any time: sums with this one must not overflow.
+        let mut at = at.saturating_add(self.shift).min(Nanos::MAX / 4);
         if at + STEP_BACK < self.now {
             self.shift += self.now - at;
             at = self.now;
