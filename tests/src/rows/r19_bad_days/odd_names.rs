@@ -70,10 +70,11 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
     run.watch(&[&nginx])?;
 
-    let expect = |cell, statuses, cause| {
+    let expect_at = |name, cell, statuses, cause| {
         Expect::verdict(cell, statuses, cause)
-            .with(Check::Equals("/upstream/address", shown(&path(cell))))
+            .with(Check::Equals("/upstream/address", shown(&path(name))))
     };
+    let expect = |cell, statuses, cause| expect_at(cell, cell, statuses, cause);
     let by_odd = Check::Equals("/upstream/process", String::from_utf8_lossy(COMM).into());
     send(run, &ns, &expect("missing", &[502], "unix_socket_missing"))?;
     send(run, &ns, &expect("stale", &[502], "unix_socket_refused"))?;
@@ -83,7 +84,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
         (0..run.wanted() + 2).map(|_| (Duration::ZERO, Request::get(run.path("/queue"))));
     for sent in Front::Plain.burst(run, &ns, requests.collect())? {
         let truth = match sent.status {
-            Some(504) => expect("queue", &[504], "read_timeout_never_accepted").cell("queued"),
+            Some(504) => expect_at("queue", "queued", &[504], "read_timeout_never_accepted"),
             _ => expect("queue", &[502], "unix_accept_queue_full")
                 .with(Check::Says("/evidence", "limit 1".into()))
                 .with(by_odd.clone()),
@@ -101,7 +102,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
         let sending = scope.spawn(|| send(shared, &ns, &in_flight));
         wait::until("the reads", START, || killed.log.reads().len() >= wanted)?;
         std::fs::remove_file(path("killed"))?;
-        let deleted = expect("killed", &[502], "unix_socket_missing").cell("deleted");
+        let deleted = expect_at("killed", "deleted", &[502], "unix_socket_missing");
         send_to(shared, &ns, "/killed", &deleted)?;
         killed.signal(libc::SIGKILL);
         sending.join().expect("requests")
@@ -139,22 +140,18 @@ fn send_to(run: &Run, ns: &NetNs, folder: &str, expect: &Expect) -> Result<()> {
 
 const HAPROXY_PORT: u16 = 8081;
 
-/// HAProxy calls a server by its abstract name, which it reads from and which then is gone.
+/// HAProxy calls a server by its abstract name, which reads the request and dies; then nobody has
+/// that name. One request after the other: HAProxy takes several in one go, and connects that fail at
+/// once leave nothing by which to tell them apart.
 pub(super) fn abstract_socket(run: &mut Run) -> Result<()> {
     let ns = NetNs::new()?;
     // Abstract names belong to the network namespace, which is the scenario's own.
     let name = "why502 lab\u{e4}";
     let listen = format!("unix:@{name}");
-    let server = Scripted::start(run, &ns, "server", &listen, Mode::NeverAnswer, 128)?;
     let haproxy = Haproxy::start(run, &ns, HAPROXY_PORT, &format!("\"abns@{name}\""), "20s")?;
-    let mut agent = Capture::launch(
-        {
-            let mut command = Capture::command(run.why502()?);
-            command.args(["--proxy", "haproxy"]);
-            command
-        },
-        &run.out,
-    )?;
+    let mut command = Capture::command(run.why502()?);
+    command.args(["--proxy", "haproxy"]);
+    let mut agent = Capture::launch(command, &run.out)?;
     agent.wait_ready()?;
     run.watched_by(agent);
     run.add_proxy(haproxy.pid());
@@ -165,31 +162,25 @@ pub(super) fn abstract_socket(run: &mut Run) -> Result<()> {
     };
     let killed = expect("killed", &[502], "worker_killed");
     let gone = expect("gone", &[503], "unix_socket_refused");
-    let through = |expect: &Expect, count: usize| {
-        let requests = (0..count).map(|_| {
-            let request = run.expecting(Request::get(run.path("/x")), expect);
-            (Duration::ZERO, request)
-        });
+    let through = |expect: &Expect| {
+        let request = run.expecting(Request::get(run.path("/x")), expect);
         let to = SocketAddr::from(([127, 0, 0, 1], HAPROXY_PORT));
-        let requests = requests.collect();
-        ns.traffic(async || Ok(client::burst(to, &run.ledger, requests).await))
+        ns.traffic(async || Ok(client::once(to, &run.ledger, request).await))
     };
-    std::thread::scope(|scope| {
-        let sending = scope.spawn(|| through(&killed, run.wanted()));
-        wait::until("the reads", START, || {
-            server.log.reads().len() >= run.wanted()
+    for number in 0..run.wanted() {
+        let log = format!("server-{number}");
+        let server = Scripted::start(run, &ns, &log, &listen, Mode::NeverAnswer, 128)?;
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| through(&killed));
+            wait::until("the read", START, || !server.log.reads().is_empty())?;
+            server.signal(libc::SIGKILL);
+            sending.join().expect("request")
         })?;
-        server.signal(libc::SIGKILL);
-        sending.join().expect("requests")
-    })?;
-    // One after the other: connects that fail at once leave nothing by which to tell requests apart
-    // that HAProxy takes in one go.
-    for _ in 0..run.wanted() {
-        through(&gone, 1)?;
+        through(&gone)?;
     }
     let wanted = run.wanted();
     run.at_least("killed", wanted);
     run.at_least("gone", wanted);
-    run.hold((haproxy, server, ns));
+    run.hold((haproxy, ns));
     Ok(())
 }
