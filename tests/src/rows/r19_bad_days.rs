@@ -11,7 +11,7 @@ mod terminated;
 mod two_agents;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -22,9 +22,10 @@ use super::front::{Front, KNOWN_LOCATION, PLAIN_PORT, plain};
 use crate::client::{self, Request};
 use crate::expect::Expect;
 use crate::netns::NetNs;
-use crate::run::{Need, Run, Scenario};
+use crate::run::{Need, Run, START, Scenario};
 use crate::software::{Nginx, Scripted};
 use crate::upstream::Mode;
+use crate::wait;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name, run| Scenario {
@@ -112,11 +113,11 @@ fn under_load<T>(
     let stop = Arc::new(AtomicBool::new(false));
     let made = Arc::new(AtomicBool::new(false));
     let (ledger, failing) = (run.ledger.clone(), Arc::new(failing.clone()));
-    let number = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let number = Arc::new(AtomicUsize::new(0));
     let make = {
         let (ledger, made) = (ledger.clone(), made.clone());
         move || {
-            if number.fetch_add(1, Ordering::Relaxed) % 10 != 0 {
+            if !number.fetch_add(1, Ordering::Relaxed).is_multiple_of(10) {
                 return Request::get(ledger.path("/app"));
             }
             made.store(true, Ordering::Relaxed);
@@ -131,10 +132,8 @@ fn under_load<T>(
             let stopped = move || stop.load(Ordering::Relaxed);
             ns.traffic(async || client::steady(plain(), ledger, 8, 200.0, make, stopped).await)
         });
-        let result = crate::wait::until("the load", crate::run::START, || {
-            made.load(Ordering::Relaxed)
-        })
-        .and_then(|()| work());
+        let result =
+            wait::until("the load", START, || made.load(Ordering::Relaxed)).and_then(|()| work());
         stop.store(true, Ordering::Relaxed);
         load.join().expect("load")?;
         result

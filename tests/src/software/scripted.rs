@@ -21,12 +21,12 @@ impl Scripted {
         run: &Run,
         ns: &NetNs,
         name: &str,
-        listen: impl AsRef<OsStr>,
+        listen: &str,
         mode: Mode,
         backlog: u32,
     ) -> Result<Scripted> {
         let me = std::env::current_exe()?;
-        Scripted::start_program(run, ns, &me, name, listen, mode, backlog)
+        Scripted::start_program(run, ns, &me, name, listen.as_ref(), mode, backlog)
     }
 
     /// The same from another file, after which its process is named.
@@ -35,7 +35,7 @@ impl Scripted {
         ns: &NetNs,
         program: &Path,
         name: &str,
-        listen: impl AsRef<OsStr>,
+        listen: &OsStr,
         mode: Mode,
         backlog: u32,
     ) -> Result<Scripted> {

@@ -36,7 +36,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     std::os::unix::fs::symlink(std::env::current_exe()?, &program)?;
     let odd = |name, mode, backlog| {
         let listen = listen_on(&path(name));
-        Scripted::start_program(run, &ns, &program, name, listen, mode, backlog)
+        Scripted::start_program(run, &ns, &program, name, &listen, mode, backlog)
     };
     let killed = odd("killed", Mode::NeverAnswer, 128)?;
     let queue = odd("queue", Mode::NeverAccept, 1)?;
