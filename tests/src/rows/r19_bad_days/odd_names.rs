@@ -176,6 +176,8 @@ pub(super) fn abstract_socket(run: &mut Run) -> Result<()> {
             server.signal(libc::SIGKILL);
             sending.join().expect("request")
         })?;
+        // Its connection may be closed before its listener is: waits for its end.
+        drop(server);
         through(&gone)?;
     }
     let wanted = run.wanted();
