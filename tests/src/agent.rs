@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::process::Proc;
@@ -20,49 +19,75 @@ const END: Duration = Duration::from_secs(20);
 /// The contract's latest time for a verdict is 250 ms after the response (or two round trips).
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// A `why502 capture` under way.
+/// A why502 under way, all that it says kept.
 pub struct Capture {
     proc: Proc,
     lines: Arc<Mutex<Vec<Value>>>,
+    messages: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
-    pub recording: PathBuf,
 }
 
 /// All it said.
 pub struct Captured {
     pub lines: Vec<Value>,
+    /// The lines of its standard error.
+    pub messages: Vec<String>,
     pub exit: i32,
 }
 
+impl Captured {
+    /// The last line, where it is the summary.
+    pub fn summary(&self) -> Result<&Value> {
+        let last = self.lines.last();
+        last.filter(|line| line["type"] == "summary")
+            .with_context(|| {
+                format!(
+                    "why502 ended (status {}) without its summary line",
+                    self.exit
+                )
+            })
+    }
+}
+
 impl Capture {
-    /// Starts it and waits until every probe is attached.
+    /// Starts `why502 capture` and waits until every probe is attached.
     pub fn start(why502: &Path, folder: &Path, more: &[&str]) -> Result<Capture> {
-        let recording = folder.join("recording.jsonl");
-        let mut command = Command::new(why502);
+        std::fs::create_dir_all(folder)?;
+        let mut command = Capture::command(why502);
         command
-            .args(["capture", "--for", "600s", "--json", "--proxy", "nginx"])
             .args(more)
             .arg("--record")
-            .arg(&recording)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .arg(folder.join("recording.jsonl"));
+        let mut capture = Capture::launch(command, folder)?;
+        capture.wait_ready()?;
+        Ok(capture)
+    }
+
+    /// `why502 capture` of nginx for longer than any scenario takes.
+    pub fn command(why502: &Path) -> Command {
+        let mut command = Command::new(why502);
+        command.args(["capture", "--for", "600s", "--json", "--proxy", "nginx"]);
+        command
+    }
+
+    /// Starts any command of why502; what it says is also kept in files in `folder`.
+    pub fn launch(mut command: Command, folder: &Path) -> Result<Capture> {
+        std::fs::create_dir_all(folder)?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let log = folder.join("why502.stderr");
-        let mut proc = Proc::spawn_as_is("why502 capture", command, &log)?;
+        let mut proc = Proc::spawn_as_is("why502", command, &log)?;
         let out = proc.child_mut().stdout.take().context("no stdout")?;
         let err = proc.child_mut().stderr.take().context("no stderr")?;
-        let lines: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let ready = Arc::new(AtomicBool::new(false));
+        let (lines, messages) = <(Arc<Mutex<Vec<Value>>>, Arc<Mutex<Vec<String>>>)>::default();
         let mut log_file = File::create(&log)?;
         let mut json_file = File::create(folder.join("why502.jsonl"))?;
         let readers = vec![
             {
-                let ready = ready.clone();
+                let messages = messages.clone();
                 thread::spawn(move || {
                     for line in BufReader::new(err).lines().map_while(Result::ok) {
                         let _ = writeln!(log_file, "{line}");
-                        if line.trim() == "ready" {
-                            ready.store(true, Ordering::Release);
-                        }
+                        messages.lock().expect("messages").push(line);
                     }
                 })
             },
@@ -78,15 +103,40 @@ impl Capture {
                 })
             },
         ];
-        proc.wait_ready("why502's line `ready`", ATTACH, || {
-            ready.load(Ordering::Acquire)
-        })?;
         Ok(Capture {
             proc,
             lines,
+            messages,
             readers,
-            recording,
         })
+    }
+
+    /// Waits until every probe is attached.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let messages = self.messages.clone();
+        self.proc.wait_ready("why502's line `ready`", ATTACH, || {
+            let messages = messages.lock().expect("messages");
+            messages.iter().any(|line| line.trim() == "ready")
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.proc.pid()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        self.proc.signal(signal);
+    }
+
+    /// What it has said so far.
+    pub fn lines(&self) -> Vec<Value> {
+        self.lines.lock().expect("lines").clone()
+    }
+
+    /// On how many lines of its standard error these words stand so far.
+    pub fn told(&self, words: &str) -> usize {
+        let messages = self.messages.lock().expect("messages");
+        messages.iter().filter(|line| line.contains(words)).count()
     }
 
     fn count(&self, kind: &str) -> usize {
@@ -95,21 +145,32 @@ impl Capture {
     }
 
     /// Ends it as Ctrl-C does, once the expected lines are there or their time is over.
-    pub fn finish(mut self, verdicts: usize, near_misses: usize) -> Result<Captured> {
+    pub fn finish(self, verdicts: usize, near_misses: usize) -> Result<Captured> {
         // Too few lines are the judge's business, not an error of the harness.
         let _ = wait::until("the expected verdicts", SETTLE, || {
             self.count("verdict") >= verdicts && self.count("near_miss") >= near_misses
         });
-        self.proc.signal(libc::SIGINT);
+        let captured = self.end(libc::SIGINT)?;
+        captured.summary()?;
+        Ok(captured)
+    }
+
+    /// Ends it by this signal.
+    pub fn end(self, signal: i32) -> Result<Captured> {
+        self.signal(signal);
+        self.ended()
+    }
+
+    /// Waits until it has ended.
+    pub fn ended(mut self) -> Result<Captured> {
         let status = self.proc.wait_exit(END)?;
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
-        let lines = std::mem::take(&mut *self.lines.lock().expect("lines"));
-        let exit = status.code().unwrap_or(-1);
-        if lines.last().is_none_or(|line| line["type"] != "summary") {
-            bail!("why502 capture ended (status {exit}) without its summary line");
-        }
-        Ok(Captured { lines, exit })
+        Ok(Captured {
+            lines: std::mem::take(&mut *self.lines.lock().expect("lines")),
+            messages: std::mem::take(&mut *self.messages.lock().expect("messages")),
+            exit: status.code().unwrap_or(-1),
+        })
     }
 }

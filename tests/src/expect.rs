@@ -15,6 +15,8 @@ pub enum Kind {
     NearMiss,
     /// Nothing happened: no verdict.
     Healthy,
+    /// What was said of it is looked at by the scenario itself.
+    Apart,
 }
 
 /// The truth about one request.
@@ -77,6 +79,14 @@ impl Expect {
             cell,
             statuses,
             ..HEALTHY
+        }
+    }
+
+    /// Only the client's status is judged.
+    pub fn apart(cell: &'static str, statuses: &'static [u16]) -> Expect {
+        Expect {
+            kind: Kind::Apart,
+            ..Expect::healthy(cell, statuses)
         }
     }
 

@@ -6,6 +6,7 @@
 //! verdict for each of them has to be. The judge joins that with what why502 said.
 
 pub mod agent;
+pub mod bpf;
 pub mod cgroup;
 pub mod client;
 pub mod expect;

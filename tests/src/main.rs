@@ -141,7 +141,7 @@ fn carry_out(scenario: &Scenario, options: &Options) -> Outcome {
     let lacking: Vec<String> = scenario
         .needs
         .iter()
-        .filter_map(|need| need.lacking())
+        .filter_map(|need| need.lacking(options))
         .collect();
     if !lacking.is_empty() {
         return Outcome::Skipped(lacking.join(", "));

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -39,9 +40,9 @@ impl NetNs {
     }
 
     /// A command whose process will live in this namespace.
-    pub fn command(&self, program: &str) -> Command {
-        let path =
-            crate::process::program(program).unwrap_or_else(|| std::path::PathBuf::from(program));
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let program = program.as_ref();
+        let path = crate::process::program(program).unwrap_or_else(|| program.to_owned());
         let mut command = Command::new(path);
         let fd = self.handle.as_raw_fd();
         // SAFETY: setns is async-signal-safe; the descriptor outlives the spawn because `self`

@@ -92,6 +92,9 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>) -> Scor
     let of_packets = by_path(lines);
     let of_kernel = by_path(kernel.unwrap_or_default());
     for (sent, truth) in ledger.entries() {
+        if truth.kind == Kind::Apart {
+            continue;
+        }
         let given: &[&Value] = of_packets
             .get(sent.path.as_str())
             .map_or(&[], Vec::as_slice);

@@ -162,11 +162,11 @@ pub fn state(pid: u32) -> Option<char> {
 }
 
 /// Where a program is, searching `PATH` and the folders of system programs.
-pub fn program(name: &str) -> Option<PathBuf> {
+pub fn program(name: impl AsRef<Path>) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
         .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"])
-        .map(|folder| Path::new(folder).join(name))
+        .map(|folder| Path::new(folder).join(&name))
         .find(|file| file.is_file())
 }
 

@@ -23,7 +23,8 @@ pub struct Watched {
     before: BTreeMap<String, f64>,
 }
 
-fn free_port() -> Result<u16> {
+/// A port on which nobody listens now.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
@@ -138,7 +139,8 @@ fn query(port: u16, expression: &str) -> Result<Vec<(Value, f64)>> {
         .collect())
 }
 
-fn get(port: u16, path: &str) -> Result<(u16, String)> {
+/// What is served there: status and body.
+pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(

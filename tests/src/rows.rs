@@ -20,6 +20,7 @@ mod r15_tier_in_front;
 mod r16_all_at_once;
 mod r17_tls_http2;
 mod r18_health;
+mod r19_bad_days;
 
 use crate::run::{Need, Scenario};
 
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Scenario> {
         r16_all_at_once::scenarios(),
         r17_tls_http2::scenarios(),
         r18_health::scenarios(),
+        r19_bad_days::scenarios(),
     ]
     .into_iter()
     .flatten()

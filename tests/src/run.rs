@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::agent::{Capture, Captured};
 use crate::client::Request;
@@ -39,12 +40,16 @@ pub enum Need {
     Tun,
     Controller(&'static str),
     Http2Curl,
+    /// why502: without it there is nothing in the scenario to look at.
+    Agent,
 }
 
 impl Need {
     /// Why it is not there; `None` when it is.
-    pub fn lacking(self) -> Option<String> {
+    pub fn lacking(self, options: &Options) -> Option<String> {
         match self {
+            Need::Agent => (options.why502.is_none())
+                .then(|| "it is about why502 itself, which --no-agent leaves out".to_owned()),
             Need::Program(name) => process::program(name)
                 .is_none()
                 .then(|| format!("{name} is not installed")),
@@ -87,9 +92,16 @@ pub struct Run {
     proxies: BTreeSet<u32>,
     capture: Option<Capture>,
     dumps: Vec<Everything>,
+    /// Others that watch the same, by name, each judged like the first.
+    beside: Vec<(&'static str, Capture)>,
+    /// What agents said that are no more, to be judged with what the last one says.
+    said: Vec<Value>,
+    /// Signals are lost on purpose.
+    losing: bool,
     watched: Option<Watched>,
     counters: bool,
     problems: Vec<String>,
+    notes: Vec<String>,
     /// Software that lives until why502 has ended; dropped in order.
     held: Vec<Box<dyn Any + Send + Sync>>,
     _temp: tempfile::TempDir,
@@ -120,9 +132,13 @@ impl Run {
             proxies: BTreeSet::new(),
             capture: None,
             dumps: Vec::new(),
+            beside: Vec::new(),
+            said: Vec::new(),
+            losing: false,
             watched: None,
             counters: options.prometheus || scenario.counters,
             problems: Vec::new(),
+            notes: Vec::new(),
             held: Vec::new(),
             _temp: temp,
         })
@@ -155,8 +171,9 @@ impl Run {
 
     /// Starts why502, once the proxies are up, and waits until it sees.
     pub fn watch(&mut self, proxies: &[&Nginx]) -> Result<()> {
-        self.masters.extend(proxies.iter().map(|proxy| proxy.pid()));
-        self.note_proxies();
+        for proxy in proxies {
+            self.add_proxy(proxy.pid());
+        }
         if let Some(why502) = &self.options.why502 {
             if self.counters {
                 self.watched = Some(Watched::start(why502, &self.folder)?);
@@ -185,6 +202,47 @@ impl Run {
         Ok(())
     }
 
+    /// Another agent that sees the same and has to say the same.
+    pub fn watch_beside(&mut self, name: &'static str) -> Result<()> {
+        if let Some(why502) = &self.options.why502 {
+            let capture = Capture::start(why502, &self.out.join(name), &[])?;
+            self.beside.push((name, capture));
+        }
+        Ok(())
+    }
+
+    /// Has a scenario's own agent take the place of the one that `watch` starts.
+    pub fn watched_by(&mut self, agent: Capture) {
+        self.capture = Some(agent);
+    }
+
+    /// The agent that `watch` started.
+    pub fn agent(&self) -> Result<&Capture> {
+        self.capture.as_ref().context("no agent watches")
+    }
+
+    /// Has an agent's lines judged that did not live until the end.
+    pub fn said(&mut self, lines: Vec<Value>) {
+        self.said.extend(lines);
+    }
+
+    /// Losses are what the scenario is about: the agent has to tell some.
+    pub fn loses_signals(&mut self) {
+        self.losing = true;
+    }
+
+    /// The program under test.
+    pub fn why502(&self) -> Result<&Path> {
+        let why502 = self.options.why502.as_deref();
+        why502.context("no why502 to start")
+    }
+
+    /// Another proxy of this scenario, by its first process.
+    pub fn add_proxy(&mut self, master: u32) {
+        self.masters.push(master);
+        self.note_proxies();
+    }
+
     /// Remembers the proxies' processes of this moment (a reload makes new ones).
     pub fn note_proxies(&mut self) {
         for master in &self.masters {
@@ -204,6 +262,11 @@ impl Run {
 
     pub fn problem(&mut self, text: impl Into<String>) {
         self.problems.push(text.into());
+    }
+
+    /// What is worth knowing of a scenario that passed.
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
     }
 
     /// Keeps software running until why502 has ended.
@@ -229,11 +292,14 @@ impl Run {
                 .count()
         };
         let (verdicts, near_misses) = (count(Kind::Verdict), count(Kind::NearMiss));
-        let captured: Option<Captured> = self
+        let mut captured: Option<Captured> = self
             .capture
             .take()
-            .map(|capture| capture.finish(verdicts, near_misses))
+            .map(|capture| capture.finish(verdicts.saturating_sub(self.said.len()), near_misses))
             .transpose()?;
+        if let Some(captured) = &mut captured {
+            captured.lines.splice(..0, std::mem::take(&mut self.said));
+        }
         let lines = captured.as_ref().map(|captured| captured.lines.as_slice());
         let mut judged = judge::judge(&self.ledger, lines, &self.proxies);
         for (cell, count) in &self.minimum {
@@ -250,7 +316,20 @@ impl Run {
                     .problems
                     .push(format!("why502 capture: exit status {}", captured.exit));
             }
-            check_losses(captured, &mut judged);
+            check_losses(captured, self.losing, &mut judged);
+        }
+        for (name, capture) in std::mem::take(&mut self.beside) {
+            let captured = capture.finish(verdicts, near_misses)?;
+            let beside = judge::judge(&self.ledger, Some(&captured.lines), &self.proxies);
+            let right: u32 = beside.cells.values().map(|cell| cell.right).sum();
+            judged.notes.push(format!("agent {name}: right {right}"));
+            let problems = beside.problems.into_iter();
+            let named = problems.map(|problem| format!("agent {name}: {problem}"));
+            judged.problems.extend(named);
+            if captured.exit != 0 {
+                let problem = format!("agent {name}: exit status {}", captured.exit);
+                judged.problems.push(problem);
+            }
         }
         if let Some(watched) = &self.watched {
             let seen = watched.increase(&judged.failed)?;
@@ -279,6 +358,7 @@ impl Run {
             }
         }
         judged.problems.append(&mut self.problems);
+        judged.notes.append(&mut self.notes);
         Ok(judged)
     }
 }
@@ -302,12 +382,12 @@ impl Drop for Run {
     }
 }
 
-fn check_losses(captured: &Captured, judged: &mut Judgement) {
+fn check_losses(captured: &Captured, losing: bool, judged: &mut Judgement) {
     let lost = captured
         .lines
         .last()
         .and_then(|summary| summary["lost"]["signals"].as_u64());
-    if lost != Some(0) {
+    if lost.is_none() || (lost != Some(0)) != losing {
         judged.problems.push(format!("signals lost: {lost:?}"));
     }
 }

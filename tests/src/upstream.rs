@@ -1,9 +1,12 @@
 //! The scripted upstream: a small server that misbehaves exactly as told, as a process of its own.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -16,9 +19,9 @@ use crate::wait::monotonic_ns;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// `IP:port` or `unix:/path`.
+    /// `IP:port`, `unix:/path` or `unix:@abstract`; a path is any bytes.
     #[arg(long)]
-    listen: String,
+    listen: OsString,
     #[arg(long)]
     mode: Mode,
     /// As given to `listen()`; the queue holds one more.
@@ -127,6 +130,9 @@ impl Stream {
     }
 }
 
+/// Bytes of an abstract name, the first NUL not counted.
+const ABSTRACT_NAME: usize = 107;
+
 /// The connections that are open, each owned by the thread that serves it.
 type Open = Arc<Mutex<Vec<Weak<Stream>>>>;
 
@@ -172,16 +178,26 @@ pub fn serve(args: &Args) -> Result<()> {
     }
 }
 
-fn listen(address: &str, backlog: i32) -> Result<Listener> {
-    let listener = match address.strip_prefix("unix:") {
+fn listen(address: &OsStr, backlog: i32) -> Result<Listener> {
+    let what = || format!("bind {}", address.display());
+    let listener = match address.as_bytes().strip_prefix(b"unix:") {
+        Some([b'@', name @ ..]) => {
+            // HAProxy means a name that fills the address.
+            let mut name = name.to_vec();
+            name.resize(ABSTRACT_NAME, 0);
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            Listener::Unix(UnixListener::bind_addr(&address).with_context(what)?)
+        }
         Some(path) => {
-            let listener = UnixListener::bind(path).with_context(|| format!("bind {path}"))?;
+            let path = OsStr::from_bytes(path);
+            let listener = UnixListener::bind(path).with_context(what)?;
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
             Listener::Unix(listener)
         }
         None => {
-            let address: SocketAddr = address.parse()?;
-            Listener::Tcp(TcpListener::bind(address).with_context(|| format!("bind {address}"))?)
+            let text = address.to_str().with_context(what)?;
+            let address: SocketAddr = text.parse()?;
+            Listener::Tcp(TcpListener::bind(address).with_context(what)?)
         }
     };
     let fd = match &listener {

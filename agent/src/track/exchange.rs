@@ -104,6 +104,17 @@ impl Exchange {
         }
     }
 
+    /// Nothing but refused calls of Unix sockets, none for a client's request: the C library asks the
+    /// name service in this way.
+    pub(super) fn led_by_no_request(&self) -> bool {
+        let own = |t: &Tried| {
+            t.attempt.downstream.is_none()
+                && t.attempt.upstream.is_unix()
+                && matches!(t.attempt.end, End::ConnectFailed { .. })
+        };
+        self.response.is_none() && self.attempts.iter().all(own)
+    }
+
     /// The last attempt got an answer from its upstream that was not itself a server error.
     pub(super) fn saved(&self) -> bool {
         self.attempts.last().is_some_and(|t| {

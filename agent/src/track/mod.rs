@@ -275,6 +275,9 @@ impl Tracker {
                 self.by_flow.remove(&tried.attempt.flow);
             }
         }
+        if exchange.led_by_no_request() {
+            return;
+        }
         // Signals of the two halves may arrive a little apart: the response's time is the truth.
         let at = exchange.answered_at();
         out.push(Decided {
@@ -325,5 +328,38 @@ fn key_of(attempt: &Attempt) -> Key {
             Key::Request(link.flow, link.ordinal)
         }
         _ => own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_that_no_request_led_to_is_no_near_miss() {
+        let near_misses = |downstream: serde_json::Value| {
+            let attempt = serde_json::from_value(serde_json::json!({
+                "flow": 9, "proxy": 1, "thread": 1, "downstream": downstream, "retry_of": null,
+                "upstream": "unix:/var/run/nscd/socket", "local": null, "began": 10,
+                "connected": null, "reused": false, "requests_before": 0, "idle_ns": null,
+                "request": null, "received": 0, "response": null,
+                "end": {"how": "connect_failed", "errno": 2}, "tcp": null, "peer": null, "queue": null,
+            }))
+            .unwrap();
+            let mut tracker = Tracker::default();
+            tracker.observe(&Signal {
+                at: 10,
+                source: Source::Kernel,
+                fact: Fact::AttemptEnded(Box::new(attempt)),
+            });
+            tracker.finish().len()
+        };
+        // nginx asks for its user's number as it starts.
+        assert_eq!(near_misses(serde_json::Value::Null), 0);
+        let link = serde_json::json!({
+            "flow": 5, "ordinal": 1, "order": "after_read", "client": null, "proxy_address": null,
+            "request": null, "state": "open", "read_before_ns": null,
+        });
+        assert_eq!(near_misses(link), 1);
     }
 }

@@ -36,7 +36,7 @@ fn run(run: &mut Run) -> Result<()> {
         Front::Plain.listen(run)?
     );
     let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
-    let haproxy = Haproxy::start(run, &ns, OUTER_PORT, plain(), "3s")?;
+    let haproxy = Haproxy::start(run, &ns, OUTER_PORT, &plain().to_string(), "3s")?;
     run.watch(&[&nginx])?;
     known_failure(run, &ns)?;
 

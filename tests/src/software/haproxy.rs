@@ -1,4 +1,4 @@
-//! HAProxy as the tier in front.
+//! HAProxy: the tier in front, and a proxy that calls abstract sockets.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -13,19 +13,19 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// Passes `port` on to `to` and waits `server_timeout` for its answers.
+    /// Passes `port` on to `to` (`IP:port`, `abns@name`) without trying again and waits `server_timeout` for its answers.
     pub fn start(
         run: &Run,
         ns: &NetNs,
         port: u16,
-        to: SocketAddr,
+        to: &str,
         server_timeout: &str,
     ) -> Result<Haproxy> {
         let config = run.folder.join("haproxy.cfg");
         std::fs::write(
             &config,
             format!(
-                "global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 2s\n  \
+                "global\n  nbthread 1\ndefaults\n  mode http\n  retries 0\n  timeout connect 2s\n  \
                  timeout client 30s\n  timeout server {server_timeout}\nfrontend front\n  \
                  bind 127.0.0.1:{port}\n  default_backend back\nbackend back\n  \
                  server inner {to}\n"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -29,6 +30,31 @@ impl Nginx {
         port: u16,
         http: &str,
     ) -> Result<Nginx> {
+        Nginx::spawn(run, ns.command("nginx"), ns, name, workers, port, http)
+    }
+
+    /// nginx from another file, after which its processes are named.
+    pub fn start_program(
+        run: &Run,
+        ns: &NetNs,
+        program: &Path,
+        workers: u32,
+        port: u16,
+        http: &str,
+    ) -> Result<Nginx> {
+        let command = ns.command(program);
+        Nginx::spawn(run, command, ns, "nginx", workers, port, http)
+    }
+
+    fn spawn(
+        run: &Run,
+        mut command: Command,
+        ns: &NetNs,
+        name: &str,
+        workers: u32,
+        port: u16,
+        http: &str,
+    ) -> Result<Nginx> {
         let folder = &run.folder;
         let prefix = folder.join(format!("{name}-prefix"));
         std::fs::create_dir_all(&prefix)?;
@@ -38,7 +64,6 @@ impl Nginx {
             &config,
             config_text(workers, &prefix, &error_log, folder, name, http),
         )?;
-        let mut command = ns.command("nginx");
         command.arg("-p").arg(&prefix).arg("-c").arg(&config);
         command.arg("-e").arg(&error_log);
         let mut proc = Proc::spawn("nginx", command, &folder.join(format!("{name}.log")))?;
@@ -47,6 +72,12 @@ impl Nginx {
             ns.enter(|| Ok(TcpStream::connect(address)?)).is_ok()
         })?;
         Ok(Nginx { proc, error_log })
+    }
+
+    /// Stops it at once, its connections with it.
+    pub fn stop(&mut self) -> Result<()> {
+        self.proc.signal(libc::SIGTERM);
+        self.proc.wait_exit(START).map(|_| ())
     }
 
     /// The master's.

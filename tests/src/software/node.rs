@@ -39,7 +39,7 @@ impl Node {
             // Left by one that was killed.
             let _ = std::fs::remove_file(path);
         }
-        let mut command = ns.command(&node_program()?.to_string_lossy());
+        let mut command = ns.command(node_program()?);
         command
             .arg(&script)
             .args([address, &keep_alive_ms.to_string()])

@@ -1,5 +1,8 @@
 //! The scripted upstream as a process of the scenario.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::AppLog;
@@ -22,11 +25,25 @@ impl Scripted {
         mode: Mode,
         backlog: u32,
     ) -> Result<Scripted> {
-        let log = AppLog::new(&run.folder.join(format!("{name}-app.log")));
         let me = std::env::current_exe()?;
-        let mut command = ns.command(&me.to_string_lossy());
+        Scripted::start_program(run, ns, &me, name, listen.as_ref(), mode, backlog)
+    }
+
+    /// The same from another file, after which its process is named.
+    pub fn start_program(
+        run: &Run,
+        ns: &NetNs,
+        program: &Path,
+        name: &str,
+        listen: &OsStr,
+        mode: Mode,
+        backlog: u32,
+    ) -> Result<Scripted> {
+        let log = AppLog::new(&run.folder.join(format!("{name}-app.log")));
+        let mut command = ns.command(program);
         command
-            .args(["upstream", "--listen", listen, "--mode", &mode.name()])
+            .args(["upstream", "--mode", &mode.name(), "--listen"])
+            .arg(listen)
             .args(["--backlog", &backlog.to_string(), "--log"])
             .arg(log.file());
         let mut proc = Proc::spawn(name, command, &run.folder.join(format!("{name}.log")))?;

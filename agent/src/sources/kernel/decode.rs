@@ -146,7 +146,17 @@ fn local(ends: &abi::Ends) -> Option<Address> {
 pub fn unix(path: &[u8]) -> Address {
     Address(match path.split_first() {
         None => "unix:".to_owned(),
-        Some((0, name)) => format!("unix:@{}", String::from_utf8_lossy(name)),
+        Some((0, name)) => {
+            // Filled with zero bytes to the end of the address, as HAProxy does: not to be shown.
+            let end = match path.len() {
+                abi::PATH => name
+                    .iter()
+                    .rposition(|&b| b != 0)
+                    .map_or(0, |last| last + 1),
+                _ => name.len(),
+            };
+            format!("unix:@{}", String::from_utf8_lossy(&name[..end]))
+        }
         Some(_) => {
             let end = path.iter().position(|&b| b == 0).unwrap_or(path.len());
             format!("unix:{}", String::from_utf8_lossy(&path[..end]))
@@ -418,5 +428,27 @@ fn broken_answer(record: &abi::Response) -> Option<u8> {
         Some(end::PEER_CLOSED)
     } else {
         (record.status == 504).then_some(end::GIVEN_UP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unix_names_are_shown_as_people_write_them() {
+        let mut filled = [0; abi::PATH];
+        filled[1..5].copy_from_slice(b"name");
+        for (path, shown) in [
+            (&b"/run/a b\n.sock\0"[..], "unix:/run/a b\n.sock"),
+            (b"/run/\xff", "unix:/run/\u{fffd}"),
+            (b"\0name", "unix:@name"),
+            // This zero byte is part of the name.
+            (b"\0name\0", "unix:@name\0"),
+            (&filled, "unix:@name"),
+            (b"", "unix:"),
+        ] {
+            assert_eq!(unix(path).0, shown);
+        }
     }
 }

@@ -80,6 +80,13 @@ impl Listeners {
         if path.starts_with('@') {
             return self.known.values().find(|k| &k.address == address);
         }
+        if path.contains(char::REPLACEMENT_CHARACTER) {
+            // Bytes that are no text are not in an address; the listener's own name has them.
+            let mut named = self.known.values().filter(|k| {
+                &k.address == address && k.file.is_some() && file_of(pid, k.path()) == k.file
+            });
+            return named.next().filter(|_| named.next().is_none());
+        }
         let file = file_of(pid, path.as_bytes())?;
         self.known.values().find(|k| k.file == Some(file))
     }
@@ -101,11 +108,19 @@ impl Listeners {
     }
 }
 
+/// A Unix socket's own name: a path, or an abstract name with its zero byte in front.
+fn path(socket: &Socket) -> &[u8] {
+    let path = &socket.ends.path[..usize::from(socket.ends.path_len).min(PATH)];
+    match path.first() {
+        Some(0) | None => path,
+        Some(_) => path.split(|&b| b == 0).next().unwrap_or(path),
+    }
+}
+
 fn describe(socket: Socket, pid: u32, since: Option<Nanos>) -> Known {
     let ends = &socket.ends;
     let (address, file) = if ends.family == AF_UNIX {
-        let path = &ends.path[..usize::from(ends.path_len).min(PATH)];
-        let path = path.strip_suffix(&[0]).unwrap_or(path);
+        let path = path(&socket);
         let file = (path.first().is_some_and(|&b| b != 0))
             .then(|| file_of(pid, path))
             .flatten();
@@ -166,6 +181,11 @@ fn somaxconn(pid: u32, netns: u32) -> Option<u32> {
 }
 
 impl Known {
+    /// The name that its server gave it.
+    pub(super) fn path(&self) -> &[u8] {
+        path(&self.socket)
+    }
+
     /// As a signal's fact; `address` as the proxy names it.
     pub(super) fn seen(&self, address: Address, peak: u32, gone: bool) -> Listener {
         Listener {
@@ -178,6 +198,40 @@ impl Known {
             somaxconn: self.somaxconn,
             since: self.since,
             gone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    #[test]
+    fn a_unix_listener_is_found_by_its_file_whatever_bytes_its_path_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = std::process::id();
+        for name in [&b"plain.sock"[..], b"a \"b\n\xff\xfe.sock"] {
+            let path = folder.path().join(std::ffi::OsStr::from_bytes(name));
+            let _listener = UnixListener::bind(&path).unwrap();
+            let bytes = path.as_os_str().as_bytes();
+            let mut socket = Socket::new_zeroed();
+            socket.cookie = 1;
+            socket.ends.family = AF_UNIX;
+            // The length counts the zero byte at the end.
+            socket.ends.path_len = bytes.len() as u16 + 1;
+            socket.ends.path[..bytes.len()].copy_from_slice(bytes);
+            let mut listeners = Listeners::default();
+            listeners.update(vec![(socket, vec![pid])], 0);
+
+            let address = decode::unix(bytes);
+            assert!(listeners.unix(pid, &address).is_some(), "{address:?}");
+            // Deleted while it listens: nobody can call it by this path any more.
+            fs::remove_file(&path).unwrap();
+            assert!(listeners.unix(pid, &address).is_none(), "{address:?}");
         }
     }
 }

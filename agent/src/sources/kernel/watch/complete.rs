@@ -105,7 +105,8 @@ impl Watch {
         let Some(path) = attempt.upstream.0.strip_prefix("unix:") else {
             return;
         };
-        if !path.starts_with('/') || path.len() >= PATH {
+        let text = !path.contains(char::REPLACEMENT_CHARACTER);
+        if !path.starts_with('/') || path.len() >= PATH || !text {
             return;
         }
         let mut key = UnixKey {

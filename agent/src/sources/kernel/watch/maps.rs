@@ -151,8 +151,7 @@ impl Watch {
         }
         let mut named = Vec::new();
         for known in self.listeners.iter().filter(|k| k.address.is_unix()) {
-            let path = &known.socket.ends.path[..usize::from(known.socket.ends.path_len).min(PATH)];
-            let path = path.strip_suffix(&[0]).unwrap_or(path);
+            let path = known.path();
             for (&mntns, &pid) in &roots {
                 let same = match path.first() {
                     Some(0) => true,
