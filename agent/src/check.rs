@@ -9,6 +9,10 @@ use crate::cli::Exit;
 use crate::config::Check;
 use crate::sources::kernel::hooks::{HOOKS, Hook, Kind};
 use crate::sources::kernel::{load, object};
+use crate::sources::packets::watch;
+
+/// The name of what is no kernel hook: whether packets can be captured.
+const PACKETS: &str = "packets";
 
 /// One fact's line.
 #[derive(Debug, Serialize)]
@@ -25,8 +29,9 @@ struct Line<'a> {
 /// Tries every hook and says what became of it.
 pub fn check(settings: &Check) -> Result<Exit> {
     for name in &settings.require {
-        if !HOOKS.iter().any(|hook| hook.fact == name) {
-            let known: Vec<_> = HOOKS.iter().map(|hook| hook.fact).collect();
+        let facts = || HOOKS.iter().map(|hook| hook.fact).chain([PACKETS]);
+        if !facts().any(|fact| fact == name) {
+            let known: Vec<_> = facts().collect();
             anyhow::bail!(
                 "--require {name}: no such fact; facts are {}",
                 known.join(", ")
@@ -43,6 +48,7 @@ pub fn check(settings: &Check) -> Result<Exit> {
     let lines: Vec<Line<'_>> = results
         .iter()
         .map(|(hook, result)| line(hook, result))
+        .chain([packets(watch::possible().err())])
         .collect();
     let mut out = std::io::stdout().lock();
     if settings.json {
@@ -78,6 +84,20 @@ fn line<'a>(hook: &'a Hook, result: &Result<(), String>) -> Line<'a> {
         gives: hook.gives,
         reason: result.as_ref().err().cloned(),
         remedy: result.is_err().then(|| remedy(hook)),
+    }
+}
+
+fn packets<'a>(refused: Option<String>) -> Line<'a> {
+    Line {
+        fact: PACKETS,
+        visible: refused.is_none(),
+        hook: "libpcap/any".to_owned(),
+        core: false,
+        gives: "TCP upstreams from packets alone: --source packets",
+        remedy: refused
+            .is_some()
+            .then_some("root or CAP_NET_RAW: `setcap cap_net_raw=ep` on the program"),
+        reason: refused,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::config::duration;
+use crate::config::{Choice, duration};
 use crate::sinks::privacy::Privacy;
 use crate::sinks::visible;
 
@@ -137,10 +137,12 @@ Examples:
   why502 capture                               60 seconds, every known proxy
   why502 capture --for 10m --count 1           until the first verdict, ten minutes at most
   why502 capture --fail-on-verdict --json      for scripts: status 3 when a response failed
+  why502 capture --source packets -i eth0      without BPF: root or CAP_NET_RAW is enough
   why502 capture --record failures.jsonl       keep the facts, to be explained elsewhere
   why502 capture --report failures.html        one file with pictures, for a colleague
 
-It writes the line `ready` on standard error when every probe is attached: start the load then.")]
+It writes the line `ready` on standard error when it sees everything that it will: start the
+load then.")]
     Capture(CaptureArgs),
     /// Give verdicts from a packet capture or a recording, without any privilege
     #[command(after_long_help = "\
@@ -197,6 +199,17 @@ pub struct WatchArgs {
           value_parser = clap::value_parser!(u32).range(1..=4_194_304),
           env = "WHY502_PID", hide_env_values = true)]
     pub pid: Vec<u32>,
+    /// What watches: probes in the kernel, packets, or whichever this host allows
+    ///
+    /// Packets need no BPF, but do not show processes, Unix sockets and what was read. They are
+    /// captured in the network namespaces of the proxies, or else in this one.
+    #[arg(long, value_enum, value_name = "SOURCE", default_value_t = Choice::Auto,
+          env = "WHY502_SOURCE", hide_env_values = true)]
+    pub source: Choice,
+    /// In packets, only this is a proxy's address; can be repeated [default: found]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', action = ArgAction::Append,
+          value_parser = ip_address, env = "WHY502_PROXY_ADDRESS", hide_env_values = true)]
+    pub proxy_address: Vec<IpAddr>,
 }
 
 /// What is kept of the results, beside standard output.
@@ -247,6 +260,16 @@ pub struct CaptureArgs {
     pub count: Option<u64>,
     #[command(flatten)]
     pub watch: WatchArgs,
+    /// Capture packets on this interface, where packets are what watches
+    #[arg(
+        short,
+        long,
+        value_name = "NAME",
+        default_value = "any",
+        env = "WHY502_INTERFACE",
+        hide_env_values = true
+    )]
+    pub interface: String,
     /// End with status 3 when there was a verdict
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_FAIL_ON_VERDICT", hide_env_values = true)]

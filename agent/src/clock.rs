@@ -88,6 +88,11 @@ pub fn now() -> Nanos {
     read(libc::CLOCK_MONOTONIC) as Nanos
 }
 
+/// Nanoseconds since 1970: now on the clock of captured packets.
+pub fn unix_now() -> Nanos {
+    read(libc::CLOCK_REALTIME) as Nanos
+}
+
 /// Seconds since 1970, for what is compared with other programs' clocks.
 pub fn unix_now_seconds() -> f64 {
     read(libc::CLOCK_REALTIME) as f64 / 1e9

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, ValueEnum};
 
 use crate::cli::{self, Cli, Command, Exit};
 use crate::sinks::privacy::Privacy;
@@ -32,6 +32,9 @@ pub const KNOWN_PROXIES: &[&str] = &[
     "cache-main",
     "squid",
 ];
+
+/// libpcap's name for every interface at once.
+const ANY_INTERFACE: &str = "any";
 
 /// What to do, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,15 +123,31 @@ pub struct Check {
     pub json: bool,
 }
 
-/// Which processes are proxies to watch.
+/// What watches live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Choice {
+    /// Probes in the kernel, or packets where they cannot be used
+    Auto,
+    /// Probes in the kernel
+    Kernel,
+    /// Packets
+    Packets,
+}
+
+/// Which processes are proxies to watch, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
     pub names: Vec<String>,
     pub pids: Vec<u32>,
+    pub source: Choice,
+    /// Where packets are captured.
+    pub interface: String,
+    /// The proxies' own addresses in packets; with none, they are found.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Watch {
-    fn new(args: cli::WatchArgs) -> Watch {
+    fn new(args: cli::WatchArgs, interface: String) -> Watch {
         let names = if args.proxy.is_empty() && args.pid.is_empty() {
             KNOWN_PROXIES
                 .iter()
@@ -140,6 +159,9 @@ impl Watch {
         Watch {
             names,
             pids: args.pid,
+            source: args.source,
+            interface,
+            addresses: args.proxy_address,
         }
     }
 }
@@ -163,14 +185,14 @@ impl Settings {
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
                 listen: args.listen,
-                watch: Watch::new(args.watch),
+                watch: Watch::new(args.watch, ANY_INTERFACE.to_owned()),
                 privacy: args.privacy,
                 json: args.json,
             }),
             Command::Capture(args) => Job::Capture(Capture {
                 duration: args.duration,
                 count: args.count,
-                watch: Watch::new(args.watch),
+                watch: Watch::new(args.watch, args.interface),
                 fail_on_verdict: args.fail_on_verdict,
                 privacy: args.privacy,
                 json: args.json,

@@ -1,19 +1,20 @@
 //! Wires sources, tracker and sinks; the only file that names every one of them.
 
 mod packets;
+mod watching;
 
 use std::collections::HashMap;
 use std::io::{BufReader, BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::{Exit, detail, note, warning};
 use crate::clock::{self, Clock};
-use crate::config::{Capture, Explain, Input, Run, Watch};
+use crate::config::{Capture, Explain, Input, Run};
 use crate::signal::{Fact, Nanos, Signal, Source};
 use crate::sinks::http::Server;
 use crate::sinks::json::{JsonLines, LINES_PER_SECOND};
@@ -26,11 +27,12 @@ use crate::sinks::results::Results;
 use crate::sinks::summary::Totals;
 use crate::sinks::table::{Display, Table};
 use crate::sinks::visible;
-use crate::sources::kernel::{self, Selection, Status};
+use crate::sources::kernel::Status;
 use crate::sources::packets::file;
 use crate::sources::recording::{ReadError, Recording};
 use crate::track::{Decided, Tracker, render};
 use crate::verdict::{Party, Risk};
+use watching::Watching;
 
 /// Signals that may wait for the tracker: a second of the worst storm that is promised.
 const CHANNEL: usize = 8_192;
@@ -61,6 +63,8 @@ struct Pipeline<W: Write> {
     forgot: HashMap<&'static str, u64>,
     /// `run`: goes on when standard output fails.
     outlives_output: bool,
+    /// Signals are on this host's monotonic clock, whose offset changes.
+    remeasures: bool,
     output_failed: bool,
     measured: Nanos,
     flushed: Nanos,
@@ -83,6 +87,7 @@ impl<W: Write> Pipeline<W> {
             saw_proxy: false,
             forgot: HashMap::new(),
             outlives_output: false,
+            remeasures: false,
             output_failed: false,
             measured: 0,
             flushed: 0,
@@ -289,7 +294,7 @@ impl<W: Write> Pipeline<W> {
             return Ok(());
         }
         self.flushed = now;
-        if now > self.measured + REMEASURE {
+        if self.remeasures && now > self.measured + REMEASURE {
             self.measured = now;
             self.clock = Clock::of_host();
         }
@@ -387,13 +392,6 @@ fn stop_flag() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn selection(watch: &Watch) -> Selection {
-    Selection {
-        names: watch.names.clone(),
-        pids: watch.pids.clone(),
-    }
-}
-
 /// What a live command's loop ends for.
 struct Until {
     deadline: Option<Nanos>,
@@ -403,6 +401,7 @@ struct Until {
 fn live<W: Write>(
     pipeline: &mut Pipeline<W>,
     signals: &Receiver<Signal>,
+    source: &Watching,
     stop: &AtomicBool,
     until: &Until,
 ) -> Result<()> {
@@ -410,10 +409,12 @@ fn live<W: Write>(
         match signals.recv_timeout(PATIENCE) {
             Ok(signal) => pipeline.signal(&signal)?,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => bail!("the kernel source ended unexpectedly"),
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the {} source ended unexpectedly", source.name())
+            }
         }
         let now = clock::now();
-        pipeline.chores(now)?;
+        pipeline.chores(source.now())?;
         let enough = until
             .verdicts
             .is_some_and(|n| pipeline.totals.failed() >= n);
@@ -427,16 +428,15 @@ fn live<W: Write>(
 fn end<W: Write>(
     pipeline: &mut Pipeline<W>,
     signals: &Receiver<Signal>,
-    source: std::thread::JoinHandle<()>,
+    source: Watching,
     began: Nanos,
 ) -> Result<()> {
+    source.end();
     let mut result = Ok(());
     while let Ok(signal) = signals.recv() {
         result = result.and(pipeline.signal(&signal));
     }
-    if source.join().is_err() {
-        result = result.and(Err(anyhow::anyhow!("the kernel source failed")));
-    }
+    result = result.and(source.join(pipeline));
     result.and(pipeline.finish(began, clock::now()))
 }
 
@@ -446,35 +446,29 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     let output = Output::stdout().context("open standard output")?;
     let drops = output.drops();
     let began = clock::now();
+    let (source, signals) = Watching::start(&settings.watch, CHANNEL)?;
     let results = if settings.json {
         Results::Json(JsonLines::all(output))
     } else {
-        Results::Table(Box::new(Table::new(output, Display::of_stdout(), began)))
+        let table = Table::new(output, Display::of_stdout(), source.now());
+        Results::Table(Box::new(table))
     };
-    let clock = Clock::of_host();
+    let clock = source.clock();
     let mut pipeline = Pipeline::new(results, settings.privacy, node, clock);
     pipeline.drops = Some(drops);
     if let Some(path) = &settings.report {
         let title = format!(
             "{node}, {} UTC",
-            &clock.rfc3339(began)[..16].replace('T', " ")
+            &clock.rfc3339(source.now())[..16].replace('T', " ")
         );
-        pipeline.report = Some(Report::create(
-            path,
-            &title,
-            "watched live by kernel probes",
-        )?);
+        pipeline.report = Some(Report::create(path, &title, source.words())?);
     }
     if let Some(path) = &settings.record {
         pipeline.recorder = Some(Recorder::create(path, &Header::new(clock, node))?);
     }
-    let (sender, signals) = sync_channel(CHANNEL);
-    let end_source = Arc::new(AtomicBool::new(false));
-    let (status, source) =
-        kernel::start(selection(&settings.watch), sender, Arc::clone(&end_source))?;
-    pipeline.blind(&status);
-    if !status.sees_responses() {
-        end_source.store(true, Ordering::Relaxed);
+    source.tell(&mut pipeline);
+    if source.blind_to_responses().is_some() {
+        source.end();
         bail!("no source can see responses here; `why502 check` says what is missing");
     }
     eprintln!("ready");
@@ -482,8 +476,7 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
         deadline: Some(clock::now().saturating_add(settings.duration.as_nanos() as u64)),
         verdicts: settings.count,
     };
-    let lived = live(&mut pipeline, &signals, &stop, &until);
-    end_source.store(true, Ordering::Relaxed);
+    let lived = live(&mut pipeline, &signals, &source, &stop, &until);
     let ended = end(&mut pipeline, &signals, source, began);
     lived.and(ended)?;
     if !pipeline.saw_proxy {
@@ -508,20 +501,20 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let output = Output::stdout().context("open standard output")?;
     let drops = output.drops();
     let began = clock::now();
+    let (source, signals) = Watching::start(&settings.watch, CHANNEL)?;
     let results = if settings.json {
         Results::Json(JsonLines::limited(output, LINES_PER_SECOND))
     } else {
-        Results::Table(Box::new(Table::new(output, Display::of_stdout(), began)))
+        let table = Table::new(output, Display::of_stdout(), source.now());
+        Results::Table(Box::new(table))
     };
-    let mut pipeline = Pipeline::new(results, settings.privacy, node, Clock::of_host());
+    let mut pipeline = Pipeline::new(results, settings.privacy, node, source.clock());
     pipeline.drops = Some(drops);
     pipeline.metrics = Some(metrics);
     pipeline.outlives_output = true;
-    let (sender, signals) = sync_channel(CHANNEL);
-    let (status, source) = kernel::start(selection(&settings.watch), sender, Arc::clone(&stop))?;
-    pipeline.blind(&status);
+    source.tell(&mut pipeline);
     eprintln!("ready");
-    if status.proxies == 0 {
+    if source.proxies() == 0 && source.name() == "kernel" {
         note!(
             "no proxy runs yet; waiting for {}",
             settings.watch.names.join(", ")
@@ -531,8 +524,7 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
         deadline: None,
         verdicts: None,
     };
-    let lived = live(&mut pipeline, &signals, &stop, &forever);
-    stop.store(true, Ordering::Relaxed);
+    let lived = live(&mut pipeline, &signals, &source, &stop, &forever);
     let ended = end(&mut pipeline, &signals, source, began);
     lived.and(ended)?;
     Ok(Exit::Done)

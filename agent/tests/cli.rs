@@ -70,6 +70,8 @@ fn wrong_usage_is_status_2_and_says_what_to_do() {
         (&["capture", "--count", "0"], "--count"),
         (&["run", "--listen", "9502"], "--listen"),
         (&["run", "--pid", "nginx"], "--pid"),
+        (&["run", "--source", "logs"], "auto, kernel, packets"),
+        (&["capture", "--proxy-address", "web-3"], "--proxy-address"),
         (&["explain"], "FILE"),
         (
             &["--config", "/nonexistent.toml", "check"],
@@ -101,6 +103,19 @@ fn the_environment_is_checked_like_the_command_line() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_capture_that_cannot_begin_says_why_and_what_to_do() {
+    let args = ["capture", "--source", "packets", "-i", "nowhere0"];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("capture on nowhere0: "), "{error}");
+    // Without the right to capture, the interface is not even looked for.
+    let way_out = error.contains("; there are ") || error.contains("setcap cap_net_raw=ep");
+    assert!(way_out, "{error}");
+    assert!(!error.contains("ready"), "{error}");
 }
 
 #[test]

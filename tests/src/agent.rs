@@ -67,6 +67,8 @@ impl Capture {
     pub fn command(why502: &Path) -> Command {
         let mut command = Command::new(why502);
         command.args(["capture", "--for", "600s", "--json", "--proxy", "nginx"]);
+        // It is what is judged here: nothing else may take its place.
+        command.args(["--source", "kernel"]);
         command
     }
 

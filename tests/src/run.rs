@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,12 +75,17 @@ pub struct Scenario {
     pub run: fn(&mut Run) -> Result<()>,
 }
 
+/// The scenarios that are watched live by packets as well: races and refused connects, which packets
+/// prove.
+const PACKETS_LIVE: [&str; 3] = ["post-fin-in-flight", "post-other-variants", "closed-port"];
+
 /// The rows whose packets are looked at in the quick run too: those with TCP upstreams whose causes
 /// packets show.
 const PACKETS_QUICKLY: [u8; 5] = [1, 2, 3, 4, 14];
 
 pub struct Run {
     row: u8,
+    name: &'static str,
     pub options: Options,
     pub ledger: Arc<Ledger>,
     /// Sockets, configurations and logs; workers of another user can enter it.
@@ -98,6 +104,8 @@ pub struct Run {
     said: Vec<Value>,
     /// Signals are lost on purpose.
     losing: bool,
+    /// The same, live.
+    live: Option<Capture>,
     watched: Option<Watched>,
     counters: bool,
     problems: Vec<String>,
@@ -118,6 +126,7 @@ impl Run {
         std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
         Ok(Run {
             row: scenario.row,
+            name: scenario.name,
             options: options.clone(),
             // Two labs on one host must not take each other's verdicts for their own.
             ledger: Arc::new(Ledger::new(&format!(
@@ -135,6 +144,7 @@ impl Run {
             beside: Vec::new(),
             said: Vec::new(),
             losing: false,
+            live: None,
             watched: None,
             counters: options.prometheus || scenario.counters,
             problems: Vec::new(),
@@ -174,7 +184,8 @@ impl Run {
         for proxy in proxies {
             self.add_proxy(proxy.pid());
         }
-        if let Some(why502) = &self.options.why502 {
+        if let Some(why502) = self.options.why502.clone() {
+            let why502 = why502.as_path();
             if self.counters {
                 self.watched = Some(Watched::start(why502, &self.folder)?);
             }
@@ -182,6 +193,16 @@ impl Run {
             let wanted = self.options.full || PACKETS_QUICKLY.contains(&self.row);
             if self.options.packets && wanted && process::program("tcpdump").is_some() {
                 self.capture_packets(proxies)?;
+            }
+            if self.options.packets && PACKETS_LIVE.contains(&self.name) {
+                let pids: Vec<String> = proxies.iter().map(|p| p.pid().to_string()).collect();
+                let mut command = Command::new(why502);
+                command
+                    .args(["capture", "--for", "600s", "--json", "--source", "packets"])
+                    .args(["--pid", &pids.join(",")]);
+                let mut live = Capture::launch(command, &self.out.join("packets"))?;
+                live.wait_ready()?;
+                self.live = Some(live);
             }
         }
         Ok(())
@@ -356,6 +377,32 @@ impl Run {
                 }
                 judged.packets.add(&scores);
             }
+        }
+        if let Some(live) = self.live.take() {
+            let packets = live.finish(verdicts, near_misses)?;
+            let scores = packets::score(&self.ledger, &packets.lines, lines);
+            // Packets show the causes of these scenarios: a mistake is one.
+            let bad = [
+                &scores.wrongly_proven,
+                &scores.flagged,
+                &scores.races_missed,
+                &scores.mistakes,
+            ];
+            for wrong in bad.into_iter().flatten() {
+                judged.problems.push(format!("live packets: {wrong}"));
+            }
+            for (truth, score) in &scores.by_truth {
+                let proof = ["keepalive_race", "connection_refused"];
+                let unread = truth.contains("closed_unread");
+                let proves = !unread && proof.iter().any(|cause| truth.starts_with(cause));
+                if score.missing > 0 || proves && score.proven < score.failed {
+                    judged
+                        .problems
+                        .push(format!("live packets: {truth}: {score:?}"));
+                }
+            }
+            check_losses(&packets, self.losing, &mut judged);
+            judged.packets.add(&scores);
         }
         judged.problems.append(&mut self.problems);
         judged.notes.append(&mut self.notes);

@@ -151,7 +151,7 @@ fn first_line(error: &clap::Error) -> String {
 mod tests {
     use std::io::Write;
 
-    use super::super::{Job, Settings, Verbosity};
+    use super::super::{Choice, Job, Settings, Verbosity};
     use super::*;
 
     fn load(file: &str, args: &[&str]) -> Result<Settings, String> {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_file_sets_what_the_command_line_leaves_open() {
-        let file = "for = \"5m\"\ncount = 3\nproxy = [\"nginx\", \"envoy\"]\njson = true\nverbose = 2\nlisten = \"[::1]:80\"\n";
+        let file = "for = \"5m\"\ncount = 3\nproxy = [\"nginx\", \"envoy\"]\njson = true\nverbose = 2\nsource = \"packets\"\nlisten = \"[::1]:80\"\n";
         let settings = load(file, &["capture", "--for", "10s"]).unwrap();
         assert_eq!(settings.verbosity, Verbosity::Everything);
         let Job::Capture(capture) = settings.job else {
@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(capture.duration.as_secs(), 10);
         assert_eq!(capture.count, Some(3));
         assert_eq!(capture.watch.names, ["nginx", "envoy"]);
+        assert_eq!(capture.watch.source, Choice::Packets);
         assert!(capture.json);
     }
 

@@ -66,6 +66,12 @@ pub struct Tracker {
 impl Tracker {
     /// Takes in one signal; returns the exchanges that it decides.
     pub fn observe(&mut self, signal: &Signal) -> Vec<Decided> {
+        // A loss may be told ahead of what was saved from it: it must be known to every decision,
+        // and must hurry none.
+        if let Fact::SignalsLost { .. } = signal.fact {
+            self.host.observe(signal);
+            return Vec::new();
+        }
         let mut out = Vec::new();
         // What was due before this signal is decided without it, however rarely time is told.
         self.decide_overdue(signal.at, &mut out);

@@ -16,13 +16,48 @@ use crate::run::{Run, Scenario};
 use crate::software::Nginx;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario {
-        row: 11,
-        name: "connect-errors",
-        needs: &[NGINX],
-        counters: true,
-        run,
-    }]
+    vec![
+        Scenario {
+            row: 11,
+            name: "connect-errors",
+            needs: &[NGINX],
+            counters: true,
+            run,
+        },
+        Scenario {
+            row: 11,
+            name: "closed-port",
+            needs: &[NGINX],
+            counters: false,
+            run: closed_port,
+        },
+    ]
+}
+
+/// So far apart that each connect can be one request's only.
+const APART: Duration = Duration::from_millis(300);
+
+/// The TCP part alone: where Unix sockets fail at the same time, packets cannot tell whose connect
+/// was refused.
+fn closed_port(run: &mut Run) -> Result<()> {
+    let ns = NetNs::new()?;
+    let http = format!(
+        "server {{ {} location /refused {{ proxy_pass http://127.0.0.1:9999; }} }}",
+        Front::Plain.listen(run)?
+    );
+    let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
+    run.watch(&[&nginx])?;
+    let refused = Expect::verdict("refused", &[502], "connection_refused").variant("no_listener");
+    let requests = (0..run.wanted())
+        .map(|number| {
+            let request = Request::get(run.path("/refused"));
+            (APART * number as u32, run.expecting(request, &refused))
+        })
+        .collect();
+    Front::Plain.burst(run, &ns, requests)?;
+    run.at_least("refused", run.wanted());
+    run.hold((nginx, ns));
+    Ok(())
 }
 
 /// Cell, cause, variant; the cell is also the socket's name.

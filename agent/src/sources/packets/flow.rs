@@ -26,6 +26,8 @@ pub(super) fn ahead(a: u32, b: u32) -> u32 {
 pub(super) struct Key {
     ips: [u64; 4],
     ports: [u16; 2],
+    /// Whose loopback it is; 0 for addresses that mean one host everywhere.
+    space: u32,
 }
 
 impl Key {
@@ -37,14 +39,24 @@ impl Key {
             Key {
                 ips: [a.0, a.1, b.0, b.1],
                 ports: [from.port(), to.port()],
+                space: 0,
             }
         } else {
             Key {
                 ips: [b.0, b.1, a.0, a.1],
                 ports: [to.port(), from.port()],
+                space: 0,
             }
         };
         (key, sender)
+    }
+
+    /// The same in one of several network namespaces, each of which has a loopback of its own.
+    pub(super) fn within(mut self, space: u32) -> Key {
+        if self.ip(0).is_loopback() && self.ip(1).is_loopback() {
+            self.space = space;
+        }
+        self
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -266,6 +278,19 @@ const _: () = assert!(size_of::<Option<Flow>>() <= 248);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_network_namespace_has_a_loopback_of_its_own() {
+        let key = |a: &str, b: &str, space| {
+            let (key, _) = Key::new(a.parse().unwrap(), b.parse().unwrap());
+            key.within(space)
+        };
+        let (a, b) = ("127.0.0.1:40000", "127.0.0.1:9000");
+        assert!(key(a, b, 1) != key(a, b, 2));
+        assert!(key(a, b, 1) == key(b, a, 1));
+        let (a, b) = ("10.0.0.1:40000", "10.0.0.2:9000");
+        assert!(key(a, b, 1) == key(a, b, 2));
+    }
 
     #[test]
     fn sequence_numbers_wrap() {

@@ -101,14 +101,21 @@ impl Live {
     }
 
     /// The next frame; `None` when there is none yet, at the latest after a tenth of a second.
-    #[inline]
     pub fn next_frame(&mut self) -> Result<Option<RawFrame<'_>>, Error> {
+        let descriptor = self.descriptor;
+        let next = self.waiting_frame();
+        if matches!(next, Ok(None)) {
+            wait(&[descriptor], PATIENCE_MS);
+        }
+        next
+    }
+
+    /// The next frame that is there already.
+    #[inline]
+    pub fn waiting_frame(&mut self) -> Result<Option<RawFrame<'_>>, Error> {
         let packet = match self.capture.next_packet() {
             Ok(packet) => packet,
-            Err(pcap::Error::TimeoutExpired) => {
-                wait(self.descriptor);
-                return Ok(None);
-            }
+            Err(pcap::Error::TimeoutExpired) => return Ok(None),
             Err(error) => return Err(failed(&self.interface, &error)),
         };
         self.frames += 1;
@@ -127,7 +134,12 @@ impl Live {
         }))
     }
 
-    /// Losses since the beginning. Cheap, not free: once a second will do.
+    /// What becomes readable when there are frames.
+    pub fn descriptor(&self) -> RawFd {
+        self.descriptor
+    }
+
+    /// Losses since the beginning. Cheap, not free: a few microseconds.
     pub fn dropped(&mut self) -> Result<Dropped, Error> {
         let now = self
             .capture
@@ -148,17 +160,19 @@ impl Live {
     }
 }
 
-/// Until there is a packet, or `PATIENCE_MS` ends. libpcap itself would wait for ever where no
+/// Until one of them has a packet, or time is over. libpcap itself would wait for ever where no
 /// packet comes: its time-out begins with the first one.
 #[cold]
-fn wait(descriptor: RawFd) {
-    let mut poll = libc::pollfd {
-        fd: descriptor,
+pub fn wait(descriptors: &[RawFd], milliseconds: i32) {
+    let of = |&fd: &RawFd| libc::pollfd {
+        fd,
         events: libc::POLLIN,
         revents: 0,
     };
-    // SAFETY: one live entry, as the count says. Whatever comes back, the next read tells more.
-    unsafe { libc::poll(&raw mut poll, 1, PATIENCE_MS) };
+    let mut polls: Vec<libc::pollfd> = descriptors.iter().map(of).collect();
+    let count = polls.len() as libc::nfds_t;
+    // SAFETY: live entries, as many as the count says. Whatever comes back, the next read tells more.
+    unsafe { libc::poll(polls.as_mut_ptr(), count, milliseconds) };
 }
 
 /// A count whose lower half is known, at or after what it was.
@@ -169,7 +183,15 @@ fn grown(before: u64, low: u32) -> u64 {
 
 fn open_here(settings: &Settings<'_>) -> Result<Live, Error> {
     let interface = settings.interface;
-    let failed = |error| failed(interface, &error);
+    let failed = |error| match failed(interface, &error) {
+        Error::Capture { interface, message } if message.contains("No such device") => {
+            Error::Capture {
+                interface,
+                message: format!("{message}; {}", interfaces()),
+            }
+        }
+        error => error,
+    };
     let mut capture = pcap::Capture::from_device(interface)
         .map_err(failed)?
         .promisc(false)
@@ -195,6 +217,18 @@ fn open_here(settings: &Settings<'_>) -> Result<Live, Error> {
         frames: 0,
         dropped: Dropped::default(),
     })
+}
+
+/// The interfaces of the namespace that this thread is in.
+#[cold]
+fn interfaces() -> String {
+    match pcap::Device::list() {
+        Ok(devices) if !devices.is_empty() => {
+            let names: Vec<String> = devices.into_iter().map(|device| device.name).collect();
+            format!("there are {}", names.join(", "))
+        }
+        _ => "`ip link` lists those that there are".to_owned(),
+    }
 }
 
 #[cold]
@@ -226,13 +260,19 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Namespace { path, error } => {
-                write!(f, "enter the network namespace {}: {error}", path.display())
+                write!(f, "enter the network namespace {}: {error}", path.display())?;
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    f.write_str("; it needs root or CAP_SYS_ADMIN and CAP_SYS_PTRACE")?;
+                }
+                Ok(())
             }
             Error::Thread(error) => write!(f, "start a thread: {error}"),
             Error::Capture { interface, message } => {
                 write!(f, "capture on {interface}: {message}")?;
-                if message.contains("permission") {
-                    f.write_str("; it needs root or CAP_NET_RAW")?;
+                if message.contains("permission") || message.contains("permitted") {
+                    f.write_str(
+                        "; run it as root, or once `setcap cap_net_raw=ep` on the program",
+                    )?;
                 }
                 Ok(())
             }

@@ -21,6 +21,7 @@ mod talk;
 mod tcp;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -87,6 +88,8 @@ pub struct Packets {
     ticked: Nanos,
     ids: u64,
     segments: u32,
+    /// The network namespace of what comes now: each has a loopback of its own.
+    space: u32,
     started: bool,
     /// No more segments will come.
     ending: bool,
@@ -113,6 +116,38 @@ impl Packets {
     /// Connections followed now.
     pub fn connections(&self) -> usize {
         self.flows.len()
+    }
+
+    /// What comes now was captured in this network namespace.
+    pub fn set_namespace(&mut self, space: u32) {
+        self.space = space;
+    }
+
+    /// Everything that happened before `now` has been handed over.
+    pub fn tick(&mut self, now: Nanos, out: &mut Vec<Signal>) {
+        // What was captured may be ahead of who tells the time.
+        if now > self.now.saturating_sub(self.shift) {
+            self.clock(now, out);
+        }
+    }
+
+    /// Packets were lost, the last of them not after `until`; what was captured before it may
+    /// still wait to be handed over.
+    pub fn lost_until(
+        &mut self,
+        until: Nanos,
+        stage: &str,
+        reason: &str,
+        count: u64,
+        out: &mut Vec<Signal>,
+    ) {
+        let fact = Fact::SignalsLost {
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+            count,
+        };
+        let at = until.saturating_add(self.shift).max(self.now);
+        self.tell(at, fact, out);
     }
 
     /// Packets were lost before they could be seen.

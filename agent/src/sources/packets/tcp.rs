@@ -1,5 +1,7 @@
 //! Follows connections segment by segment: order, repetition, acknowledgements, and how they end.
 
+use std::net::SocketAddr;
+
 use crate::signal::{Nanos, Signal};
 
 use super::flow::{Direction, Flow, Key, ahead, before};
@@ -23,7 +25,7 @@ impl Packets {
         if self.segments.is_multiple_of(SWEEP) {
             self.sweep();
         }
-        let (key, sender) = Key::new(segment.from, segment.to);
+        let (key, sender) = self.key(segment.from, segment.to);
         let hash = key.hash();
         let flags = segment.flags;
         let index = match self.flows.find(&key, hash) {
@@ -68,7 +70,7 @@ impl Packets {
     /// A router or the host said that a segment could not be delivered.
     pub fn unreachable(&mut self, error: &Unreachable, out: &mut Vec<Signal>) {
         let at = self.clock(error.at, out);
-        let (key, sender) = Key::new(error.from, error.to);
+        let (key, sender) = self.key(error.from, error.to);
         let Some(index) = self.flows.find(&key, key.hash()) else {
             return;
         };
@@ -78,6 +80,16 @@ impl Packets {
         let syn = side.is(Direction::SYN) && error.seq == side.next.wrapping_sub(1);
         if syn && !flow.is(Flow::ESTABLISHED) && !flow.is(Flow::TWIN) {
             self.connect_failed(index, error.errno, at);
+        }
+    }
+
+    /// Nearly always there is one namespace, and nothing to look at.
+    #[inline]
+    fn key(&self, from: SocketAddr, to: SocketAddr) -> (Key, usize) {
+        let (key, sender) = Key::new(from, to);
+        match self.space {
+            0 => (key, sender),
+            space => (key.within(space), sender),
         }
     }
 
@@ -106,7 +118,7 @@ impl Packets {
         if !(fresh && (answers || !flow.sides[1 - sender].is(Direction::FOLLOWED))) {
             self.over(index, at);
             self.flows.detach(index);
-            index = self.open(flow_key(s), at);
+            index = self.open(self.key(s.from, s.to).0, at);
         }
         let client = if s.flags.ack() { 1 - sender } else { sender };
         let flow = self.flows.at_mut(index);
@@ -394,10 +406,6 @@ impl Packets {
         }
         self.was_reset(index, by_server, at, out);
     }
-}
-
-fn flow_key(s: &Segment<'_>) -> Key {
-    Key::new(s.from, s.to).0
 }
 
 fn acknowledge(side: &mut Direction, ack: u32) {

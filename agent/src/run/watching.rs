@@ -1,0 +1,223 @@
+//! The source that watches live: probes in the kernel, or packets where they are wanted or all there is.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Result, bail};
+
+use super::Pipeline;
+use crate::cli::{detail, note, warning};
+use crate::clock::{self, Clock};
+use crate::config::{Choice, Watch};
+use crate::signal::{Nanos, Signal};
+use crate::sources::kernel::{self, Selection, Status, hooks};
+use crate::sources::packets::decode::Reason;
+use crate::sources::packets::watch::{self, Namespaces, Request, Tally};
+
+/// What packets never show; the names are those of `check`.
+const NOT_IN_PACKETS: &str =
+    "packets show no processes, no Unix sockets, no queues and not what was read";
+
+/// A source under way, and what follows from which it is.
+pub(super) struct Watching {
+    source: Kind,
+    end: Arc<AtomicBool>,
+}
+
+enum Kind {
+    Kernel(Status, JoinHandle<()>),
+    Packets {
+        /// Processes of proxies that ran when it started.
+        proxies: usize,
+        thread: JoinHandle<Tally>,
+    },
+}
+
+/// A source, and its signals.
+type Started = (Watching, Receiver<Signal>);
+
+impl Watching {
+    /// Starts the source that was chosen, or the best that there is.
+    pub(super) fn start(watch: &Watch, channel: usize) -> Result<Started> {
+        match watch.source {
+            Choice::Packets => packets(watch, channel),
+            Choice::Kernel => probes(watch, channel),
+            Choice::Auto => {
+                let why_not = match probes(watch, channel) {
+                    Ok((probes, signals)) => match probes.blind_to_responses() {
+                        None => return Ok((probes, signals)),
+                        Some(why_not) => {
+                            // Its signals are on another clock: they go with their channel.
+                            probes.end();
+                            why_not
+                        }
+                    },
+                    Err(error) => format!("{error:#}"),
+                };
+                let started = packets(watch, channel).map_err(|error| {
+                    anyhow::anyhow!(
+                        "no source can see responses here; kernel probes: {why_not}; packets: \
+                         {error:#}; `why502 check` says what is missing"
+                    )
+                })?;
+                warning!(
+                    "watching packets on {}: kernel probes cannot be used: {why_not}",
+                    watch.interface
+                );
+                Ok(started)
+            }
+        }
+    }
+
+    /// Has it end after the signals of what has happened.
+    pub(super) fn end(&self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+
+    /// Why kernel probes see no responses; `None` where the source sees them.
+    pub(super) fn blind_to_responses(&self) -> Option<String> {
+        let Kind::Kernel(status, _) = &self.source else {
+            return None;
+        };
+        let why = || {
+            let refused = |(hook, result): &(&hooks::Hook, Result<(), String>)| {
+                let why = result.as_ref().err()?;
+                ["reads", "writes"]
+                    .contains(&hook.fact)
+                    .then(|| why.clone())
+            };
+            status.hooks.iter().find_map(refused).unwrap_or_default()
+        };
+        (!status.sees_responses()).then(why)
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match &self.source {
+            Kind::Kernel(..) => "kernel",
+            Kind::Packets { .. } => "packet",
+        }
+    }
+
+    /// For the header of a report.
+    pub(super) fn words(&self) -> &'static str {
+        match &self.source {
+            Kind::Kernel(..) => "watched live by kernel probes",
+            Kind::Packets { .. } => "watched live in packets",
+        }
+    }
+
+    /// Now on the clock of its signals.
+    pub(super) fn now(&self) -> Nanos {
+        match &self.source {
+            Kind::Kernel(..) => clock::now(),
+            Kind::Packets { .. } => clock::unix_now(),
+        }
+    }
+
+    /// From the clock of its signals to the wall clock.
+    pub(super) fn clock(&self) -> Clock {
+        match &self.source {
+            Kind::Kernel(..) => Clock::of_host(),
+            Kind::Packets { .. } => Clock::from_offset(0),
+        }
+    }
+
+    /// Proxies that ran when it started.
+    pub(super) fn proxies(&self) -> usize {
+        match &self.source {
+            Kind::Kernel(status, _) => status.proxies,
+            Kind::Packets { proxies, .. } => *proxies,
+        }
+    }
+
+    /// What it sees and does not see.
+    pub(super) fn tell<W: Write>(&self, pipeline: &mut Pipeline<W>) {
+        match &self.source {
+            Kind::Kernel(status, _) => {
+                pipeline.remeasures = true;
+                pipeline.blind(status);
+            }
+            Kind::Packets { .. } => {
+                if self.proxies() == 0 {
+                    note!("no proxy runs here yet; capturing in this network namespace");
+                }
+                // A proxy may be another host's, whose packets come by here.
+                pipeline.saw_proxy = true;
+                pipeline.totals.blind(NOT_IN_PACKETS, "");
+                if let Some(metrics) = &pipeline.metrics {
+                    metrics.source_up("packets", true);
+                }
+            }
+        }
+    }
+
+    /// After its last signal.
+    pub(super) fn join<W: Write>(self, pipeline: &mut Pipeline<W>) -> Result<()> {
+        match self.source {
+            Kind::Kernel(_, thread) => {
+                if thread.join().is_err() {
+                    bail!("the kernel source failed");
+                }
+            }
+            Kind::Packets { thread, .. } => {
+                let Ok(tally) = thread.join() else {
+                    bail!("the packet source failed");
+                };
+                detail!("{} frames", tally.frames);
+                pipeline.lost("capture", "gaps", tally.counts.gaps);
+                for (reason, count) in Reason::ALL.iter().zip(tally.not_understood) {
+                    pipeline.lost("not_understood", reason.name(), count);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn probes(watch: &Watch, channel: usize) -> Result<Started> {
+    let (sender, signals) = sync_channel(channel);
+    let end = Arc::new(AtomicBool::new(false));
+    let (status, thread) = kernel::start(selection(watch), sender, Arc::clone(&end))?;
+    let source = Kind::Kernel(status, thread);
+    Ok((Watching { source, end }, signals))
+}
+
+fn packets(watch: &Watch, channel: usize) -> Result<Started> {
+    let (sender, signals) = sync_channel(channel);
+    let end = Arc::new(AtomicBool::new(false));
+    let selection = selection(watch);
+    let proxies = selection.running().len();
+    let request = Request {
+        interface: watch.interface.clone(),
+        proxies: watch.addresses.clone(),
+    };
+    let find = move || namespaces(&selection);
+    let thread = watch::start(request, find, sender, Arc::clone(&end))?;
+    let source = Kind::Packets { proxies, thread };
+    Ok((Watching { source, end }, signals))
+}
+
+/// The network namespaces in which these processes are.
+fn namespaces(selection: &Selection) -> Namespaces {
+    let mut found = BTreeMap::new();
+    for pid in selection.running() {
+        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+        if let Ok(file) = std::fs::metadata(&path) {
+            found.entry(file.ino()).or_insert(path);
+        }
+    }
+    found
+}
+
+fn selection(watch: &Watch) -> Selection {
+    Selection {
+        names: watch.names.clone(),
+        pids: watch.pids.clone(),
+    }
+}
