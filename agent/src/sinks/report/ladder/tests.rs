@@ -10,7 +10,7 @@ use crate::verdict::{Confidence, Evidence};
 /// A ladder as a person would type it.
 fn typed(verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
-    for section in of(verdict) {
+    for section in of(verdict, &[]) {
         lines.extend(section.title.map(|title| format!("# {title}")));
         for step in section.steps {
             let at = step.at_us.map_or("-".to_owned(), |at| at.to_string());
@@ -44,7 +44,7 @@ fn a_keepalive_race_shows_the_idle_gap_and_the_fin_that_decides() {
             "0 Proxy → Client Data: 502",
         ]
     );
-    assert_eq!(of(&sample::verdict())[0].idle_us, Some(968_123));
+    assert_eq!(of(&sample::verdict(), &[])[0].idle_us, Some(968_123));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn every_cause_has_a_ladder_and_decides_by_known_facts() {
         for kind in [Kind::Verdict, Kind::NearMiss, Kind::Truncated] {
             let mut verdict = sample::other(cause, "10.0.0.1:80", 1);
             verdict.kind = kind;
-            assert!(!of(&verdict).is_empty(), "{cause}");
+            assert!(!of(&verdict, &[]).is_empty(), "{cause}");
         }
     }
     for fact in decided.into_iter().chain(facts::ENDS) {
