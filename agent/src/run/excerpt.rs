@@ -110,7 +110,7 @@ impl Awaited {
 }
 
 /// Gives the verdicts of one capture to the report, and their packets to the annotated capture.
-/// `again` opens the capture anew; `None` where it cannot be read twice.
+/// `again` opens the capture anew, or says why it cannot be read twice.
 pub(super) fn finish<W: Write>(
     pipeline: &mut Pipeline<W>,
     mut awaited: Awaited,

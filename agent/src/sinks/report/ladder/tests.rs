@@ -273,3 +273,41 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     }
     files
 }
+
+#[test]
+fn packets_are_drawn_between_the_steps_and_no_more_than_fit() {
+    use crate::packet::{Connection, PacketSeen, What};
+    let mut verdict = sample::verdict();
+    verdict.at = 1_000_000_000_000;
+    let fin = verdict.evidence.iter().find(|e| e.fact == "peer_closed");
+    let fin_at = fin.unwrap().at_us;
+    let packet = |at_us: i64, connection, from_client, what| PacketSeen {
+        at: verdict.at.saturating_add_signed(at_us * 1000),
+        frame: 1,
+        connection,
+        from_client,
+        what,
+        length: 0,
+        fin: what == What::Fin,
+        again: false,
+    };
+    let up = Connection::Attempt(0);
+    let mut seen = vec![
+        packet(fin_at, up, false, What::Fin),
+        packet(fin_at + 1, up, true, What::Ack),
+    ];
+    let drawn = |seen: &[PacketSeen]| -> Vec<(Option<i64>, String)> {
+        let steps = of(&verdict, seen).remove(0).steps;
+        assert!(steps.iter().filter_map(|s| s.at_us).is_sorted());
+        let packets = steps.into_iter().filter(|s| s.shape == Shape::Packet);
+        packets.map(|s| (s.at_us, s.label)).collect()
+    };
+    // The FIN is a step already.
+    assert_eq!(drawn(&seen), [(Some(fin_at + 1), "ACK".to_owned())]);
+    for i in 0..500 {
+        seen.push(packet(10 + i, Connection::Downstream, true, What::Ack));
+    }
+    assert_eq!(drawn(&seen).len(), 59);
+    let steps = of(&verdict, &seen).remove(0).steps;
+    assert!(steps.iter().any(|s| s.label == "442 packets not drawn"));
+}
