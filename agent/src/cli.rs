@@ -151,7 +151,8 @@ Examples:
   why502 explain proxy.pcap.gz --proxy-address 10.0.0.7
   ssh web-3 tcpdump -i any -s 2048 -w - | why502 explain -
   why502 explain failures.jsonl
-  why502 explain failures.jsonl --report failures.html
+  why502 explain trace.pcapng --report failures.html
+  why502 explain trace.pcapng -w failures.pcapng    then: wireshark failures.pcapng
   zcat failures.jsonl.gz | why502 explain - --json")]
     Explain(ExplainArgs),
     /// Say what this host lets why502 see, by which hook, and what is missing
@@ -317,6 +318,22 @@ pub struct ExplainArgs {
     pub json: bool,
     #[command(flatten)]
     pub kept: KeptArgs,
+    /// Also write the packets of the failed exchanges, with comments that Wireshark shows in place
+    ///
+    /// Kept of payload are request lines without query and status lines; of paths and clients'
+    /// addresses what --privacy shows.
+    #[arg(
+        short = 'w',
+        long,
+        value_name = "FILE.pcapng",
+        env = "WHY502_PCAP",
+        hide_env_values = true
+    )]
+    pub pcap: Option<PathBuf>,
+    /// With --pcap, keep the packets' whole payload: headers, cookies, bodies
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_WITH_PAYLOAD", hide_env_values = true)]
+    pub with_payload: bool,
 }
 
 #[derive(Debug, Args)]

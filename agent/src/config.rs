@@ -7,7 +7,8 @@ mod file;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub struct Explain {
     pub privacy: Privacy,
     pub json: bool,
     pub report: Option<PathBuf>,
+    pub pcap: Option<PathBuf>,
+    pub with_payload: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,6 +185,9 @@ impl Settings {
             (false, _) => Verbosity::Everything,
         };
         report_replaces_nothing(&cli.command)?;
+        if let Command::Explain(args) = &cli.command {
+            pcap_is_possible(args)?;
+        }
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
                 listen: args.listen,
@@ -205,6 +211,8 @@ impl Settings {
                 privacy: args.privacy,
                 json: args.json,
                 report: args.kept.report,
+                pcap: args.pcap,
+                with_payload: args.with_payload,
             }),
             Command::Check(args) => Job::Check(Check {
                 require: args.require,
@@ -227,17 +235,47 @@ fn report_replaces_nothing(command: &Command) -> Result<(), Refusal> {
         Command::Run(_) | Command::Check(_) => return Ok(()),
     };
     let Some(report) = report else { return Ok(()) };
-    let same = |other: &PathBuf| {
-        let real = |path: &PathBuf| path.canonicalize().ok();
-        other == report || real(other).is_some_and(|other| Some(other) == real(report))
-    };
-    match others.iter().any(same) {
+    match others.iter().any(|other| same_file(other, report)) {
         true => Err(Refusal::Usage(format!(
             "--report {}: the same file is read or recorded; name another",
             report.display()
         ))),
         false => Ok(()),
     }
+}
+
+/// By name, or where they are there by what the names stand for.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().ok().map(|m| (m.dev(), m.ino()));
+    a == b || identity(a).is_some_and(|a| Some(a) == identity(b))
+}
+
+/// The annotated capture is emptied when the work begins, and holds what `--privacy` lets it.
+fn pcap_is_possible(args: &cli::ExplainArgs) -> Result<(), Refusal> {
+    let refuse = |message: String| Err(Refusal::Usage(message));
+    let Some(pcap) = &args.pcap else {
+        return match args.with_payload {
+            true => refuse("--with-payload: there is no --pcap that it could be in".to_owned()),
+            false => Ok(()),
+        };
+    };
+    if pcap.as_os_str() == "-" {
+        return refuse("--pcap -: standard output is for the results; name a file".to_owned());
+    }
+    let others = args.files.iter().chain(&args.kept.report);
+    if others.into_iter().any(|other| same_file(other, pcap)) {
+        return refuse(format!(
+            "--pcap {}: the same file is read or has the report; name another",
+            pcap.display()
+        ));
+    }
+    if args.with_payload && args.privacy != Privacy::Full {
+        return refuse(
+            "--with-payload: whole requests would be written, which only --privacy full allows"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 fn inputs(files: Vec<PathBuf>) -> Result<Vec<Input>, Refusal> {
@@ -373,6 +411,28 @@ mod tests {
             (
                 &["explain", "Cargo.toml", "--report", "./src/../Cargo.toml"],
                 &["--report", "name another"],
+            ),
+            (
+                &["explain", "Cargo.toml", "-w", "./src/../Cargo.toml"],
+                &["--pcap", "name another"],
+            ),
+            (
+                &["explain", "a", "-w", "x", "--report", "x"],
+                &["--pcap x", "name another"],
+            ),
+            (&["explain", "a", "-w", "-"], &["--pcap -", "name a file"]),
+            (&["explain", "a", "--with-payload"], &["--pcap"]),
+            (
+                &[
+                    "explain",
+                    "a",
+                    "-w",
+                    "x",
+                    "--with-payload",
+                    "--privacy",
+                    "template",
+                ],
+                &["--with-payload", "--privacy full"],
             ),
             (&["run", "-q", "-v"], &["--quiet", "--verbose"]),
         ] {

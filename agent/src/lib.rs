@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod diagnose;
+pub mod packet;
 pub mod run;
 pub mod settings;
 pub mod signal;

@@ -1,5 +1,7 @@
 //! Wires sources, tracker and sinks; the only file that names every one of them.
 
+mod again;
+mod excerpt;
 mod packets;
 mod watching;
 
@@ -32,6 +34,8 @@ use crate::sources::packets::file;
 use crate::sources::recording::{ReadError, Recording};
 use crate::track::{Decided, Tracker, render};
 use crate::verdict::{Party, Risk};
+use again::Again;
+use excerpt::{Awaited, PcapOut};
 use watching::Watching;
 
 /// Signals that may wait for the tracker: a second of the worst storm that is promised.
@@ -53,6 +57,9 @@ struct Pipeline<W: Write> {
     metrics: Option<Arc<Metrics>>,
     recorder: Option<Recorder>,
     report: Option<Report>,
+    pcap: Option<PcapOut>,
+    /// Verdicts of a capture that is to be read again for their packets.
+    awaited: Option<Awaited>,
     totals: Totals,
     /// Results that a slow reader did not take.
     drops: Option<Drops>,
@@ -81,6 +88,8 @@ impl<W: Write> Pipeline<W> {
             metrics: None,
             recorder: None,
             report: None,
+            pcap: None,
+            awaited: None,
             totals: Totals::default(),
             drops: None,
             proxies: HashMap::new(),
@@ -146,11 +155,20 @@ impl<W: Write> Pipeline<W> {
             metrics.on_verdict(&verdict);
         }
         self.totals.on_verdict(&verdict);
+        let client = excerpt::ip(verdict.client.address.as_ref());
         self.privacy.apply(&mut verdict);
-        if let Some(report) = &mut self.report {
-            report.on_verdict(&verdict, self.clock.unix_ms(decided.at));
-        }
         let result = self.results.on_verdict(&verdict, decided.decided);
+        let at_ms = self.clock.unix_ms(decided.at);
+        let verdict = match &mut self.awaited {
+            Some(awaited) => awaited.take(decided, verdict, at_ms, client),
+            None => Some(verdict),
+        };
+        if let Some(report) = &mut self.report {
+            report.await_packets(self.awaited.as_ref().map_or(0, Awaited::len));
+            if let Some(verdict) = verdict {
+                report.on_verdict(&verdict, at_ms, &[]);
+            }
+        }
         self.written(result)
     }
 
@@ -359,7 +377,8 @@ impl<W: Write> Pipeline<W> {
             Some(report) => report.finish(&summary),
             None => Ok(()),
         };
-        self.written(result).and(reported)
+        let copied = self.pcap.take().map_or(Ok(()), PcapOut::finish);
+        self.written(result).and(reported).and(copied)
     }
 
     fn blind(&mut self, status: &Status) {
@@ -563,15 +582,17 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
         let names = Input::names(&settings.inputs);
         pipeline.report = Some(Report::create(path, &names, &format!("from {names}"))?);
     }
+    if let Some(path) = &settings.pcap {
+        no_recording(&settings.inputs)?;
+        let pcap = PcapOut::create(path, settings.privacy, settings.with_payload)?;
+        pipeline.pcap = Some(pcap);
+    }
+    let read_again = settings.report.is_some() || settings.pcap.is_some();
     let mut damaged = Vec::new();
     for input in &settings.inputs {
-        let opened = match input {
-            Input::Stdin => file::Input::read(std::io::stdin(), "standard input"),
-            Input::File(path) => file::Input::open(path),
-        };
         // What came before the damage is explained all the same.
-        let damage = match opened {
-            Ok(input) => explain_input(&mut pipeline, settings, input, &mut seconds)?,
+        let damage = match again::open(input, read_again) {
+            Ok(opened) => explain_input(&mut pipeline, settings, opened, &mut seconds)?,
             Err(error) => Some(Damage::of(error)),
         };
         damaged.extend(damage);
@@ -589,6 +610,21 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
         }
     }
     exit
+}
+
+const HOLDS_NO_PACKETS: &str = "{} is a recording, which holds signals and no packets: \
+    --pcap needs a packet capture; leave it away, or explain the recording alone";
+
+/// Says so before anything is written or explained.
+fn no_recording(inputs: &[Input]) -> Result<()> {
+    for input in inputs {
+        let Input::File(path) = input else { continue };
+        let regular = path.metadata().is_ok_and(|m| m.is_file());
+        if regular && file::Input::open(path).is_ok_and(|i| i.kind() == file::Kind::Recording) {
+            bail!(HOLDS_NO_PACKETS.replace("{}", &path.display().to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Why an input was not explained to its end.
@@ -610,18 +646,23 @@ impl Damage {
 fn explain_input<W: Write>(
     pipeline: &mut Pipeline<W>,
     settings: &Explain,
-    input: file::Input,
+    (input, again): (file::Input, Option<Again>),
     seconds: &mut (Nanos, Nanos),
 ) -> Result<Option<Damage>> {
     if matches!(input.kind(), file::Kind::Pcap | file::Kind::PcapNg) {
         let progress = input.progress();
-        return Ok(match file::Capture::from_input(input) {
-            Ok(capture) => {
-                let proxies = &settings.proxies;
-                packets::explain(pipeline, capture, &progress, proxies, seconds)?.map(Damage::of)
-            }
-            Err(error) => Some(Damage::of(error)),
-        });
+        let capture = match file::Capture::from_input(input) {
+            Ok(capture) => capture,
+            Err(error) => return Ok(Some(Damage::of(error))),
+        };
+        let name = capture.name().to_owned();
+        pipeline.awaited = again.is_some().then(Awaited::default);
+        let proxies = &settings.proxies;
+        let damage = packets::explain(pipeline, capture, &progress, proxies, seconds)?;
+        if let (Some(awaited), Some(again)) = (pipeline.awaited.take(), again) {
+            excerpt::finish(pipeline, awaited, || again.open(&name))?;
+        }
+        return Ok(damage.map(Damage::of));
     }
     let name = input.name().to_owned();
     if input.kind() != file::Kind::Recording {
@@ -630,6 +671,9 @@ fn explain_input<W: Write>(
             name,
             kind,
         })));
+    }
+    if pipeline.pcap.is_some() {
+        bail!(HOLDS_NO_PACKETS.replace("{}", &name));
     }
     let damage = replay(pipeline, BufReader::new(input), &name, seconds)?;
     // A recorder that was killed leaves its last line cut: all before it was explained.

@@ -4,15 +4,18 @@
 //! Unless a person asks for payload, only request and status lines are in it. Checksums stay as
 //! they were captured, so that they tell of the original; the file's own comment says so.
 
+pub mod comments;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
 
 use super::create_private;
 use super::privacy::Privacy;
-use super::redact::{Shown, head_line};
+use super::redact::{Shown, head_line, hide_addresses};
 use crate::signal::Nanos;
 
 const SECTION: u32 = 0x0a0d_0d0a;
@@ -29,6 +32,8 @@ const LINK_TYPE_LIMIT: &str = "more interfaces than a capture can have";
 const REDACTED: &str = "Payload beyond request and status lines is cut, and queries are overwritten \
     with x at equal length. Checksums are as they were captured, so they do not match what was \
     overwritten.";
+const HIDDEN: &str =
+    "Clients' addresses are cut to their networks or to zeros, hardware addresses to zeros.";
 const WHOLE: &str = "Payload is as it was captured.";
 
 /// What of users' traffic is written.
@@ -53,6 +58,8 @@ pub struct Annotated<'a> {
     pub headers: usize,
     /// A request's or a response's head begins with the payload.
     pub begins_head: bool,
+    /// The client's address, which only `--privacy full` shows whole.
+    pub client: Option<IpAddr>,
     pub comments: &'a [String],
 }
 
@@ -108,7 +115,16 @@ impl<W: Write> AnnotatedCapture<W> {
         self.number(frame.at as u32);
         self.number(u32::try_from(captured).map_err(io::Error::other)?);
         self.number(u32::try_from(original).map_err(io::Error::other)?);
+        let start = self.block.len();
         self.block.extend(headers);
+        if let Redaction::Lines(privacy) = self.redaction {
+            hide_addresses(
+                &mut self.block[start..],
+                frame.link_type,
+                frame.client,
+                privacy,
+            );
+        }
         let start = self.block.len();
         self.block.extend(&payload[..shown.keep]);
         for range in shown.blank {
@@ -142,6 +158,9 @@ impl<W: Write> AnnotatedCapture<W> {
             Redaction::WithPayload => WHOLE,
         };
         self.option(COMMENT, comment.as_bytes());
+        if matches!(self.redaction, Redaction::Lines(privacy) if privacy != Privacy::Full) {
+            self.option(COMMENT, HIDDEN.as_bytes());
+        }
         let application = concat!("why502 ", env!("CARGO_PKG_VERSION"));
         self.option(APPLICATION, application.as_bytes());
         self.number(0);

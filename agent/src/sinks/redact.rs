@@ -1,6 +1,7 @@
 //! What of a packet's payload may be written: the request line without its query, the status
 //! line, and nothing else.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::privacy::{Privacy, template};
@@ -84,6 +85,48 @@ fn request_line(line: &[u8], privacy: Privacy) -> Option<Vec<Range<usize>>> {
     }
     blank.retain(|range| !range.is_empty());
     Some(blank)
+}
+
+/// Cuts the client's address in a frame's headers to what a level shows, and hardware addresses,
+/// which name a machine as well, to nothing.
+pub(super) fn hide_addresses(
+    headers: &mut [u8],
+    link_type: u16,
+    client: Option<IpAddr>,
+    privacy: Privacy,
+) {
+    if privacy == Privacy::Full {
+        return;
+    }
+    // Ethernet's two; the one of the cooked captures, version 1 and 2.
+    let hardware = match link_type {
+        1 => 0..12,
+        113 => 6..14,
+        276 => 12..20,
+        _ => 0..0,
+    };
+    if let Some(hardware) = headers.get_mut(hardware) {
+        hardware.fill(0);
+    }
+    let (address, network): (Vec<u8>, usize) = match client.map(|client| client.to_canonical()) {
+        Some(IpAddr::V4(ip)) => (ip.octets().to_vec(), 3),
+        Some(IpAddr::V6(ip)) => (ip.octets().to_vec(), 6),
+        None => return,
+    };
+    let kept = match privacy {
+        Privacy::Template => network,
+        Privacy::Full | Privacy::Minimal => 0,
+    };
+    let mut at = 0;
+    // Wherever it stands: tunnels and ICMP errors repeat it.
+    while at + address.len() <= headers.len() {
+        if headers[at..].starts_with(&address) {
+            headers[at + kept..at + address.len()].fill(0);
+            at += address.len();
+        } else {
+            at += 1;
+        }
+    }
 }
 
 #[cfg(test)]

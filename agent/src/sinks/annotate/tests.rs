@@ -32,6 +32,7 @@ fn annotated(redaction: Redaction) -> Vec<u8> {
                     data: frame.data,
                     headers: headers(&frame),
                     begins_head: matches!(frame.frame.number, 4 | 6),
+                    client: Some(std::net::Ipv4Addr::LOCALHOST.into()),
                     comments: &comments,
                 })
                 .unwrap();
@@ -89,6 +90,21 @@ fn nothing_of_headers_query_or_body_is_in_the_file() {
     for kept in ["secret=1", "User-Agent: curl", "hello", WHOLE] {
         assert!(whole.contains(kept), "{kept}");
     }
+}
+
+#[test]
+fn a_clients_address_is_cut_as_far_as_asked() {
+    let has = |redaction, address: &[u8]| {
+        let bytes = annotated(redaction);
+        bytes.windows(address.len()).any(|part| part == address)
+    };
+    assert!(has(FULL, &[127, 0, 0, 1]));
+    assert!(!has(Redaction::Lines(Privacy::Template), &[127, 0, 0, 1]));
+    assert!(has(
+        Redaction::Lines(Privacy::Template),
+        &[127, 0, 0, 0, 127, 0, 0, 0]
+    ));
+    assert!(!has(Redaction::Lines(Privacy::Minimal), &[127, 0, 0]));
 }
 
 #[test]

@@ -22,11 +22,13 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use self::findings::Findings;
+pub(super) use self::ladder::deciding_evidence;
 use self::page::Page;
 use self::row::Rows;
 use super::file::NewFile;
 use super::summary::Summary;
 use crate::cli::note;
+use crate::packet::PacketSeen;
 use crate::verdict::{Risk, Verdict};
 
 /// Verdicts that are listed one by one; all are counted.
@@ -45,6 +47,8 @@ pub struct Report {
     source: String,
     rows: Rows,
     left_out: u64,
+    /// Verdicts that are still to come with their packets, and have their place.
+    awaited: usize,
     findings: Findings,
     risks: Vec<Risk>,
     nodes: BTreeSet<String>,
@@ -65,6 +69,7 @@ impl Report {
             source: source.to_owned(),
             rows: Rows::default(),
             left_out: 0,
+            awaited: 0,
             findings: Findings::default(),
             risks: Vec::new(),
             nodes: BTreeSet::new(),
@@ -79,8 +84,8 @@ impl Report {
         self.range_ms = Some((from.min(at_ms), to.max(at_ms)));
     }
 
-    /// `at_ms` is the verdict's time.
-    pub fn on_verdict(&mut self, verdict: &Verdict, at_ms: i64) {
+    /// `at_ms` is the verdict's time; `packets` are those of the exchange, where a capture has them.
+    pub fn on_verdict(&mut self, verdict: &Verdict, at_ms: i64, packets: &[PacketSeen]) {
         self.saw(at_ms);
         let nth = self.findings.on_verdict(verdict, at_ms);
         if self.nodes.len() < MAX_NODES && !self.nodes.contains(&verdict.node) {
@@ -90,16 +95,21 @@ impl Report {
             true => MAX_LISTED + RARE_ROOM,
             false => MAX_LISTED,
         };
-        if self.rows.count() >= room || self.broken.is_some() {
+        if self.rows.count() + self.awaited >= room || self.broken.is_some() {
             self.left_out += 1;
             return;
         }
         let separator: &[u8] = if self.rows.count() > 0 { b",\n" } else { b"\n" };
-        let written = self.rows.next(verdict).and_then(|row| {
+        let written = self.rows.next(verdict, packets).and_then(|row| {
             self.file.write_all(separator)?;
             self.file.write_all(&row)
         });
         self.broken = written.err();
+    }
+
+    /// Keeps room for this many verdicts that come later, with their packets.
+    pub fn await_packets(&mut self, verdicts: usize) {
+        self.awaited = verdicts;
     }
 
     pub fn on_risk(&mut self, risk: &Risk) {

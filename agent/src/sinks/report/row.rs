@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::embed;
 use super::ladder::{self, Section};
 use crate::cause::{Cause, Variant};
+use crate::packet::PacketSeen;
 use crate::signal::Address;
 use crate::verdict::*;
 
@@ -58,7 +59,11 @@ impl Rows {
         self.count
     }
 
-    pub(super) fn next(&mut self, verdict: &Verdict) -> std::io::Result<Vec<u8>> {
+    pub(super) fn next(
+        &mut self,
+        verdict: &Verdict,
+        packets: &[PacketSeen],
+    ) -> std::io::Result<Vec<u8>> {
         let advice = embed::json(&verdict.advice)?;
         let told = match self.advice.get(&advice) {
             Some(row) => Told::InRow(*row),
@@ -89,7 +94,7 @@ impl Rows {
             missing: &verdict.missing,
             advice: told,
             lost_signals: verdict.lost_signals,
-            ladder: ladder::of(verdict),
+            ladder: ladder::of(verdict, packets),
         })?;
         self.count += 1;
         Ok(row)
@@ -108,7 +113,7 @@ mod tests {
         let mut rows = Rows::default();
         let mut verdict = sample::verdict();
         let mut next = || -> Value {
-            let row: Value = serde_json::from_slice(&rows.next(&verdict).unwrap()).unwrap();
+            let row: Value = serde_json::from_slice(&rows.next(&verdict, &[]).unwrap()).unwrap();
             verdict.advice.text += if row["advice"] == 1 { " More." } else { "" };
             row
         };
@@ -117,14 +122,14 @@ mod tests {
         assert_eq!(next()["advice"], 0);
         let mut verdict = sample::verdict();
         verdict.advice.text.push('!');
-        let other: Value = serde_json::from_slice(&rows.next(&verdict).unwrap()).unwrap();
+        let other: Value = serde_json::from_slice(&rows.next(&verdict, &[]).unwrap()).unwrap();
         assert!(other["advice"]["text"].as_str().unwrap().ends_with('!'));
         assert_eq!(rows.count(), 3);
     }
 
     #[test]
     fn a_row_has_the_contracts_fields_and_a_ladder() {
-        let row = Rows::default().next(&sample::verdict()).unwrap();
+        let row = Rows::default().next(&sample::verdict(), &[]).unwrap();
         let row: Value = serde_json::from_slice(&row).unwrap();
         assert_eq!(row["cause"], "keepalive_race");
         assert_eq!(row["evidence"][1]["fact"], "peer_closed");

@@ -24,7 +24,7 @@ fn report(verdicts: &[Verdict], totals: &Totals, risks: &[Risk]) -> String {
     let path: PathBuf = folder.path().join("r.html");
     let mut report = Report::create(&path, "web-3", "from a test").unwrap();
     for verdict in verdicts {
-        report.on_verdict(verdict, (verdict.at / 1_000_000) as i64);
+        report.on_verdict(verdict, (verdict.at / 1_000_000) as i64, &[]);
     }
     risks.iter().for_each(|risk| report.on_risk(risk));
     assert!(!path.exists(), "it has no name before it is whole");
@@ -194,7 +194,7 @@ fn a_report_that_is_given_up_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("r.html");
     let mut report = Report::create(&path, "web-3", "from a test").unwrap();
-    report.on_verdict(&sample::verdict(), 1);
+    report.on_verdict(&sample::verdict(), 1, &[]);
     drop(report);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 
 use rustc_hash::FxHashMap;
 
-use crate::signal::{Address, FlowId, Nanos};
+use crate::packet::{Connection, PacketSeen, What};
+use crate::signal::{Address, Nanos};
 use crate::sources::wire;
 use crate::track::Decided;
 
-use super::flow::Key;
-use super::segment::{Flags, Frame, Segment};
+use super::flow::{Key, before};
+use super::segment::{Segment, Unreachable};
 
 /// Kept of one verdict at most: the first and the last ones.
 pub const PER_VERDICT: usize = 200;
@@ -20,42 +21,23 @@ pub const PER_VERDICT: usize = 200;
 const BEFORE: Nanos = 10_000_000;
 const AFTER: Nanos = 1_000_000_000;
 
-/// One packet of a failed exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PacketSeen {
-    pub at: Nanos,
-    pub frame: Frame,
-    pub flow: FlowId,
-    /// From the connection's client to its server.
-    pub from_client: bool,
-    pub flags: Flags,
-    pub seq: u32,
-    pub ack: u32,
-    pub length: u32,
-    pub what: What,
-}
-
-/// What a packet is, seen alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    Syn,
-    SynAck,
-    Request,
-    /// The beginning of a response, with its status.
-    Response(u16),
-    Data,
-    Ack,
-    Fin,
-    Reset,
-}
-
+/// The time of one exchange on one of its connections.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     verdict: usize,
-    flow: FlowId,
+    connection: Connection,
     client: SocketAddr,
     from: Nanos,
     to: Nanos,
+    /// A request that begins later is another exchange's.
+    over: Nanos,
+    /// The time of the request's first byte.
+    request_at: Option<Nanos>,
+    /// Sequence numbers at which the heads begin. Bytes elsewhere are no head, whatever they look like.
+    request: Option<u32>,
+    response: Option<u32>,
+    /// What each side sends next: the server, the client.
+    next: [Option<u32>; 2],
 }
 
 /// Collects the packets of verdicts.
@@ -68,41 +50,43 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// Packets of these verdicts will be kept, in their order.
-    pub fn of(decided: &[Decided]) -> Excerpt {
-        let mut excerpt = Excerpt {
-            packets: vec![Vec::new(); decided.len()],
-            left_out: vec![0; decided.len()],
-            ..Excerpt::default()
-        };
-        for (verdict, decided) in decided.iter().enumerate() {
-            excerpt.add(verdict, decided);
-        }
-        excerpt
-    }
-
-    fn add(&mut self, verdict: usize, decided: &Decided) {
-        let to = decided.at.saturating_add(AFTER);
+    /// Packets of this verdict will be kept, under its place in the order of these calls.
+    pub fn add(&mut self, decided: &Decided) {
+        let verdict = self.packets.len();
+        self.packets.push(Vec::new());
+        self.left_out.push(0);
         let response = decided.response.as_ref().map(|(_, _, r)| r);
-        if let Some(response) = response {
-            let from = response.request_at.unwrap_or(decided.at);
-            let ends = (response.client.as_ref(), response.proxy_address.as_ref());
-            self.window(verdict, response.downstream, ends, from, to);
-        }
-        for tried in &decided.attempts {
+        let link = || decided.attempts.last()?.attempt.downstream.as_ref();
+        let (ends, request_at) = match (response, link()) {
+            (Some(r), _) => ((r.client.as_ref(), r.proxy_address.as_ref()), r.request_at),
+            (None, Some(l)) => ((l.client.as_ref(), l.proxy_address.as_ref()), None),
+            (None, None) => ((None, None), None),
+        };
+        let first = decided.attempts.first().map(|t| t.attempt.began);
+        let from = request_at.or(first).unwrap_or(decided.at);
+        let times = (from, decided.at, request_at);
+        self.window(verdict, Connection::Downstream, ends, times);
+        for (i, tried) in decided.attempts.iter().enumerate() {
             let attempt = &tried.attempt;
             let ends = (attempt.local.as_ref(), Some(&attempt.upstream));
-            self.window(verdict, attempt.flow, ends, attempt.began, to);
+            // A close that had come before the request is what decides.
+            let closed = attempt
+                .tcp
+                .as_ref()
+                .and_then(|tcp| Some(tcp.fin.as_ref()?.at));
+            let from = attempt.began.min(closed.unwrap_or(Nanos::MAX));
+            let request_at = attempt.request.as_ref().map(|r| r.at);
+            let times = (from, decided.at, request_at);
+            self.window(verdict, Connection::Attempt(i), ends, times);
         }
     }
 
     fn window(
         &mut self,
         verdict: usize,
-        flow: FlowId,
+        connection: Connection,
         (client, server): (Option<&Address>, Option<&Address>),
-        from: Nanos,
-        to: Nanos,
+        (from, over, request_at): (Nanos, Nanos, Option<Nanos>),
     ) {
         let end = |address: Option<&Address>| address?.0.parse::<SocketAddr>().ok();
         let (Some(client), Some(server)) = (end(client), end(server)) else {
@@ -111,10 +95,15 @@ impl Excerpt {
         let (key, _) = Key::new(client, server);
         let window = Window {
             verdict,
-            flow,
+            connection,
             client,
             from: from.saturating_sub(BEFORE),
-            to,
+            to: over.saturating_add(AFTER),
+            over,
+            request_at,
+            request: None,
+            response: None,
+            next: [None; 2],
         };
         self.by_key
             .entry(key.hash())
@@ -125,30 +114,61 @@ impl Excerpt {
     /// Looks at one segment of the second reading.
     pub fn segment(&mut self, segment: &Segment<'_>) {
         let (key, _) = Key::new(segment.from, segment.to);
-        let Some(windows) = self.by_key.get(&key.hash()) else {
+        let Some(windows) = self.by_key.get_mut(&key.hash()) else {
             return;
         };
         for (of, window) in windows {
             if *of != key || !(window.from..=window.to).contains(&segment.at) {
                 continue;
             }
-            let packets = &mut self.packets[window.verdict];
-            if packets.len() >= PER_VERDICT {
-                // A verdict is decided at its end: of the middle least is missed.
-                packets.remove(PER_VERDICT / 2);
-                self.left_out[window.verdict] += 1;
+            let from_client = segment.from == window.client;
+            if from_client && segment.at > window.over && wire::method(segment.payload).is_some() {
+                window.to = segment.at - 1;
+                continue;
             }
-            packets.push(PacketSeen {
+            let packet = PacketSeen {
                 at: segment.at,
-                frame: segment.frame,
-                flow: window.flow,
-                from_client: segment.from == window.client,
-                flags: segment.flags,
-                seq: segment.seq,
-                ack: segment.ack,
+                frame: segment.frame.number,
+                connection: window.connection,
+                from_client,
+                what: window.what(segment, from_client),
                 length: segment.length,
-                what: what(segment),
-            });
+                fin: segment.flags.fin(),
+                again: window.again(segment, from_client),
+            };
+            keep(
+                &mut self.packets,
+                &mut self.left_out,
+                window.verdict,
+                packet,
+            );
+        }
+    }
+
+    /// Looks at one ICMP error of the second reading.
+    pub fn unreachable(&mut self, error: &Unreachable) {
+        let (key, _) = Key::new(error.from, error.to);
+        let windows = self.by_key.get(&key.hash());
+        for (of, window) in windows.into_iter().flatten() {
+            let meant = *of == key && error.from == window.client;
+            if meant && (window.from..=window.to).contains(&error.at) {
+                let packet = PacketSeen {
+                    at: error.at,
+                    frame: error.frame.number,
+                    connection: window.connection,
+                    from_client: false,
+                    what: What::Unreachable,
+                    length: 0,
+                    fin: false,
+                    again: false,
+                };
+                keep(
+                    &mut self.packets,
+                    &mut self.left_out,
+                    window.verdict,
+                    packet,
+                );
+            }
         }
     }
 
@@ -157,31 +177,68 @@ impl Excerpt {
         let packets = self.packets.get(verdict).map_or(&[][..], Vec::as_slice);
         (packets, self.left_out.get(verdict).copied().unwrap_or(0))
     }
-
-    /// Every kept frame, with the number of its verdict.
-    pub fn frames(&self) -> impl Iterator<Item = (Frame, usize)> + '_ {
-        self.packets
-            .iter()
-            .enumerate()
-            .flat_map(|(verdict, packets)| packets.iter().map(move |p| (p.frame, verdict)))
-    }
 }
 
-fn what(segment: &Segment<'_>) -> What {
-    let flags = segment.flags;
-    if flags.rst() {
-        What::Reset
-    } else if flags.syn() {
-        if flags.ack() { What::SynAck } else { What::Syn }
-    } else if flags.fin() {
-        What::Fin
-    } else if segment.length == 0 {
-        What::Ack
-    } else if let Some(status) = wire::status(segment.payload) {
-        What::Response(status)
-    } else if wire::method(segment.payload).is_some() {
-        What::Request
-    } else {
-        What::Data
+fn keep(packets: &mut [Vec<PacketSeen>], left_out: &mut [u64], verdict: usize, packet: PacketSeen) {
+    let packets = &mut packets[verdict];
+    if packets.len() >= PER_VERDICT {
+        // A verdict is decided at its end: of the middle least is missed.
+        packets.remove(PER_VERDICT / 2);
+        left_out[verdict] += 1;
+    }
+    packets.push(packet);
+}
+
+impl Window {
+    fn what(&mut self, segment: &Segment<'_>, from_client: bool) -> What {
+        let flags = segment.flags;
+        if flags.rst() {
+            return What::Reset;
+        }
+        if flags.syn() {
+            return if flags.ack() { What::SynAck } else { What::Syn };
+        }
+        if segment.length > 0 {
+            let head = self.head(segment, from_client);
+            return head.unwrap_or(if flags.fin() { What::Fin } else { What::Data });
+        }
+        if flags.fin() { What::Fin } else { What::Ack }
+    }
+
+    /// The head that begins with this payload.
+    fn head(&mut self, segment: &Segment<'_>, from_client: bool) -> Option<What> {
+        if from_client {
+            let due = self.request_at.is_some_and(|at| segment.at >= at);
+            if due && self.request.is_none() {
+                self.request = Some(segment.seq);
+            }
+            let begins = self.request == Some(segment.seq);
+            return begins.then_some(What::Request);
+        }
+        if self.request.is_some() && self.response.is_none() {
+            self.response = Some(segment.seq);
+        }
+        if self.response != Some(segment.seq) {
+            return None;
+        }
+        let status = wire::status(segment.payload)?;
+        if (100..=199).contains(&status) && status != 101 {
+            // The final one is still to come.
+            self.response = None;
+        }
+        Some(What::Response(status))
+    }
+
+    fn again(&mut self, segment: &Segment<'_>, from_client: bool) -> bool {
+        if segment.length == 0 {
+            return false;
+        }
+        let next = &mut self.next[usize::from(from_client)];
+        let end = segment.seq.wrapping_add(segment.length);
+        let again = next.is_some_and(|next| !before(next, end));
+        if !again {
+            *next = Some(end);
+        }
+        again
     }
 }

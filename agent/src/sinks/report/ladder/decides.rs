@@ -4,7 +4,7 @@ use crate::cause::{Cause, Variant};
 use crate::verdict::{Confidence, Verdict};
 
 /// The place of the deciding fact in the evidence; none where no cause is claimed.
-pub(super) fn evidence(verdict: &Verdict) -> Option<usize> {
+pub(in crate::sinks) fn evidence(verdict: &Verdict) -> Option<usize> {
     if verdict.confidence == Confidence::Unknown {
         return None;
     }

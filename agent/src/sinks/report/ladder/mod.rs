@@ -6,12 +6,16 @@
 
 mod decides;
 mod facts;
+mod packets;
 #[cfg(test)]
 mod tests;
+
+pub(in crate::sinks) use decides::evidence as deciding_evidence;
 
 use serde::Serialize;
 
 use crate::cause::Cause;
+use crate::packet::PacketSeen;
 use crate::verdict::{AttemptLine, Kind, Verdict};
 
 /// Who a line of the ladder belongs to.
@@ -41,6 +45,8 @@ pub(super) enum Shape {
     Idle,
     /// Something that happened at one lane.
     Note,
+    /// One packet of a capture, between the steps that are told.
+    Packet,
 }
 
 /// One step. Its words are a short label; the evidence it stands for has the rest.
@@ -76,8 +82,9 @@ pub(super) struct Section {
     pub(super) steps: Vec<Step>,
 }
 
-/// The whole ladder: attempts one after another.
-pub(super) fn of(verdict: &Verdict) -> Vec<Section> {
+/// The whole ladder: attempts one after another. `seen`: packets of the exchange, if a capture has
+/// them.
+pub(super) fn of(verdict: &Verdict, seen: &[PacketSeen]) -> Vec<Section> {
     let attempts = &verdict.attempts;
     let deciding = deciding_attempt(verdict);
     let mark = decides::evidence(verdict);
@@ -108,6 +115,7 @@ pub(super) fn of(verdict: &Verdict) -> Vec<Section> {
             if i + 1 == count {
                 response(verdict, &mut steps);
             }
+            packets::merge(verdict, seen, i, &mut steps);
             Section {
                 title: title(attempts, i),
                 idle_us: attempt.and_then(|a| a.idle_us),

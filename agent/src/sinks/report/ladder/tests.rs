@@ -10,7 +10,7 @@ use crate::verdict::{Confidence, Evidence};
 /// A ladder as a person would type it.
 fn typed(verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
-    for section in of(verdict) {
+    for section in of(verdict, &[]) {
         lines.extend(section.title.map(|title| format!("# {title}")));
         for step in section.steps {
             let at = step.at_us.map_or("-".to_owned(), |at| at.to_string());
@@ -44,7 +44,7 @@ fn a_keepalive_race_shows_the_idle_gap_and_the_fin_that_decides() {
             "0 Proxy → Client Data: 502",
         ]
     );
-    assert_eq!(of(&sample::verdict())[0].idle_us, Some(968_123));
+    assert_eq!(of(&sample::verdict(), &[])[0].idle_us, Some(968_123));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn every_cause_has_a_ladder_and_decides_by_known_facts() {
         for kind in [Kind::Verdict, Kind::NearMiss, Kind::Truncated] {
             let mut verdict = sample::other(cause, "10.0.0.1:80", 1);
             verdict.kind = kind;
-            assert!(!of(&verdict).is_empty(), "{cause}");
+            assert!(!of(&verdict, &[]).is_empty(), "{cause}");
         }
     }
     for fact in decided.into_iter().chain(facts::ENDS) {
@@ -272,4 +272,42 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+#[test]
+fn packets_are_drawn_between_the_steps_and_no_more_than_fit() {
+    use crate::packet::{Connection, PacketSeen, What};
+    let mut verdict = sample::verdict();
+    verdict.at = 1_000_000_000_000;
+    let fin = verdict.evidence.iter().find(|e| e.fact == "peer_closed");
+    let fin_at = fin.unwrap().at_us;
+    let packet = |at_us: i64, connection, from_client, what| PacketSeen {
+        at: verdict.at.saturating_add_signed(at_us * 1000),
+        frame: 1,
+        connection,
+        from_client,
+        what,
+        length: 0,
+        fin: what == What::Fin,
+        again: false,
+    };
+    let up = Connection::Attempt(0);
+    let mut seen = vec![
+        packet(fin_at, up, false, What::Fin),
+        packet(fin_at + 1, up, true, What::Ack),
+    ];
+    let drawn = |seen: &[PacketSeen]| -> Vec<(Option<i64>, String)> {
+        let steps = of(&verdict, seen).remove(0).steps;
+        assert!(steps.iter().filter_map(|s| s.at_us).is_sorted());
+        let packets = steps.into_iter().filter(|s| s.shape == Shape::Packet);
+        packets.map(|s| (s.at_us, s.label)).collect()
+    };
+    // The FIN is a step already.
+    assert_eq!(drawn(&seen), [(Some(fin_at + 1), "ACK".to_owned())]);
+    for i in 0..500 {
+        seen.push(packet(10 + i, Connection::Downstream, true, What::Ack));
+    }
+    assert_eq!(drawn(&seen).len(), 59);
+    let steps = of(&verdict, &seen).remove(0).steps;
+    assert!(steps.iter().any(|s| s.label == "442 packets not drawn"));
 }

@@ -56,6 +56,7 @@ function sectionTitle(drawing, title) {
 function drawSection(drawing, section, before) {
   let idleFrom = null;
   for (const step of section.steps) {
+    const packet = step.shape === "packet";
     const gap = before !== null && step.at_us !== undefined ? step.at_us - before : 0;
     if (gap > 0) {
       const from = drawing.y;
@@ -64,10 +65,10 @@ function drawSection(drawing, section, before) {
     }
     const y = drawing.y;
     const lines = noteLines(drawing.verdict, step);
-    const height = Math.max(36, lines.length * LINE + 14) + (step.decides ? 10 : 0);
+    const height = Math.max(packet ? 22 : 36, lines.length * LINE + 14) + (step.decides ? 10 : 0);
     if (step.decides) decided(drawing, y, height);
     if (step.at_us !== undefined) {
-      drawing.over.push(shape("text", { class: "at", x: 88, y: y + 4, "text-anchor": "end" }, span(step.at_us)));
+      drawing.over.push(shape("text", { class: packet ? "at packet" : "at", x: 88, y: y + 4, "text-anchor": "end" }, span(step.at_us)));
     }
     if (step.shape === "idle") idleFrom = y;
     if (idleFrom !== null && step.shape === "data" && step.from === "proxy" && step.to === "upstream") {

@@ -58,13 +58,22 @@ impl<R: Read> Read for Counted<R> {
 impl Input {
     pub fn open(path: &Path) -> Result<Input, OpenError> {
         let name = path.display().to_string();
-        match File::open(path).and_then(|file| Ok((file.metadata()?, file))) {
-            Ok((metadata, file)) => {
-                let total = metadata.is_file().then_some(metadata.len());
-                Input::new(Box::new(file), &name, total)
-            }
+        match File::open(path) {
+            Ok(file) => Input::from_file(file, &name),
             Err(error) => Err(OpenError::Io { name, error }),
         }
+    }
+
+    /// Reads an open file, which messages call `name`, from where it stands.
+    pub fn from_file(file: File, name: &str) -> Result<Input, OpenError> {
+        let total = match file.metadata() {
+            Ok(metadata) => metadata.is_file().then_some(metadata.len()),
+            Err(error) => {
+                let name = name.to_owned();
+                return Err(OpenError::Io { name, error });
+            }
+        };
+        Input::new(Box::new(file), name, total)
     }
 
     /// Reads from `reader`, standard input for example, which messages call `name`.

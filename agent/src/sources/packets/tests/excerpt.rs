@@ -1,7 +1,8 @@
 //! The second reading finds the packets of a verdict, and no more than its share.
 
 use super::build::*;
-use crate::sources::packets::excerpt::{Excerpt, PER_VERDICT, What};
+use crate::packet::{Connection, What};
+use crate::sources::packets::excerpt::{Excerpt, PER_VERDICT};
 
 fn raced() -> Wire {
     let mut wire = Wire::default();
@@ -27,7 +28,10 @@ fn raced() -> Wire {
 }
 
 fn excerpt(packets: &[Packet]) -> Excerpt {
-    let mut excerpt = Excerpt::of(&verdicts(packets, &[]));
+    let mut excerpt = Excerpt::default();
+    for decided in verdicts(packets, &[]) {
+        excerpt.add(&decided);
+    }
     for (i, packet) in packets.iter().enumerate() {
         excerpt.segment(&packet.segment(i as u64 + 1));
     }
@@ -49,7 +53,10 @@ fn a_verdicts_packets_are_those_of_its_connections_and_time() {
             (What::Reset, false),
         ]
     );
-    assert_eq!((left_out, excerpt.frames().count()), (0, 5));
+    assert_eq!(left_out, 0);
+    let of: Vec<_> = packets.iter().map(|p| p.connection).collect();
+    let (down, up) = (Connection::Downstream, Connection::Attempt(0));
+    assert_eq!(of, [down, up, up, down, up]);
     assert!(excerpt.packets(1).0.is_empty());
 }
 
@@ -77,4 +84,27 @@ fn a_long_exchange_keeps_its_beginning_and_its_end() {
     );
     assert_eq!(kept[0].what, What::Request);
     assert_eq!(kept[PER_VERDICT - 1].what, What::Reset);
+}
+
+#[test]
+fn a_body_that_looks_like_a_head_is_none() {
+    let mut wire = raced();
+    let mut front = wire.connection("10.0.0.9:5000", "10.0.0.1:80");
+    wire.packets.retain(|p| p.at < BEGIN + 905 * MS);
+    let sent = wire.packets.iter().rposition(|p| p.from == front.client);
+    let mut body = wire.packets[sent.unwrap()].clone();
+    body.seq = body.seq.wrapping_add(body.length);
+    body.payload = b"GET /secret HTTP/1.1\r\n".to_vec();
+    body.length = body.payload.len() as u32;
+    wire.packets.insert(sent.unwrap() + 1, body);
+    wire.at(1000.0)
+        .send(&mut front, CLIENT, b"GET /next HTTP/1.1\r\n\r\n");
+    let excerpt = excerpt(&wire.packets);
+    let (packets, _) = excerpt.packets(0);
+    let seen: Vec<What> = packets
+        .iter()
+        .filter(|p| p.connection == Connection::Downstream)
+        .map(|p| p.what)
+        .collect();
+    assert_eq!(seen, [What::Request, What::Data, What::Response(502)]);
 }
