@@ -102,9 +102,17 @@ pub(crate) struct Gunicorn<'a> {
     pub(crate) database: u16,
 }
 
+/// Writes an application unless it is there: another server's worker may just be loading it.
+fn provide(file: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(file).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))
+}
+
 /// gunicorn with synchronous workers on a Unix socket.
 pub(crate) fn gunicorn(folder: &Path, how: &Gunicorn) -> Result<Upstream> {
-    fs::write(folder.join("app.py"), PYTHON)?;
+    provide(&folder.join("app.py"), PYTHON)?;
     let socket = socket(folder, how.name);
     let log = folder.join(format!("{}.log", how.name));
     let mut command = shell::command("gunicorn");
@@ -140,7 +148,7 @@ pub(crate) fn socket(folder: &Path, name: &str) -> PathBuf {
 
 /// Node.js's own HTTP server.
 pub(crate) fn node(folder: &Path, name: &str, port: u16, keep_alive: Duration) -> Result<Upstream> {
-    fs::write(folder.join("server.js"), JAVASCRIPT)?;
+    provide(&folder.join("server.js"), JAVASCRIPT)?;
     let log = folder.join(format!("{name}.log"));
     let mut command = shell::command("node");
     command
