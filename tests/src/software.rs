@@ -15,3 +15,11 @@ pub use nginx::Nginx;
 pub use node::{Node, node_program};
 pub use scripted::Scripted;
 pub use uwsgi::Uwsgi;
+
+/// Writes an application unless it is there: another server's worker may just be loading it.
+fn provide(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    match std::fs::read_to_string(file) {
+        Ok(there) if there == text => Ok(()),
+        _ => std::fs::write(file, text),
+    }
+}

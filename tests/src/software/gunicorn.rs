@@ -89,6 +89,6 @@ impl Gunicorn {
 pub(super) fn app_folder(folder: &Path) -> Result<std::path::PathBuf> {
     let app = folder.join("app");
     std::fs::create_dir_all(&app)?;
-    std::fs::write(app.join("model.py"), APP)?;
+    super::provide(&app.join("model.py"), APP)?;
     Ok(app)
 }

@@ -32,7 +32,7 @@ impl Node {
         keep_alive_ms: u32,
     ) -> Result<Node> {
         let script = run.folder.join("server.js");
-        std::fs::write(&script, APP)?;
+        super::provide(&script, APP)?;
         let log = AppLog::new(&run.folder.join(format!("{name}-app.log")));
         let before = log.count("listening");
         if let Some(path) = address.strip_prefix("unix:") {
