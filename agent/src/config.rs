@@ -35,7 +35,7 @@ pub const KNOWN_PROXIES: &[&str] = &[
 ];
 
 /// libpcap's name for every interface at once.
-const ANY_INTERFACE: &str = "any";
+pub const ANY_INTERFACE: &str = "any";
 
 /// What to do, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

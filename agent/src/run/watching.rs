@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use super::Pipeline;
 use crate::cli::{detail, note, warning};
 use crate::clock::{self, Clock};
-use crate::config::{Choice, Watch};
+use crate::config::{ANY_INTERFACE, Choice, Watch};
 use crate::signal::{Nanos, Signal};
 use crate::sources::kernel::{self, Selection, Status, hooks};
 use crate::sources::packets::decode::Reason;
@@ -47,11 +47,18 @@ impl Watching {
     pub(super) fn start(watch: &Watch, channel: usize) -> Result<Started> {
         match watch.source {
             Choice::Packets => packets(watch, channel),
-            Choice::Kernel => probes(watch, channel),
+            Choice::Kernel => {
+                let started = probes(watch, channel)?;
+                warn_of_unused(watch);
+                Ok(started)
+            }
             Choice::Auto => {
                 let why_not = match probes(watch, channel) {
                     Ok((probes, signals)) => match probes.blind_to_responses() {
-                        None => return Ok((probes, signals)),
+                        None => {
+                            warn_of_unused(watch);
+                            return Ok((probes, signals));
+                        }
                         Some(why_not) => {
                             // Its signals are on another clock: they go with their channel.
                             probes.end();
@@ -177,6 +184,16 @@ impl Watching {
             }
         }
         Ok(())
+    }
+}
+
+/// Options that only say where packets are captured and whose they are.
+fn warn_of_unused(watch: &Watch) {
+    if watch.interface != ANY_INTERFACE || !watch.addresses.is_empty() {
+        warning!(
+            "--interface and --proxy-address are not used: kernel probes watch; \
+             --source packets would use them"
+        );
     }
 }
 
