@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_tas
 use crate::{
     emit, field,
     kernel::{self, AF_UNIX, cookie, ends},
-    maps::{FLOWS, PEERS, SLOT_THREADS, THREADS, WATCHED, ZERO_FLOW, count},
+    maps::{CONNECTIONS, SLOT_THREADS, THREADS, UPSTREAM_ENDS, WATCHED, ZERO_FLOW, count},
     user::{self, Buffer},
 };
 
@@ -47,7 +47,7 @@ pub fn watched() -> Option<(&'static mut Thread, u32, u32)> {
 #[inline(always)]
 pub fn find(sk: u64) -> Option<&'static mut Flow> {
     // SAFETY: writers of one flow are serialised by its socket's lock, but for counters that may tear.
-    FLOWS.get_ptr_mut(sk).map(|flow| unsafe { &mut *flow })
+    CONNECTIONS.get(sk).map(|flow| unsafe { &mut *flow })
 }
 
 /// The flow of a socket at hand, if it was made for this socket and not for one before it at the
@@ -55,7 +55,7 @@ pub fn find(sk: u64) -> Option<&'static mut Flow> {
 #[inline(always)]
 pub fn same(sk: *const u8) -> Option<&'static mut Flow> {
     let cookie = kernel::direct::cookie(sk);
-    find(sk as u64).filter(|flow| flow.cookie == 0 || flow.cookie == cookie)
+    find(kernel::address(sk)).filter(|flow| flow.cookie == 0 || flow.cookie == cookie)
 }
 
 /// The flow of this socket, if it is still the same socket.
@@ -67,7 +67,7 @@ pub fn of(sk: u64, cookie: u64) -> Option<&'static mut Flow> {
 /// Inserts a flow for a socket that a watched thread uses for the first time.
 #[inline(always)]
 pub fn create(sk: *const u8, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
-    let flow = empty(sk as u64, role, tgid, tid)?;
+    let flow = empty(kernel::address(sk), role, tgid, tid)?;
     flow.cookie = cookie(sk);
     if kernel::direct::family(sk) == AF_UNIX {
         ends(sk as u64, &mut flow.ends);
@@ -88,16 +88,34 @@ pub fn create_raw(sk: u64, role: u8, tgid: u32, tid: u32) -> Option<&'static mut
 #[inline(always)]
 fn empty(sk: u64, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
     let zero = ZERO_FLOW.get(0)?;
-    // A leftover of a socket that was freed unseen at this address is replaced.
-    if FLOWS.insert(sk, zero, 0).is_err() {
+    let Some(flow) = CONNECTIONS.insert(sk, zero) else {
         count(counter::FLOWS_FULL);
         return None;
-    }
-    let flow = find(sk)?;
+    };
+    // SAFETY: a map value of this socket, or a leftover of one that was freed unseen.
+    let flow = unsafe { &mut *flow };
+    clear(flow);
     flow.role = role;
     flow.tgid = tgid;
     flow.tid = tid;
     Some(flow)
+}
+
+/// All zero but for the bytes of names and requests, whose lengths say that there are none.
+#[inline(always)]
+fn clear(flow: &mut Flow) {
+    const WORD: usize = size_of::<u64>();
+    let whole = core::mem::offset_of!(Flow, head) / WORD;
+    let words = (&raw mut *flow).cast::<u64>();
+    for i in 0..whole {
+        // SAFETY: within the flow. Volatile: the compiler would call its own byte by byte `memset`.
+        unsafe { words.add(i).write_volatile(0) };
+    }
+    flow.response = [0; RESPONSE];
+    flow.ends.path_len = 0;
+    flow.ends.remote = [0; 16];
+    flow.ends.local = [0; 16];
+    flow.read = kernel::zero();
 }
 
 /// An attempt that begins later than this after the read may have been begun by a timer, of whatever
@@ -213,7 +231,7 @@ pub fn outstanding(flow: &Flow) -> bool {
 /// upstream's own socket, so that the proxy's CPU need not fetch its flow back for the next request.
 #[inline(always)]
 pub fn note_read(sk: *const u8) {
-    if let Some(peer) = PEERS.get_ptr_mut(sk as u64) {
+    if let Some(peer) = UPSTREAM_ENDS.get(kernel::address(sk)) {
         // SAFETY: a map value, written here by the one process that reads this socket.
         note(unsafe { &mut (*peer).read });
     } else if kernel::direct::family(sk) == AF_UNIX
@@ -243,7 +261,7 @@ pub fn take_read(flow: &mut Flow) {
     if flow.peer_sk == 0 || flow.flags & flow_flag::PEER_CLOSED != 0 {
         return;
     }
-    if let Some(peer) = PEERS.get_ptr(flow.peer_sk) {
+    if let Some(peer) = UPSTREAM_ENDS.get(flow.peer_sk) {
         // SAFETY: a map value; a torn copy mixes two reads of one request.
         let peer = unsafe { &*peer };
         if peer.cookie == flow.cookie {

@@ -1,5 +1,7 @@
 //! Reads of kernel structures, at offsets that the agent takes from the running kernel's BTF.
 
+use core::arch::asm;
+
 use agent_ebpf::{Ends, Layout, PATH};
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
@@ -57,6 +59,25 @@ pub fn cookie(sk: *const u8) -> u64 {
     unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
 }
 
+/// Its own address, once a probe has run: see `address`.
+static mut ANCHOR: u64 = 0;
+
+/// The address of a typed socket as a number to calculate with. The verifier allows no arithmetic on
+/// typed pointers but the difference of two; a pointer stored and loaded again is a number.
+#[inline(always)]
+pub fn address(sk: *const u8) -> u64 {
+    let anchor = &raw mut ANCHOR;
+    let mut difference = sk;
+    // SAFETY: a static of this program; all who write it write the same.
+    unsafe {
+        if anchor.read_volatile() == 0 {
+            anchor.write_volatile(anchor as u64);
+        }
+        asm!("{0} -= {1}", inout(reg) difference, in(reg) anchor, options(pure, nomem, nostack));
+        (difference as u64).wrapping_add(anchor.read_volatile())
+    }
+}
+
 /// Direct loads from a typed socket, for the hot path: no helper call. The pointer
 /// must come from the tracepoint's arguments; the verifier refuses any other.
 pub mod direct {
@@ -100,7 +121,7 @@ pub mod direct {
     #[inline(always)]
     pub fn ends(sk: *const u8, out: &mut Ends) {
         out.family = family(sk);
-        out.netns = crate::kernel::netns_of(member!(sk, skc_net, u64));
+        out.netns = member!(member!(sk, skc_net, *const u8), net_inum, u32);
         out.remote_port = u16::from_be(member!(sk, skc_dport, u16));
         if out.family == super::AF_INET6 {
             out.remote = address(member!(sk, skc_v6_daddr, [u64; 2]));

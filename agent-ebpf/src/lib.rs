@@ -27,8 +27,11 @@ pub const RESPONSE: usize = 16;
 pub const REQUEST: usize = 512;
 /// Threads whose state is in an array.
 pub const SLOTS: u32 = 256;
+/// Buckets of slots for the state of sockets, and slots in each: 4096 sockets of each kind.
+pub const BUCKETS: u32 = 1024;
+pub const WAYS: usize = 4;
 /// Connections that may be half joined at once.
-pub const JOIN_SLOTS: u32 = 8192;
+pub const JOIN_SLOTS: u32 = 1024;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
 pub const WATCHED_THREADS: u32 = 1 << 20;
 /// Thread ids in one entry of `WATCHED`.
@@ -37,6 +40,12 @@ pub const WATCHED_BLOCK: usize = 64;
 pub const PATH: usize = 108;
 /// `task_struct.comm`.
 pub const COMM: usize = 16;
+
+/// The bucket of a socket. Its address is aligned to cache lines: the low bits say nothing.
+#[inline(always)]
+pub const fn bucket_of(sk: u64) -> u32 {
+    ((sk >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKETS.trailing_zeros())) as u32
+}
 
 /// Values of `PROXY_NAMES`.
 pub mod name {
@@ -302,6 +311,17 @@ abi! {
         /// Last, and so in another cache line than what the proxy's thread writes for each request:
         /// the upstream writes it, on another CPU. TCP: taken over from `PEERS` when something ends.
         pub read: Read,
+    }
+
+    /// A few slots, in one cache line: which socket has which.
+    pub struct Bucket {
+        /// Addresses of `struct sock`; 0: free.
+        pub sk: [u64; WAYS],
+        /// How many insert into it now.
+        pub lock: u64,
+        /// Whether a socket of this bucket has ever been put into the hash map instead.
+        pub spilled: u64,
+        pub pad: [u64; 2],
     }
 
     /// A watched thread.

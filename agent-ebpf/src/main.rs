@@ -1,5 +1,6 @@
 //! The probes, linked into one object for the BPF target. On any other target this is an empty program.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod emit;
@@ -13,6 +14,8 @@ mod maps;
 mod probes;
 #[cfg(target_arch = "bpf")]
 mod sample;
+#[cfg(target_arch = "bpf")]
+mod slots;
 #[cfg(target_arch = "bpf")]
 mod user;
 

@@ -1,13 +1,15 @@
 //! All maps, with their sizes and why that size.
 
 use agent_ebpf::{
-    COMM, Destination, Filtered, Flow, JOIN_SLOTS, Join, ListenerKey, ListenerValue, Peer, SLOTS,
-    Thread, UnixKey, WATCHED_BLOCK, WATCHED_THREADS, counter,
+    BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Join, ListenerKey,
+    ListenerValue, Peer, SLOTS, Thread, UnixKey, WATCHED_BLOCK, WATCHED_THREADS, WAYS, counter,
 };
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
+
+use crate::slots::Table;
 
 /// Allocate entries when used: a host with ten connections pays for ten.
 const NO_PREALLOC: u32 = 1;
@@ -28,13 +30,35 @@ pub static SLOT_THREADS: Array<Thread> = Array::with_max_entries(SLOTS, 0);
 pub static WATCHED: Array<[u8; WATCHED_BLOCK]> =
     Array::with_max_entries(WATCHED_THREADS / WATCHED_BLOCK as u32, 0);
 
-/// Connections of watched proxies, by `struct sock` address. A proxy with 32,000 connections each way.
+/// The agent reads it, and forgets what dead processes held, without system calls.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Connections of watched proxies, by `struct sock` address: 2 MB at once, and what a proxy with
+/// 32,000 connections each way needs beyond that.
+pub const CONNECTIONS: Table<Flow> = Table {
+    buckets: &FLOW_BUCKETS,
+    values: &FLOW_SLOTS,
+    rest: &FLOWS,
+};
 #[map]
-pub static FLOWS: HashMap<u64, Flow> = HashMap::with_max_entries(65_536, NO_PREALLOC);
+static FLOW_BUCKETS: Array<Bucket> = Array::with_max_entries(BUCKETS, MMAPABLE);
+#[map]
+static FLOW_SLOTS: Array<Flow> = Array::with_max_entries(BUCKETS * WAYS as u32, MMAPABLE);
+#[map]
+static FLOWS: HashMap<u64, Flow> = HashMap::with_max_entries(65_536, NO_PREALLOC);
 
 /// The upstream's ends of TCP connections on this host, by `struct sock` address.
+pub const UPSTREAM_ENDS: Table<Peer> = Table {
+    buckets: &PEER_BUCKETS,
+    values: &PEER_SLOTS,
+    rest: &PEERS,
+};
 #[map]
-pub static PEERS: HashMap<u64, Peer> = HashMap::with_max_entries(32_768, NO_PREALLOC);
+static PEER_BUCKETS: Array<Bucket> = Array::with_max_entries(BUCKETS, MMAPABLE);
+#[map]
+static PEER_SLOTS: Array<Peer> = Array::with_max_entries(BUCKETS * WAYS as u32, MMAPABLE);
+#[map]
+static PEERS: HashMap<u64, Peer> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
 /// TCP connections whose other end has not been seen yet, by sequence numbers. On one host the other
 /// end follows within microseconds, so a slot may be taken over by the next: no entry is ever removed.

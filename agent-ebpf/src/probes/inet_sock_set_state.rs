@@ -16,7 +16,7 @@ use crate::{
         self, AF_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LISTEN,
         TCP_SYN_RECV, TCP_SYN_SENT,
     },
-    maps::{FLOWS, JOIN, LISTENERS, PEERS, count},
+    maps::{CONNECTIONS, JOIN, LISTENERS, UPSTREAM_ENDS, count},
     member, offset, sample,
 };
 
@@ -151,8 +151,10 @@ fn accepted(sk: *const u8) {
         cookie: flow.cookie,
         read: kernel::zero(),
     };
-    if PEERS.insert(sk as u64, peer, 0).is_err() {
-        count(counter::PEERS_FULL);
+    match UPSTREAM_ENDS.insert(kernel::address(sk), &peer) {
+        // SAFETY: a map value.
+        Some(new) => unsafe { *new = peer },
+        None => count(counter::PEERS_FULL),
     }
 }
 
@@ -177,16 +179,16 @@ fn closing(sk: *const u8, old: i32, new: i32) {
     if let Some(flow) = flow::same(sk) {
         // One place that tells it: each copy of the code costs the verifier megabytes.
         if flow.role == role::UPSTREAM
-            && let Some((how, errno)) = proxy_closes(flow, sk as u64, old, new)
+            && let Some((how, errno)) = proxy_closes(flow, sk, old, new)
         {
             emit::attempt_ended(sk as u64, flow, how, errno, kernel::now());
         }
         if new == TCP_CLOSE {
-            closed(flow, sk as u64);
+            closed(flow, sk);
         }
         return;
     }
-    let Some(peer) = PEERS.get_ptr(sk as u64) else {
+    let Some(peer) = UPSTREAM_ENDS.get(kernel::address(sk)) else {
         return;
     };
     // SAFETY: a map value, written once.
@@ -194,17 +196,23 @@ fn closing(sk: *const u8, old: i32, new: i32) {
     if let Some(flow) = flow::of(peer.sk, peer.cookie) {
         flow::take_read(flow);
         if old == TCP_ESTABLISHED || old == TCP_CLOSE_WAIT {
-            upstream_closes(sk as u64, flow, new);
+            upstream_closes(sk, flow, new);
         }
     }
     if new == TCP_CLOSE {
-        let _ = PEERS.remove(sk as u64);
+        UPSTREAM_ENDS.remove(kernel::address(sk));
     }
+}
+
+/// A process still has a descriptor of it: it was accepted, or not closed yet.
+#[inline(always)]
+fn held_by_process(sk: *const u8) -> bool {
+    member!(sk, sk_socket, u64) != 0
 }
 
 /// How the attempt has ended, if it ends with this.
 #[inline(always)]
-fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) -> Option<(u8, i32)> {
+fn proxy_closes(flow: &mut Flow, sk: *const u8, old: i32, new: i32) -> Option<(u8, i32)> {
     if flow::is_ours(flow) && crate::probes::exiting() {
         // The proxy's process dies: nobody gave anything up, and nobody answers.
         flow.flags |= flow_flag::ENDED | flow_flag::CLOSED;
@@ -212,11 +220,11 @@ fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) -> Option<(u8, i32
     }
     // The proxy still holds the socket, and its close is seen: it ends the attempt in its own thread,
     // where its memory can be read and the next response belongs to it.
-    let held = new == TCP_CLOSE && offset!(closes_seen) == 1 && field!(sk, sk_socket, u64) != 0;
+    let held = new == TCP_CLOSE && offset!(closes_seen) == 1 && held_by_process(sk);
     if old == TCP_SYN_SENT {
         // In the proxy's own context with no error it is its timer, or EADDRNOTAVAIL in connect():
         // while the socket is held, connect()'s own result or the close tells.
-        let errno = field!(sk, sk_err, i32);
+        let errno = member!(sk, sk_err, i32);
         let how = if errno == 0 {
             end::CONNECT_GIVEN_UP
         } else {
@@ -236,7 +244,7 @@ fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) -> Option<(u8, i32
     if held {
         return None;
     }
-    let errno = field!(sk, sk_err, i32);
+    let errno = member!(sk, sk_err, i32);
     if new == TCP_CLOSE && flow.reset_ns != 0 {
         Some((end::RESET, errno))
     } else if new == TCP_CLOSE && old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
@@ -251,9 +259,9 @@ fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) -> Option<(u8, i32
 
 /// The upstream's process closes its end: had it accepted, had it read?
 #[inline(always)]
-fn upstream_closes(sk: u64, flow: &mut Flow, new: i32) {
+fn upstream_closes(sk: *const u8, flow: &mut Flow, new: i32) {
     // An error ends it from outside: a reset received, a timer. Its own close leaves none.
-    if new == TCP_CLOSE && field!(sk, sk_err, i32) != 0 {
+    if new == TCP_CLOSE && member!(sk, sk_err, i32) != 0 {
         return;
     }
     if flow.flags & flow_flag::PEER_CLOSED != 0 {
@@ -262,10 +270,10 @@ fn upstream_closes(sk: u64, flow: &mut Flow, new: i32) {
     flow.flags |= flow_flag::PEER_CLOSED;
     flow.peer_close_ns = kernel::now();
     flow.peer_close_tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if field!(sk, sk_socket, u64) != 0 {
+    if held_by_process(sk) {
         flow.flags |= flow_flag::PEER_CLOSED_ACCEPTED;
     }
-    flow.peer_close_copied = field!(sk, copied_seq, u32);
+    flow.peer_close_copied = field!(sk as u64, copied_seq, u32);
     if new == TCP_CLOSE {
         flow.flags |= flow_flag::PEER_SENT_RESET;
     }
@@ -273,19 +281,20 @@ fn upstream_closes(sk: u64, flow: &mut Flow, new: i32) {
 
 /// The proxy's socket is done.
 #[inline(always)]
-fn closed(flow: &mut Flow, sk: u64) {
+fn closed(flow: &mut Flow, sk: *const u8) {
+    let address = kernel::address(sk);
     let told = flow.flags & flow_flag::ENDED != 0 && flow.role == role::UPSTREAM;
     if told {
-        emit::flow_closed(sk, flow, kernel::now());
+        emit::flow_closed(address, flow, kernel::now());
     }
     // The proxy still holds the socket: which thread closes it tells whose response follows, and a
     // send that is under way will still look for the flow.
     let held = flow.role == role::UPSTREAM && offset!(closes_seen) == 1;
     let closing = flow.flags & flow_flag::CLOSING != 0;
-    if (told || held) && !closing && field!(sk, sk_socket, u64) != 0 {
+    if (told || held) && !closing && held_by_process(sk) {
         return;
     }
-    let _ = FLOWS.remove(sk);
+    CONNECTIONS.remove(address);
 }
 
 #[inline(always)]

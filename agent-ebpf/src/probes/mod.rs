@@ -16,7 +16,7 @@ mod task_file;
 mod tcp_receive_reset;
 mod tcp_send_reset;
 
-use crate::{field, maps::SERVERS};
+use crate::{field, maps::SERVERS, member};
 
 /// Marks a process as one that serves an upstream, and its parent as its supervisor.
 #[inline(always)]
@@ -46,12 +46,13 @@ pub fn exiting() -> bool {
 #[inline(always)]
 pub fn socket_of(fd: u32) -> u64 {
     // SAFETY: a typed pointer to the current task.
-    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task_btf() } as u64;
-    let table = field!(field!(task, task_files, u64), files_fdt, u64);
-    if fd >= field!(table, fdtable_max_fds, u32) {
+    let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task_btf() } as *const u8;
+    let files = member!(task, task_files, *const u8);
+    let table = member!(files, files_fdt, *const u8);
+    if fd >= member!(table, fdtable_max_fds, u32) {
         return 0;
     }
-    let file = crate::kernel::read::<u64>(field!(table, fdtable_fd, u64), fd * 8);
+    let file = crate::kernel::read::<u64>(member!(table, fdtable_fd, u64), fd * 8);
     if file == 0 {
         return 0;
     }

@@ -35,7 +35,7 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
         }
         return 0;
     }
-    let flow = match flow::find(sk as u64) {
+    let flow = match flow::find(kernel::address(sk)) {
         Some(flow) if flow.cookie == kernel::direct::cookie(sk) => flow,
         _ if ret <= 0 => return 0,
         // A socket not seen before that a proxy reads from first is a downstream connection.

@@ -32,7 +32,7 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     if interrupted(ret) {
         return 0;
     }
-    let flow = match flow::find(sk as u64) {
+    let flow = match flow::find(kernel::address(sk)) {
         Some(flow) if flow.cookie == 0 || flow.cookie == kernel::direct::cookie(sk) => flow,
         _ => match first_send(sk) {
             Some(flow) => flow,

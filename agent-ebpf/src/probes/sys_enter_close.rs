@@ -11,7 +11,7 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{AF_UNIX, TCP_CLOSE},
-    maps::FLOWS,
+    maps::CONNECTIONS,
     probes::socket_of,
 };
 
@@ -71,13 +71,13 @@ pub fn sys_enter_close(ctx: TracePointContext) -> u32 {
         if flow.flags & flow_flag::ENDED == 0 {
             emit::idle_closed(flow, flow.flags & flow_flag::EOF != 0, false, now);
         }
-        let _ = FLOWS.remove(sk);
+        CONNECTIONS.remove(sk);
     } else if field!(sk, skc_state, u8) == TCP_CLOSE as u8 {
         // Its last transition is over: nothing else will tell of it, or remove it.
         if flow.flags & flow_flag::ENDED != 0 {
             emit::flow_closed(sk, flow, now);
         }
-        let _ = FLOWS.remove(sk);
+        CONNECTIONS.remove(sk);
     }
     0
 }

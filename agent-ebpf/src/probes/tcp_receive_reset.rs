@@ -6,12 +6,12 @@ use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 
-use crate::flow;
+use crate::{flow, kernel};
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
-    if let Some(flow) = flow::find(sk as u64) {
+    if let Some(flow) = flow::find(kernel::address(sk)) {
         // SAFETY: no arguments.
         flow.reset_ns = unsafe { bpf_ktime_get_ns() };
     }

@@ -6,12 +6,12 @@
 use agent_ebpf::flow_flag;
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::{flow, maps::PEERS};
+use crate::{flow, kernel, maps::UPSTREAM_ENDS};
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
-    let Some(peer) = PEERS.get_ptr(sk as u64) else {
+    let Some(peer) = UPSTREAM_ENDS.get(kernel::address(sk)) else {
         return 0;
     };
     // SAFETY: a map value, written once.

@@ -9,6 +9,7 @@ pub mod load;
 pub mod object;
 pub mod proxies;
 pub mod sockets;
+mod state;
 mod tracefs;
 mod watch;
 

@@ -17,6 +17,7 @@ use zerocopy::FromZeros as _;
 use super::decode::{self, Record};
 use super::listeners::Listeners;
 use super::load::Probes;
+use super::state::State;
 use super::{Selection, proxies, sockets};
 use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
@@ -37,12 +38,14 @@ const LONG_NS: u64 = 900_000_000;
 const LOOKED: usize = 8;
 /// Processes taken as being started for one address.
 const STARTING: usize = 8;
-/// Flows looked through for long waits in one second.
+/// Requests whose readers are sampled in one second, and flows beyond the slots looked through.
 const SAMPLED_FLOWS: usize = 4096;
 
 /// The kernel source's user-space half.
 pub(super) struct Watch {
     probes: Probes,
+    flows: State<Flow>,
+    peers: State<Peer>,
     selection: Selection,
     out: SyncSender<Signal>,
     listeners: Listeners,
@@ -70,6 +73,8 @@ impl Watch {
     ) -> Result<Watch> {
         let now = Instant::now();
         let mut watch = Watch {
+            flows: State::flows(&probes.ebpf)?,
+            peers: State::peers(&probes.ebpf)?,
             probes,
             selection,
             out,
@@ -236,7 +241,7 @@ impl Watch {
     }
 }
 
-fn map<'a, K: aya::Pod, V: aya::Pod>(
+pub(super) fn map<'a, K: aya::Pod, V: aya::Pod>(
     ebpf: &'a mut Ebpf,
     name: &str,
 ) -> Result<HashMap<&'a mut MapData, K, V>> {

@@ -68,23 +68,17 @@ impl Watch {
         };
         let list = sockets::read(file)?;
         let flows = sockets::older_flows(&list, &self.proxies);
-        {
-            let mut map: HashMap<_, u64, Flow> = map(&mut self.probes.ebpf, "FLOWS")?;
-            for (sk, flow) in &flows {
-                let _ = map.insert(sk, flow, NOEXIST);
-            }
-        }
-        let mut peers: HashMap<_, u64, Peer> = map(&mut self.probes.ebpf, "PEERS")?;
-        for (sk, flow) in flows.iter().filter(|(_, flow)| flow.peer_sk != 0) {
-            let _ = peers.insert(
-                flow.peer_sk,
-                Peer {
+        let ebpf = &mut self.probes.ebpf;
+        for (sk, flow) in &flows {
+            self.flows.insert(ebpf, *sk, flow)?;
+            if flow.peer_sk != 0 {
+                let peer = Peer {
                     sk: *sk,
                     cookie: flow.cookie,
                     read: agent_ebpf::Read::new_zeroed(),
-                },
-                NOEXIST,
-            );
+                };
+                self.peers.insert(ebpf, flow.peer_sk, &peer)?;
+            }
         }
         self.take_listeners(list)
     }
@@ -197,17 +191,15 @@ impl Watch {
 
     /// What a dead proxy still held was closed without a system call: nothing else forgets it.
     pub(super) fn forget_flows(&mut self, pid: u32) {
-        let Ok(mut map) = map::<u64, Flow>(&mut self.probes.ebpf, "FLOWS") else {
-            return;
-        };
-        let dead: Vec<u64> = map
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, flow)| flow.tgid == pid && flow.role == role::UPSTREAM)
-            .map(|(sk, _)| sk)
-            .collect();
+        let ebpf = &mut self.probes.ebpf;
+        let mut dead = Vec::new();
+        self.flows.each(ebpf, usize::MAX, |sk, flow| {
+            if flow.tgid == pid && flow.role == role::UPSTREAM {
+                dead.push(sk);
+            }
+        });
         for sk in dead {
-            let _ = map.remove(&sk);
+            self.flows.remove(ebpf, sk);
         }
     }
 }

@@ -45,30 +45,24 @@ impl Watch {
     /// Who works on requests that have waited for long, and what their threads do.
     pub(super) fn sample_waits(&mut self) {
         let now = clock::now();
-        let mut waits: Vec<Flow> = {
-            let Ok(map) = map::<u64, Flow>(&mut self.probes.ebpf, "FLOWS") else {
-                return;
-            };
-            map.iter()
-                .take(SAMPLED_FLOWS)
-                .filter_map(Result::ok)
-                .map(|(_, flow)| flow)
-                .filter(|flow| {
-                    flow.role == role::UPSTREAM
-                        && flow.request_ns != 0
-                        && flow.received == 0
-                        && flow.flags & flow_flag::ENDED == 0
-                        && now.saturating_sub(flow.request_ns) > LONG_NS
-                })
-                .collect()
-        };
-        if let Ok(peers) = map::<u64, Peer>(&mut self.probes.ebpf, "PEERS") {
-            for flow in waits.iter_mut().filter(|flow| flow.peer_sk != 0) {
-                if let Ok(peer) = peers.get(&flow.peer_sk, 0)
-                    && peer.cookie == flow.cookie
-                {
-                    flow.read = peer.read;
-                }
+        let ebpf = &mut self.probes.ebpf;
+        let mut waits = Vec::new();
+        self.flows.each(ebpf, SAMPLED_FLOWS, |_, flow| {
+            if waits.len() < SAMPLED_FLOWS
+                && flow.role == role::UPSTREAM
+                && flow.request_ns != 0
+                && flow.received == 0
+                && flow.flags & flow_flag::ENDED == 0
+                && now.saturating_sub(flow.request_ns) > LONG_NS
+            {
+                waits.push(flow);
+            }
+        });
+        for flow in waits.iter_mut().filter(|flow| flow.peer_sk != 0) {
+            if let Some(peer) = self.peers.get(ebpf, flow.peer_sk)
+                && peer.cookie == flow.cookie
+            {
+                flow.read = peer.read;
             }
         }
         let of_this_request =
