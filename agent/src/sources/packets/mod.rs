@@ -1,8 +1,9 @@
 //! The packet source: from frames, offline or live, to the same signals as the kernel source makes.
 //!
-//! `tcp` follows connections, `talk` finds requests and responses in them, `judge` ties the failed
-//! ones to each other, and `signals` tells them. Healthy exchanges leave nothing but a few numbers.
+//! `tcp` follows connections, `talk` finds requests and responses in them, `ties` and `connects`
+//! find what belongs to a failed one, `judge` decides what is told, and `signals` tells it. Healthy exchanges leave nothing but a few numbers.
 
+mod connects;
 pub mod decode;
 pub mod excerpt;
 mod exchange;
@@ -21,6 +22,7 @@ mod talk;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod ties;
 pub mod watch;
 
 use std::cmp::Reverse;
@@ -48,6 +50,12 @@ const TICK: Nanos = 50 * MILLISECOND;
 const STEP_BACK: Nanos = SECOND;
 /// Failed or unanswered connects remembered until their downstream is answered.
 const SUSPECTS: usize = 4096;
+/// Two interfaces' clocks may differ by this much when a response is compared with what led to it.
+const SKEW: Nanos = MILLISECOND / 2;
+/// A proxy answers, or tries again, this soon after an attempt failed.
+const AT_ONCE: Nanos = 20 * MILLISECOND;
+/// With more exchanges than this not all are looked through for a connect's downstream.
+const LOOKED_THROUGH: usize = 1024;
 /// Bytes of unfinished heads, over all connections.
 const PARTIAL: usize = 4 << 20;
 

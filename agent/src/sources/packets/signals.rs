@@ -10,7 +10,7 @@ use crate::signal::{
 use super::Packets;
 use super::exchange::Exchange;
 use super::flow::{Direction, Flow, ahead, before};
-use super::judge::Tie;
+use super::ties::Tie;
 
 /// How an attempt ended, and when.
 #[derive(Clone, Copy)]
