@@ -131,6 +131,21 @@ fn connects_given_up() {
     let by_filter = (Cause::ConnectTimeout, Variant::DroppedByFilter);
     filtered(2).is(by_filter.0, by_filter.1, Proven, true);
     filtered(1).is(by_filter.0, by_filter.1, Likely, true);
+    // What was written to had been connected: no SYN of it was dropped in the end.
+    let written = |acked| {
+        let full = waited().queue(128, 128, 600);
+        full.tcp(|t| (t.acked, t.retransmits) = (acked, 8))
+            .attempt(|a| {
+                a.request = Some(RequestSent {
+                    at: T + S,
+                    bytes: 124,
+                    opening: Opening::Other,
+                    write_errno: None,
+                });
+            })
+    };
+    written(0).is(Cause::TcpAcceptQueueFull, Variant::AckDropped, Proven, true);
+    written(124).is(Cause::ReadTimeoutNoReply, None, Likely, true);
     // EADDRNOTAVAIL without the call's return value.
     scene(TCP, End::ConnectGivenUp, MS / 10).is(Cause::Unknown, None, Unknown, true);
 }
