@@ -1,6 +1,6 @@
 //! Connects that got no connection: kept until it is known for which request they were made.
 //!
-//! They carry no request, so only address and time tie them to one.
+//! `owners` finds which request that is.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,8 @@ use crate::signal::{End, Nanos, Signal};
 
 use super::exchange::{Ended, Exchange};
 use super::flow::{Direction, Flow, NONE};
-use super::ties::Tie;
-use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SETTLE, SKEW, SUSPECTS};
+use super::{LOOKED_THROUGH, Packets, SETTLE, SUSPECTS, UNANSWERED};
 
-/// A connect without an answer for so long may be why its downstream fails.
-const UNANSWERED: Nanos = 200 * MILLISECOND;
 /// Connects watched for that at once.
 const CONNECTS: usize = 65_536;
 
@@ -47,6 +44,16 @@ impl Packets {
 
     /// A connect that gets no answer: it may turn out to be why its downstream failed.
     pub(super) fn suspect(&mut self, index: u32) {
+        self.begin_suspect(index);
+        let id = self.flows.at(index).oldest;
+        if id != NONE
+            && let Some(connect) = self.connect(id)
+        {
+            self.order.keep_unanswered(connect);
+        }
+    }
+
+    fn begin_suspect(&mut self, index: u32) {
         let flow = self.flows.at_mut(index);
         flow.set(Flow::SUSPECT);
         let (id, flow_id, at, client) = (flow.oldest, flow.id, flow.syn_at, flow.client_ip());
@@ -123,7 +130,7 @@ impl Packets {
     }
 
     pub(super) fn connect_failed(&mut self, index: u32, errno: i32, at: Nanos) {
-        self.suspect(index);
+        self.begin_suspect(index);
         let flow = self.flows.at_mut(index);
         flow.reset_at = at;
         flow.set(Flow::OVER);
@@ -141,6 +148,9 @@ impl Packets {
             received: 0,
             response: None,
         }));
+        if let Some(connect) = self.connect(id) {
+            self.order.keep_failed(connect);
+        }
         self.queue(id, at + SETTLE);
     }
 
@@ -167,65 +177,5 @@ impl Packets {
             }));
             self.tell_orphan(id, how, None, false, true, out);
         }
-    }
-
-    /// Connects that got no connection: they carry no request, so only address and time tie them.
-    pub(super) fn connects_of(
-        &self,
-        id: u32,
-        ties: &[Tie],
-        fits: &dyn Fn(u32) -> bool,
-    ) -> Vec<Tie> {
-        if self.suspect_count == 0 {
-            return Vec::new();
-        }
-        let downstream = self.exchanges.at(id);
-        let Some(flow) = self.flow_of(downstream) else {
-            return Vec::new();
-        };
-        let proxy = flow.server_ip();
-        let candidates: Vec<u32> = self
-            .suspects
-            .iter()
-            // Whoever is asked on loopback may ask from any of the host's addresses.
-            .filter(|(ip, _)| proxy.is_loopback() || self.hosts.same(**ip, proxy))
-            .flat_map(|(_, ids)| ids.iter().copied())
-            .filter(|u| fits(*u))
-            .collect();
-        if candidates.is_empty() {
-            return Vec::new();
-        }
-        if self.only_one_open(id) {
-            let known = |u: u32| {
-                let flow = self.flow_of(self.exchanges.at(u));
-                flow.is_some_and(|flow| self.hosts.same(flow.client_ip(), proxy))
-            };
-            let tie = |&id: &u32| Tie {
-                id,
-                firm: known(id),
-            };
-            return candidates.iter().map(tie).collect();
-        }
-        if !ties.is_empty() || downstream.status < 500 {
-            return Vec::new();
-        }
-        let over = downstream.over_at().unwrap_or(Nanos::MAX);
-        let ended = |u: &u32| {
-            self.exchanges
-                .at(*u)
-                .over_at()
-                .filter(|at| *at <= over + SKEW)
-        };
-        let soon: Vec<u32> = candidates
-            .iter()
-            .copied()
-            .filter(|u| ended(u).is_some_and(|at| over.saturating_sub(at) <= AT_ONCE))
-            .collect();
-        let one = soon.iter().copied().max_by_key(|u| ended(u)).or_else(|| {
-            // The first that was begun for a request of this time and still waits.
-            let began = |u: &u32| self.exchanges.at(*u).at;
-            candidates.iter().copied().min_by_key(began)
-        });
-        one.map(|id| Tie { id, firm: false }).into_iter().collect()
     }
 }

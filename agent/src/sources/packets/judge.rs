@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::signal::{End, Nanos, Signal};
 
 use super::exchange::Exchange;
+use super::owners::Connects;
 use super::ties::Tie;
 use super::{Packets, SECOND, SETTLE};
 
@@ -14,8 +15,7 @@ const TRIED: Nanos = 90 * SECOND;
 impl Packets {
     /// All facts about this exchange are in, as far as they will come.
     pub(super) fn judge(&mut self, id: u32, out: &mut Vec<Signal>) {
-        let exchange = self.exchanges.at(id);
-        if exchange.is(Exchange::TOLD) || self.flow_of(exchange).is_none() {
+        if self.flow_of(self.exchanges.at(id)).is_none() {
             self.exchanges.at_mut(id).clear(Exchange::AWAITED);
             self.exchanges.release(id);
             return;
@@ -23,13 +23,20 @@ impl Packets {
         if !self.ending && self.put_off(id) {
             return;
         }
-        if exchange_over(self.exchanges.at(id)) {
+        let exchange = self.exchanges.at(id);
+        if exchange_over(exchange) && !exchange.is(Exchange::JUDGED) {
             self.as_downstream(id, out);
         }
-        if !self.exchanges.at(id).is(Exchange::TOLD) && self.exchanges.at(id).ended.is_some() {
+        let exchange = self.exchanges.at(id);
+        if exchange.ended.is_some() && !exchange.is(Exchange::TOLD) && self.is_untold(id) {
             self.as_attempt(id, false, out);
         }
         self.exchanges.release(id);
+    }
+
+    /// One that was told as a request to a proxy may be another proxy's attempt as well.
+    fn is_untold(&self, id: u32) -> bool {
+        !self.exchanges.at(id).is(Exchange::JUDGED) || self.is_attempt(id)
     }
 
     /// What never ended within the capture, but has attempts that did.
@@ -37,18 +44,22 @@ impl Packets {
         let ids: Vec<u32> = self.exchanges.ids().collect();
         for &id in &ids {
             let exchange = self.exchanges.at(id);
-            let untold = exchange.is(Exchange::ATTEMPTED) && !exchange.is(Exchange::TOLD);
+            let untold = exchange.is(Exchange::ATTEMPTED) && !exchange.is(Exchange::JUDGED);
             let open = untold && exchange.answered_at == 0;
             if open && self.flow_of(exchange).is_some() {
-                let ties = self.attempts_of(id);
+                let mut ties = self.attempts_of(id);
+                if let Connects::Tied(connects) = self.connects_of(id, &ties) {
+                    ties.extend(connects);
+                }
                 if self.any_failed(&ties) {
-                    self.tell_group(id, &ties, false, out);
+                    self.tell_group(id, &ties, None, false, out);
                 }
             }
         }
         for &id in &ids {
             let exchange = self.exchanges.at(id);
-            let untold = !exchange.is(Exchange::TOLD) && self.flow_of(exchange).is_some();
+            let untold =
+                !exchange.is(Exchange::TOLD | Exchange::JUDGED) && self.flow_of(exchange).is_some();
             if untold && exchange.ended.is_some() {
                 self.as_attempt(id, true, out);
             } else if untold && exchange.is(Exchange::BARE) {
@@ -97,10 +108,30 @@ impl Packets {
         if !wanted {
             return;
         }
-        let ties = self.attempts_of(id);
+        let mut ties = self.attempts_of(id);
         let responded = status != 0;
+        self.settle_connects();
+        match self.connects_of(id, &ties) {
+            Connects::Later(due) => {
+                self.exchanges.at_mut(id).set(Exchange::LATER);
+                return self.queue(id, due);
+            }
+            Connects::Untied(connects, untied) => {
+                self.learn_wait(id, &connects);
+                for connect in connects {
+                    self.drop_bare(connect.id);
+                }
+                return self.tell_group(id, &ties, Some(untied), responded, out);
+            }
+            Connects::Tied(connects) => {
+                self.learn_wait(id, &connects);
+                ties.extend(connects);
+                ties.sort_by_key(|tie| (self.exchanges.at(tie.id).at, tie.id));
+            }
+            Connects::None => self.look_at_proxy(id, &ties),
+        }
         if !ties.is_empty() && (status >= 500 || self.any_failed(&ties)) {
-            self.tell_group(id, &ties, responded, out);
+            self.tell_group(id, &ties, None, responded, out);
             return;
         }
         if status < 500 {
@@ -112,15 +143,16 @@ impl Packets {
         let (client, server) = (flow.client_ip(), flow.server());
         let by_proxy = self.hosts.is_proxy(server);
         let to_proxy = self.hosts.is_proxys(client);
-        if !by_proxy && (to_proxy || self.is_attempt(id)) {
+        let told = self.exchanges.at(id).is(Exchange::TOLD);
+        if !by_proxy && (to_proxy || told || self.is_attempt(id)) {
             // An upstream's own answer; where its downstream is seen, that tells of it.
-            if to_proxy && !self.is_attempt(id) {
+            if to_proxy && !told && !self.is_attempt(id) {
                 self.tell_orphan(id, End::Answered, None, false, true, out);
             }
             return;
         }
         if self.hosts.may_be_proxy(server.ip()) {
-            self.tell_group(id, &[], true, out);
+            self.tell_group(id, &[], None, true, out);
         }
     }
 

@@ -13,6 +13,8 @@ mod hosts;
 mod http;
 mod judge;
 pub mod live;
+mod order;
+mod owners;
 pub mod raw;
 mod reorder;
 pub mod segment;
@@ -36,6 +38,7 @@ use crate::signal::{Fact, Nanos, Signal, Source};
 use exchange::{Exchange, Exchanges};
 use flow::{Flow, NONE};
 use hosts::Hosts;
+use order::Order;
 use reorder::Reorder;
 use table::Table;
 
@@ -54,6 +57,8 @@ const SUSPECTS: usize = 4096;
 const SKEW: Nanos = MILLISECOND / 2;
 /// A proxy answers, or tries again, this soon after an attempt failed.
 const AT_ONCE: Nanos = 20 * MILLISECOND;
+/// A connect without an answer for so long may be why its downstream fails.
+const UNANSWERED: Nanos = 200 * MILLISECOND;
 /// With more exchanges than this not all are looked through for a connect's downstream.
 const LOOKED_THROUGH: usize = 1024;
 /// Bytes of unfinished heads, over all connections.
@@ -88,6 +93,7 @@ pub struct Packets {
     /// Connects without an answer, by the address that tried; they carry no request to be told by.
     suspects: FxHashMap<IpAddr, VecDeque<u32>>,
     suspect_count: usize,
+    order: Order,
     /// New connects, watched for their answers.
     connects: VecDeque<(Nanos, u32, u64)>,
     now: Nanos,

@@ -119,61 +119,82 @@ impl Packets {
         }
     }
 
-    /// The attempts made for this request, in order.
+    /// The attempts made for this request, in order, as far as content tells.
     pub(super) fn attempts_of(&self, id: u32) -> Vec<Tie> {
         let downstream = self.exchanges.at(id);
         let Some(flow) = self.flow_of(downstream) else {
             return Vec::new();
         };
-        let (proxy, server) = (flow.server_ip(), flow.server());
+        let proxy = flow.server_ip();
         if !self.hosts.may_be_proxy(proxy) {
             return Vec::new();
         }
-        let began = downstream.at;
-        let over = downstream.over_at().unwrap_or(Nanos::MAX);
-        let fits = |u: u32| {
-            let other = self.exchanges.at(u);
-            let Some(flow) = self.flow_of(other) else {
-                return false;
-            };
-            u != id
-                && other.flow_id != downstream.flow_id
-                && !other.is(Exchange::TOLD)
-                && other.at >= began
-                && other.at <= over
-                && flow.server() != server
-        };
         let client_of = |u: u32| self.flow_of(self.exchanges.at(u)).map(Flow::client_ip);
         let known = |u: u32| client_of(u).is_some_and(|client| self.hosts.same(client, proxy));
         let alike = self.exchanges.alike(downstream.content);
         let several = alike.len() > ALIKE;
-        let mut candidates: Vec<u32> = alike.into_iter().filter(|u| fits(*u)).collect();
+        let fits = |u: &u32| self.in_time_of(*u, id);
+        let mut candidates: Vec<u32> = alike.into_iter().filter(fits).collect();
         if candidates.iter().any(|u| known(*u)) {
             candidates.retain(|u| known(*u));
         }
-        let mut ties: Vec<Tie> = if several {
-            Vec::new()
-        } else {
-            candidates.retain(|u| self.downstreams_of(*u, true).contains(&id));
-            let only = |u: u32| self.downstreams_of(u, true).len() == 1;
-            candidates
-                .iter()
-                .map(|&id| Tie {
-                    id,
-                    firm: known(id) && only(id),
-                })
-                .collect()
-        };
-        if several || ties.iter().any(|tie| known(tie.id) && !tie.firm) {
-            candidates.retain(|u| known(*u));
-            ties = self.nearest(id, &candidates).into_iter().collect();
+        let mut ties = Vec::new();
+        let mut unclear = several;
+        for &u in candidates.iter().filter(|_| !several) {
+            let all = self.downstreams_of(u, true);
+            let innermost = self.innermost(&all);
+            if innermost.contains(&id) {
+                let known = known(u);
+                let firm = known && all.len() == 1;
+                unclear |= known && innermost.len() > 1;
+                ties.push(Tie { id: u, firm });
+            }
         }
-        // What an upstream answers by itself is no connect's failure.
-        if self.hosts.is_proxy(server) || !self.is_attempt(id) {
-            ties.extend(self.connects_of(id, &ties, &fits));
+        if unclear {
+            candidates.retain(|u| known(*u) && (several || ties.iter().any(|tie| tie.id == *u)));
+            ties = self.nearest(id, &candidates).into_iter().collect();
         }
         ties.sort_by_key(|tie| (self.exchanges.at(tie.id).at, tie.id));
         ties
+    }
+
+    /// Whether an attempt began while the proxy had this request, and is not told of yet.
+    pub(super) fn in_time_of(&self, attempt: u32, id: u32) -> bool {
+        let (other, this) = (self.exchanges.at(attempt), self.exchanges.at(id));
+        let meanwhile = other.at >= this.at && this.over_at().is_none_or(|over| other.at <= over);
+        if !meanwhile || other.flow_id == this.flow_id || other.is(Exchange::TOLD) {
+            return false;
+        }
+        match (self.flow_of(other), self.flow_of(this)) {
+            (Some(to), Some(from)) => to.server() != from.server(),
+            _ => false,
+        }
+    }
+
+    /// Of equal requests in flight, those that are not other proxies' way to the last of them: tiers
+    /// on one host have one address.
+    fn innermost(&self, all: &[u32]) -> Vec<u32> {
+        let server = |d: &u32| self.flow_of(self.exchanges.at(*d)).map(Flow::server);
+        if all.iter().all(|d| server(d) == server(&all[0])) {
+            return all.to_vec();
+        }
+        let inside = |inner: u32, outer: u32| {
+            let (i, o) = (self.exchanges.at(inner), self.exchanges.at(outer));
+            let (Some(to), Some(from)) = (self.flow_of(i), self.flow_of(o)) else {
+                return false;
+            };
+            let before = match (i.over_at(), o.over_at()) {
+                (Some(inner), Some(outer)) => inner <= outer + SKEW,
+                (None, Some(_)) => false,
+                (_, None) => true,
+            };
+            (i.at, inner) > (o.at, outer)
+                && before
+                && to.server() != from.server()
+                && self.hosts.same(to.client_ip(), from.server_ip())
+        };
+        let outer = |d: &u32| all.iter().any(|other| inside(*other, *d));
+        all.iter().copied().filter(|d| !outer(d)).collect()
     }
 
     /// Of several attempts for equal requests in flight: the one that was over just before this was
