@@ -398,6 +398,25 @@ pub struct Response {
     pub adjacent: Option<FlowId>,
     /// The last attempt begun for this downstream, failed or not.
     pub last_attempt: Option<Box<Attempt>>,
+    /// Packets only, where no attempt can be named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untied: Option<Untied>,
+}
+
+/// Connects of the proxy that all ended alike at the time of a response: its own was one of them,
+/// and nothing tells which.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Untied {
+    /// When the response came.
+    pub at: Nanos,
+    pub end: End,
+    /// Where they went; the first few.
+    pub upstreams: Vec<Address>,
+    /// Its own is among them. Else none in the capture can be its own, but the proxy gave up others
+    /// after the same time.
+    pub captured: bool,
+    /// From the request, or the last attempt's end, to the response.
+    pub waited_ns: Nanos,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -112,7 +112,8 @@ fn tcp(known: &Known<'_>) -> Option<Finding> {
             Variant::ClosedUnread,
             "upstream_closed: the upstream's close was not seen, only that it had not read before",
         )),
-        (Read::Unseen, true) if known.was_held() => None,
+        // A busy server closes late: the age at which it closes others tells.
+        (Read::Unseen, true) if known.was_held() && !idle_as_closed(known) => None,
         (Read::Unseen, true) => Some(race(
             false,
             Variant::ClosedUnread,
@@ -183,19 +184,22 @@ fn unix(known: &Known<'_>) -> Option<Finding> {
     }
 }
 
+/// The connection had been idle for as long as others of this upstream when it closes them.
+fn idle_as_closed(known: &Known<'_>) -> bool {
+    let attempt = known.attempt();
+    let pool = known.host().pool(attempt.proxy, &attempt.upstream);
+    let age = pool
+        .and_then(|pool| pool.upstream_closes_after())
+        .filter(|spread| spread.n >= 5);
+    let (Some(idle), Some(age)) = (attempt.idle_ns, age) else {
+        return false;
+    };
+    idle.abs_diff(age.median) <= (age.median / 20).max(5 * MILLISECOND)
+}
+
 /// Nothing tells whether the request was read; but this is the age at which this upstream closes.
 fn closes_about_now(known: &Known<'_>) -> Option<Finding> {
-    if known.read() != Read::Unseen {
-        return None;
-    }
-    let idle = known.attempt().idle_ns?;
-    let pool = known
-        .host()
-        .pool(known.attempt().proxy, &known.attempt().upstream)?;
-    let age = pool
-        .upstream_closes_after()
-        .filter(|spread| spread.n >= 5)?;
-    let near = idle.abs_diff(age.median) <= (age.median / 20).max(5 * MILLISECOND);
+    let near = known.read() == Read::Unseen && idle_as_closed(known);
     near.then(|| {
         Finding::likely(
             Cause::KeepaliveRace,

@@ -4,15 +4,20 @@
 //! next (adjacency), or method and path, must agree. One of the three alone proves nothing:
 //! concurrent requests interleave.
 
-use crate::signal::{Attempt, LinkOrder, Opening, Response};
+use crate::signal::{Attempt, Link, LinkOrder, Opening, Response, Source};
 
 use super::Case;
 
 /// `Err` says what is missing.
 pub(super) fn check(case: &Case<'_>, attempt: &Attempt) -> Result<(), String> {
     let Some(response) = case.response else {
-        return Ok(());
+        return without_response(case, attempt);
     };
+    let unclear = |link: &Link| link.order == LinkOrder::Unclear;
+    if case.source == Source::Packets && attempt.downstream.as_ref().is_some_and(unclear) {
+        // No thread is seen: nothing else would tie the two.
+        return Err("exchange_link: another request in flight may be the one".into());
+    }
     let mut attempt = attempt;
     let direct = tied(attempt, response);
     let mut result = direct.clone();
@@ -33,6 +38,23 @@ pub(super) fn check(case: &Case<'_>, attempt: &Attempt) -> Result<(), String> {
         result = tied(attempt, response);
     }
     result.or(direct)
+}
+
+/// Packets: a failed connect may have been made for any request, and what a client did says nothing
+/// about an attempt that may be another's.
+fn without_response(case: &Case<'_>, attempt: &Attempt) -> Result<(), String> {
+    if case.source != Source::Packets {
+        return Ok(());
+    }
+    match &attempt.downstream {
+        None if attempt.request.is_none() => {
+            Err("exchange_link: for which request it was made cannot be told".into())
+        }
+        Some(link) if link.order == LinkOrder::Unclear && link.request != Some(Opening::Unseen) => {
+            Err("exchange_link: another request in flight may be the one".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// It was begun for another request than the one answered.

@@ -18,6 +18,7 @@ mod tests;
 pub(crate) mod text;
 mod timeouts;
 mod unix_connect;
+mod untied;
 mod waiting;
 
 use crate::cause::{Cause, Variant};
@@ -115,7 +116,15 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let failed = |tried: &&Tried| tried.attempt.end != End::Answered;
     match case.attempts.iter().rev().find(failed) {
         Some(tried) => finish(case, Some(tried), of_attempt(&Known { case, tried })),
-        None => finish(case, None, no_attempt::diagnose(case)),
+        None => {
+            let untied = case.response.and_then(|r| r.untied.as_ref());
+            let finding = untied.map(untied::diagnose);
+            finish(
+                case,
+                None,
+                finding.unwrap_or_else(|| no_attempt::diagnose(case)),
+            )
+        }
     }
 }
 
@@ -161,7 +170,10 @@ fn finish(case: &Case<'_>, tried: Option<&Tried>, mut finding: Finding) -> Diagn
         let known = Known { case, tried };
         evidence = evidence::of_attempt(&known);
         if let Err(missing) = link::check(case, &tried.attempt) {
-            finding = finding.at_most_likely(missing);
+            finding = match finding.confidence {
+                Confidence::Likely => finding.also_missing(missing),
+                _ => finding.at_most_likely(missing),
+            };
         }
     }
     conclude(case, finding, evidence)

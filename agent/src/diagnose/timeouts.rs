@@ -24,6 +24,8 @@ pub(super) fn diagnose(known: &Known<'_>) -> Finding {
         return downstream_gave_up(known);
     }
     let finding = match known.attempt().end {
+        // It had been connected after all: a request was written.
+        _ if known.request().is_some() => waited_in_vain(known),
         End::ConnectGivenUp if known.unix() => unix_connect::given_up(known),
         End::ConnectGivenUp => connect::given_up(known),
         _ => waited_in_vain(known),

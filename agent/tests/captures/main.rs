@@ -177,13 +177,28 @@ fn captures_give_their_verdicts() {
 
 /// What a capture proves of each path.
 pub fn proven(decided: &[Decided]) -> BTreeMap<String, Vec<String>> {
+    let proven = |decided: &&Decided| decided.diagnosis.confidence == Confidence::Proven;
+    causes(decided.iter().filter(proven))
+}
+
+/// The same, with near misses of which only the tie to one of several tiers is open: without the
+/// other tier's packets it is not.
+pub fn proven_but_for_tiers(decided: &[Decided]) -> BTreeMap<String, Vec<String>> {
+    let tied = |decided: &Decided| {
+        let missing = &decided.diagnosis.missing;
+        let link = missing.iter().all(|m| m.starts_with("exchange_link"));
+        decided.kind == Kind::NearMiss && path(decided).is_some() && link
+    };
+    let proven = |decided: &Decided| decided.diagnosis.confidence == Confidence::Proven;
+    causes(decided.iter().filter(|d| proven(d) || tied(d)))
+}
+
+fn causes<'a>(decided: impl Iterator<Item = &'a Decided>) -> BTreeMap<String, Vec<String>> {
     let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for decided in decided {
-        if decided.diagnosis.confidence == Confidence::Proven {
-            let path = path(decided).unwrap_or_default();
-            let label = format!("{:?} {}", decided.kind, decided.diagnosis.cause);
-            map.entry(path).or_default().push(label);
-        }
+        let path = path(decided).unwrap_or_default();
+        let label = format!("{:?} {}", decided.kind, decided.diagnosis.cause);
+        map.entry(path).or_default().push(label);
     }
     map
 }

@@ -11,6 +11,13 @@ use crate::verdict::{Advice, Setting};
 pub(super) const UPSTREAM_ANSWERED: &str =
     "The upstream itself answered with this status; the proxy only passed it on. Look there.";
 
+/// Which upstream it was is not known; the evidence names those in question.
+pub(super) const SOME_REFUSED: &str = "Nobody listens on one of these upstreams, or a firewall rejects: start it, or correct the address in the proxy.";
+pub(super) const SOME_UNREACHABLE: &str =
+    "There is no way to one of these upstreams: its host is down, or a route is missing.";
+pub(super) const SOME_UNANSWERED: &str = "No answer to a connect to one of these upstreams: look at firewalls, on this host as well, routes and \
+     whether the upstreams' hosts are up.";
+
 pub(super) fn other(scene: &Scene<'_>) -> Advice {
     let address = clean(&scene.upstream_address().0);
     let waited = duration(

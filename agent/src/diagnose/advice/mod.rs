@@ -58,6 +58,9 @@ pub fn advise(case: &Case<'_>, diagnosis: &Diagnosis) -> Advice {
 fn without_attempt(diagnosis: &Diagnosis) -> Advice {
     let text = match diagnosis.cause {
         Cause::UpstreamAnswered => connects::UPSTREAM_ANSWERED.to_owned(),
+        Cause::ConnectionRefused => connects::SOME_REFUSED.to_owned(),
+        Cause::HostUnreachable => connects::SOME_UNREACHABLE.to_owned(),
+        Cause::ConnectTimeout => connects::SOME_UNANSWERED.to_owned(),
         _ => format!(
             "The facts do not name a cause. To decide it, look for: {}.",
             diagnosis.missing.join("; ")

@@ -101,6 +101,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         request_at: Some(T),
         adjacent: Some(FLOW),
         last_attempt: None,
+        untied: None,
     };
     Scene {
         signals: vec![

@@ -2,7 +2,9 @@
 
 use super::build::*;
 use crate::cause::{Cause, Variant};
+use crate::diagnose::{Case, advise, diagnose};
 use crate::signal::*;
+use crate::track::host::Host;
 use crate::verdict::Confidence::{Likely, Proven, Unknown};
 
 #[test]
@@ -131,6 +133,102 @@ fn connects_given_up() {
     let by_filter = (Cause::ConnectTimeout, Variant::DroppedByFilter);
     filtered(2).is(by_filter.0, by_filter.1, Proven, true);
     filtered(1).is(by_filter.0, by_filter.1, Likely, true);
+    // What was written to had been connected: no SYN of it was dropped in the end.
+    let written = |acked| {
+        let full = waited().queue(128, 128, 600);
+        full.tcp(|t| (t.acked, t.retransmits) = (acked, 8))
+            .attempt(|a| {
+                a.request = Some(RequestSent {
+                    at: T + S,
+                    bytes: 124,
+                    opening: Opening::Other,
+                    write_errno: None,
+                });
+            })
+    };
+    written(0).is(Cause::TcpAcceptQueueFull, Variant::AckDropped, Proven, true);
+    written(124).is(Cause::ReadTimeoutNoReply, None, Likely, true);
     // EADDRNOTAVAIL without the call's return value.
     scene(TCP, End::ConnectGivenUp, MS / 10).is(Cause::Unknown, None, Unknown, true);
+}
+
+#[test]
+fn connects_that_cannot_be_told_apart_are_likely_whichever_it_was() {
+    let host = Host::default();
+    let said = |end: End, captured: bool| {
+        let mut response = scene(TCP, end, 0).response.expect("a response");
+        response.adjacent = None;
+        response.untied = Some(Untied {
+            at: T,
+            end,
+            upstreams: vec![
+                Address("10.0.0.2:9000".into()),
+                Address("10.0.0.3:9000".into()),
+            ],
+            captured,
+            waited_ns: 2 * S,
+        });
+        let case = Case {
+            attempts: &[],
+            response: Some(&response),
+            source: Source::Packets,
+            host: &host,
+            lost: 0,
+            deadline_passed: false,
+        };
+        let found = diagnose(&case);
+        let advice = advise(&case, &found);
+        let named = |m: &String| m.starts_with("exchange_link: ");
+        assert!(found.missing.iter().any(named), "{found:#?}");
+        assert!(found.settled);
+        assert!(
+            found.evidence[0]
+                .text
+                .starts_with("to 10.0.0.2:9000, 10.0.0.3:9000")
+        );
+        (found.cause, found.variant, found.confidence, advice.text)
+    };
+    let refused = said(End::ConnectFailed { errno: 111 }, true);
+    assert_eq!((refused.0, refused.2), (Cause::ConnectionRefused, Likely));
+    assert!(refused.3.starts_with("Nobody listens on one of these"));
+    let unreachable = said(End::ConnectFailed { errno: 113 }, true);
+    assert_eq!(
+        (unreachable.0, unreachable.2),
+        (Cause::HostUnreachable, Likely)
+    );
+    for captured in [true, false] {
+        let silent = said(End::ConnectGivenUp, captured);
+        assert_eq!((silent.0, silent.2), (Cause::ConnectTimeout, Likely));
+        assert_eq!(silent.1, Some(Variant::UnknownPath));
+        assert!(
+            silent
+                .3
+                .starts_with("No answer to a connect to one of these")
+        );
+    }
+}
+
+/// No thread is seen in a capture: an unclear tie stays one, whatever follows the attempt.
+#[test]
+fn packets_prove_nothing_across_an_unclear_tie() {
+    let mut scene = scene(TCP, End::ConnectFailed { errno: 111 }, 0);
+    scene.is(Cause::ConnectionRefused, None, Proven, true);
+    let link = scene.tried.attempt.downstream.as_mut().expect("a link");
+    link.order = LinkOrder::Unclear;
+    scene.tried.source = Source::Packets;
+    let host = scene.host();
+    let attempts = std::slice::from_ref(&scene.tried);
+    let mut case = scene.case(&host, attempts);
+    case.source = Source::Packets;
+    let found = diagnose(&case);
+    assert_eq!(
+        (found.cause, found.confidence),
+        (Cause::ConnectionRefused, Likely)
+    );
+    assert!(found.missing[0].starts_with("exchange_link: "));
+    // Nor where the request cannot be read, and only what came next would tie the two.
+    let mut response = scene.response.clone().expect("a response");
+    response.request = None;
+    case.response = Some(&response);
+    assert_eq!(diagnose(&case).confidence, Likely);
 }

@@ -410,6 +410,7 @@ fn response(record: &abi::Response) -> Response {
             let end = broken_answer(record).unwrap_or(record.attempt_end);
             Box::new(attempt(&record.attempt, &record.sample, end, 0, at))
         }),
+        untied: None,
     }
 }
 

@@ -80,7 +80,7 @@ impl Exchange {
     pub(super) const QUEUED: u16 = 2;
     /// An attempt to get it answered failed.
     pub(super) const ATTEMPTED: u16 = 4;
-    /// It has been told as an attempt.
+    /// It has been told as an attempt of another.
     pub(super) const TOLD: u16 = 8;
     pub(super) const HEAD: u16 = 16;
     pub(super) const CONNECT: u16 = 32;
@@ -95,6 +95,10 @@ impl Exchange {
     pub(super) const AWAITED: u16 = 1024;
     /// Its judgement was put off once for a reset that may be on its way.
     pub(super) const PUT_OFF: u16 = 2048;
+    /// It has been told with its attempts, as a request to a proxy.
+    pub(super) const JUDGED: u16 = 4096;
+    /// It was looked at whether it hides a failed connect.
+    pub(super) const LATER: u16 = 8192;
 
     pub(super) fn is(&self, bit: u16) -> bool {
         self.bits & bit != 0

@@ -45,6 +45,10 @@ pub(super) struct Hosts {
     coincidences: FxHashMap<(IpAddr, IpAddr), Vec<u64>>,
     /// Pairs of addresses that are one host's.
     translated: FxHashSet<(IpAddr, IpAddr)>,
+    /// Proxies that answer without any attempt in the capture: from a file, a cache, a Unix socket.
+    secretive: FxHashSet<SocketAddr>,
+    /// Who connects to whom for no request: health checks.
+    checked: FxHashSet<(IpAddr, SocketAddr)>,
 }
 
 impl Hosts {
@@ -96,6 +100,28 @@ impl Hosts {
     /// A request was seen to arrive here and to go on.
     pub(super) fn is_proxy(&self, server: SocketAddr) -> bool {
         self.configured.contains(&server.ip()) || self.learned.contains(&server)
+    }
+
+    /// It was seen to answer without any attempt in the capture.
+    pub(super) fn is_secretive(&self, proxy: SocketAddr) -> bool {
+        self.secretive.contains(&proxy)
+    }
+
+    pub(super) fn answers_by_itself(&mut self, proxy: SocketAddr) {
+        if self.secretive.len() < CAP {
+            self.secretive.insert(proxy);
+        }
+    }
+
+    /// This client was seen to connect to this server while it had no request to pass on.
+    pub(super) fn is_checked(&self, client: IpAddr, server: SocketAddr) -> bool {
+        self.checked.contains(&(client, server))
+    }
+
+    pub(super) fn checks(&mut self, client: IpAddr, server: SocketAddr) {
+        if self.checked.len() < CAP {
+            self.checked.insert((client, server));
+        }
     }
 
     /// Requests were seen to go on from this address.

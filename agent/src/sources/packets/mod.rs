@@ -1,8 +1,9 @@
 //! The packet source: from frames, offline or live, to the same signals as the kernel source makes.
 //!
-//! `tcp` follows connections, `talk` finds requests and responses in them, `judge` ties the failed
-//! ones to each other, and `signals` tells them. Healthy exchanges leave nothing but a few numbers.
+//! `tcp` follows connections, `talk` finds requests and responses in them, `ties` and `connects`
+//! find what belongs to a failed one, `judge` decides what is told, and `signals` tells it. Healthy exchanges leave nothing but a few numbers.
 
+mod connects;
 pub mod decode;
 pub mod excerpt;
 mod exchange;
@@ -12,6 +13,8 @@ mod hosts;
 mod http;
 mod judge;
 pub mod live;
+mod order;
+mod owners;
 pub mod raw;
 mod reorder;
 pub mod segment;
@@ -21,6 +24,7 @@ mod talk;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod ties;
 pub mod watch;
 
 use std::cmp::Reverse;
@@ -34,6 +38,7 @@ use crate::signal::{Fact, Nanos, Signal, Source};
 use exchange::{Exchange, Exchanges};
 use flow::{Flow, NONE};
 use hosts::Hosts;
+use order::Order;
 use reorder::Reorder;
 use table::Table;
 
@@ -48,6 +53,14 @@ const TICK: Nanos = 50 * MILLISECOND;
 const STEP_BACK: Nanos = SECOND;
 /// Failed or unanswered connects remembered until their downstream is answered.
 const SUSPECTS: usize = 4096;
+/// Two interfaces' clocks may differ by this much when a response is compared with what led to it.
+const SKEW: Nanos = MILLISECOND / 2;
+/// A proxy answers, or tries again, this soon after an attempt failed.
+const AT_ONCE: Nanos = 20 * MILLISECOND;
+/// A connect without an answer for so long may be why its downstream fails.
+const UNANSWERED: Nanos = 200 * MILLISECOND;
+/// With more exchanges than this not all are looked through for a connect's downstream.
+const LOOKED_THROUGH: usize = 1024;
 /// Bytes of unfinished heads, over all connections.
 const PARTIAL: usize = 4 << 20;
 
@@ -80,6 +93,7 @@ pub struct Packets {
     /// Connects without an answer, by the address that tried; they carry no request to be told by.
     suspects: FxHashMap<IpAddr, VecDeque<u32>>,
     suspect_count: usize,
+    order: Order,
     /// New connects, watched for their answers.
     connects: VecDeque<(Nanos, u32, u64)>,
     now: Nanos,

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use crate::signal::{
     Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
-    LinkOrder, Nanos, Opening, RequestSent, Response, Signal, Stall, TcpFacts,
+    LinkOrder, Nanos, Opening, RequestSent, Response, Signal, Stall, TcpFacts, Untied,
 };
 
 use super::Packets;
 use super::exchange::Exchange;
 use super::flow::{Direction, Flow, ahead, before};
-use super::judge::Tie;
+use super::ties::Tie;
 
 /// How an attempt ended, and when.
 #[derive(Clone, Copy)]
@@ -25,6 +25,7 @@ impl Packets {
         &mut self,
         id: u32,
         ties: &[Tie],
+        untied: Option<Untied>,
         responded: bool,
         out: &mut Vec<Signal>,
     ) {
@@ -63,11 +64,15 @@ impl Packets {
             self.told(tie.id);
         }
         if responded {
-            let response = self.response(id, adjacent, last);
+            let mut response = self.response(id, adjacent, last);
+            response.untied = untied;
             let at = self.exchanges.at(id).answered_at;
             self.tell(at, Fact::ResponseSent(Box::new(response)), out);
         }
-        self.told(id);
+        self.order.forget(id);
+        let exchange = self.exchanges.at_mut(id);
+        exchange.set(Exchange::JUDGED);
+        self.exchanges.release(id);
         self.tell(self.now, Fact::Tick, out);
     }
 
@@ -312,6 +317,7 @@ impl Packets {
             request_at: seen.then_some(exchange.at),
             adjacent,
             last_attempt,
+            untied: None,
         }
     }
 

@@ -550,6 +550,7 @@ impl Packets {
         let (status, at) = (exchange.status, exchange.answered_at);
         let wanted = status >= 500 || exchange.is(Exchange::ATTEMPTED) || self.has_suspects(index);
         if wanted {
+            self.answer_came(id, at);
             self.queue(id, at + SETTLE);
         }
     }

@@ -203,6 +203,13 @@ fn signals() -> Vec<Signal> {
             request_at: Some(1),
             adjacent: Some(5),
             last_attempt: Some(Box::new(attempt(End::Answered))),
+            untied: Some(Untied {
+                at: 3,
+                end: End::ConnectFailed { errno: 111 },
+                upstreams: vec![Address("10.0.0.2:9000".into())],
+                captured: true,
+                waited_ns: 7,
+            }),
         }))
     }));
     facts.extend([

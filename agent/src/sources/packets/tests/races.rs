@@ -140,6 +140,37 @@ fn a_reset_alone_proves_nothing() {
     }
 }
 
+/// A busy server closes its idle connections late, like one that has read the request: the age at
+/// which it closes others tells.
+#[test]
+fn the_age_tells_a_late_close_from_a_reset_while_the_request_was_held() {
+    let reset_later = |others: u16| {
+        let mut kept = Kept::new("POST");
+        for i in 0..others {
+            let mut other = kept
+                .wire
+                .at(100.0 + f64::from(i))
+                .open(&format!("10.0.0.1:{}", 4100 + i), BACK.1);
+            kept.wire
+                .send(&mut other, CLIENT, &request("GET", "/other"));
+            kept.wire.send(&mut other, SERVER, &response(200));
+            kept.wire.at(1085.0 + f64::from(i)).fin(&mut other, SERVER);
+        }
+        kept.wire.packets.sort_by_key(|packet| packet.at);
+        kept.ask(1000.1);
+        kept.wire.arrives(&mut kept.back, CLIENT);
+        kept.wire.at(1020.0).ack(&mut kept.back, SERVER);
+        kept.wire.at(1030.0).lost(&mut kept.back, SERVER, 0x14, b"");
+        kept.respond(1030.1, 502);
+        kept.wire.packets.sort_by_key(|packet| packet.at);
+        labels(&kept.wire.packets)
+    };
+    let race = "verdict 502 keepalive_race/closed_unread likely (upstream_read)";
+    assert_eq!(reset_later(6), [race]);
+    let reset = "verdict 502 upstream_reset likely (upstream_closed)";
+    assert_eq!(reset_later(0), [reset]);
+}
+
 #[test]
 fn a_retry_makes_a_near_miss_of_it() {
     let mut kept = Kept::new("POST");

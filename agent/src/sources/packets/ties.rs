@@ -1,0 +1,296 @@
+//! Which side is which: ties attempts to the requests that they were made for, by content, address and time.
+//!
+//! The proxy is the address that serves one connection and asks on another for the same request.
+//! A tie is firm only where no other request in flight could be meant.
+
+use std::net::IpAddr;
+
+use crate::signal::Nanos;
+
+use super::exchange::Exchange;
+use super::flow::Flow;
+use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SECOND, SKEW};
+
+/// A proxy passes a request on this soon, where its address does not say that it is one.
+const FORWARDED: Nanos = 100 * MILLISECOND;
+/// More requests of one content than this are not compared with each other one by one.
+const ALIKE: usize = 128;
+
+/// An attempt that belongs to a downstream's request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tie {
+    pub id: u32,
+    /// No other request in flight could be meant.
+    pub firm: bool,
+}
+
+impl Packets {
+    /// Whether a proxy in this capture made this request for one of its clients.
+    pub(super) fn is_attempt(&self, id: u32) -> bool {
+        !self.downstreams_of(id, true).is_empty()
+    }
+
+    /// The requests in flight that this one may have been made for, by content and address; without
+    /// any, the only one by content alone. `ever`: also those that were over before it ended.
+    pub(super) fn downstreams_of(&self, id: u32, ever: bool) -> Vec<u32> {
+        let exchange = self.exchanges.at(id);
+        let Some(flow) = self.flow_of(exchange) else {
+            return Vec::new();
+        };
+        let (client, server, at) = (flow.client_ip(), flow.server(), exchange.at);
+        let fits = |d: &u32| {
+            let other = self.exchanges.at(*d);
+            if *d == id || other.flow_id == exchange.flow_id || other.at > at {
+                return false;
+            }
+            let over = other.over_at().is_some_and(|over| over < at);
+            let early = !ever && other.over_at().is_some();
+            let Some(flow) = self.flow_of(other).filter(|_| !over && !early) else {
+                return false;
+            };
+            flow.server() != server && self.hosts.may_be_proxy(flow.server_ip())
+        };
+        let mut alike = self.exchanges.alike(exchange.content);
+        if alike.len() > ALIKE {
+            // The nearest before it, as if there were several.
+            let near = alike.partition_point(|d| self.exchanges.at(*d).at <= at);
+            alike = alike[near.saturating_sub(ALIKE)..near].to_vec();
+        }
+        alike.retain(fits);
+        let related: Vec<u32> = alike
+            .iter()
+            .copied()
+            .filter(|d| self.related(*d, client))
+            .collect();
+        if !related.is_empty() {
+            return related;
+        }
+        // A host with several addresses: the request came to one, and went on from another.
+        let stranger = |d: &u32| {
+            let before = self.exchanges.at(*d).at;
+            before <= at && at - before < FORWARDED
+        };
+        alike.retain(stranger);
+        match alike.len() {
+            1 => alike,
+            _ => Vec::new(),
+        }
+    }
+
+    /// The request's server is known to be the host that asks from this address.
+    fn related(&self, downstream: u32, client: IpAddr) -> bool {
+        let flow = self.flow_of(self.exchanges.at(downstream));
+        flow.is_some_and(|flow| self.hosts.same(flow.server_ip(), client))
+    }
+
+    /// A connection's first requests tell whether its client is a proxy.
+    pub(super) fn check_role(&mut self, index: u32, id: u32) {
+        const FIRST: u32 = 8;
+        let flow = self.flows.at_mut(index);
+        if flow.is(Flow::ROLE_CHECKED) {
+            return;
+        }
+        if flow.requests >= FIRST {
+            flow.set(Flow::ROLE_CHECKED);
+        }
+        let client = flow.client_ip();
+        let Some(&downstream) = self.downstreams_of(id, false).first() else {
+            return;
+        };
+        let Some(proxy) = self
+            .flow_of(self.exchanges.at(downstream))
+            .map(Flow::server)
+        else {
+            return;
+        };
+        let content = self.exchanges.at(id).content;
+        if self.hosts.same(proxy.ip(), client) || self.hosts.coincide(proxy.ip(), client, content) {
+            self.flows
+                .at_mut(index)
+                .set(Flow::UPSTREAM | Flow::ROLE_CHECKED);
+            self.hosts.learn(proxy, client);
+        }
+    }
+
+    /// A failed attempt's downstream will be looked at when it is answered.
+    pub(super) fn mark_downstream(&mut self, id: u32) {
+        for downstream in self.downstreams_of(id, true) {
+            self.exchanges.at_mut(downstream).set(Exchange::ATTEMPTED);
+        }
+    }
+
+    /// The attempts made for this request, in order, as far as content tells.
+    pub(super) fn attempts_of(&self, id: u32) -> Vec<Tie> {
+        let downstream = self.exchanges.at(id);
+        let Some(flow) = self.flow_of(downstream) else {
+            return Vec::new();
+        };
+        let proxy = flow.server_ip();
+        if !self.hosts.may_be_proxy(proxy) {
+            return Vec::new();
+        }
+        let client_of = |u: u32| self.flow_of(self.exchanges.at(u)).map(Flow::client_ip);
+        let known = |u: u32| client_of(u).is_some_and(|client| self.hosts.same(client, proxy));
+        let alike = self.exchanges.alike(downstream.content);
+        let several = alike.len() > ALIKE;
+        let fits = |u: &u32| self.in_time_of(*u, id);
+        let mut candidates: Vec<u32> = alike.into_iter().filter(fits).collect();
+        if candidates.iter().any(|u| known(*u)) {
+            candidates.retain(|u| known(*u));
+        }
+        let mut ties = Vec::new();
+        let mut unclear = several;
+        for &u in candidates.iter().filter(|_| !several) {
+            let all = self.downstreams_of(u, true);
+            let innermost = self.innermost(&all);
+            if innermost.contains(&id) {
+                let known = known(u);
+                let firm = known && all.len() == 1;
+                unclear |= known && innermost.len() > 1;
+                ties.push(Tie { id: u, firm });
+            }
+        }
+        if unclear {
+            candidates.retain(|u| known(*u) && (several || ties.iter().any(|tie| tie.id == *u)));
+            ties = self.nearest(id, &candidates).into_iter().collect();
+        }
+        ties.sort_by_key(|tie| (self.exchanges.at(tie.id).at, tie.id));
+        ties
+    }
+
+    /// Whether an attempt began while the proxy had this request, and is not told of yet.
+    pub(super) fn in_time_of(&self, attempt: u32, id: u32) -> bool {
+        let (other, this) = (self.exchanges.at(attempt), self.exchanges.at(id));
+        let meanwhile = other.at >= this.at && this.over_at().is_none_or(|over| other.at <= over);
+        if !meanwhile || other.flow_id == this.flow_id || other.is(Exchange::TOLD) {
+            return false;
+        }
+        match (self.flow_of(other), self.flow_of(this)) {
+            (Some(to), Some(from)) => to.server() != from.server(),
+            _ => false,
+        }
+    }
+
+    /// Of equal requests in flight, those that are not other proxies' way to the last of them: tiers
+    /// on one host have one address.
+    fn innermost(&self, all: &[u32]) -> Vec<u32> {
+        let server = |d: &u32| self.flow_of(self.exchanges.at(*d)).map(Flow::server);
+        if all.iter().all(|d| server(d) == server(&all[0])) {
+            return all.to_vec();
+        }
+        let inside = |inner: u32, outer: u32| {
+            let (i, o) = (self.exchanges.at(inner), self.exchanges.at(outer));
+            let (Some(to), Some(from)) = (self.flow_of(i), self.flow_of(o)) else {
+                return false;
+            };
+            let before = match (i.over_at(), o.over_at()) {
+                (Some(inner), Some(outer)) => inner <= outer + SKEW,
+                (None, Some(_)) => false,
+                (_, None) => true,
+            };
+            (i.at, inner) > (o.at, outer)
+                && before
+                && to.server() != from.server()
+                && self.hosts.same(to.client_ip(), from.server_ip())
+        };
+        let outer = |d: &u32| all.iter().any(|other| inside(*other, *d));
+        all.iter().copied().filter(|d| !outer(d)).collect()
+    }
+
+    /// Of several attempts for equal requests in flight: the one that was over just before this was
+    /// answered; else the first that still waits.
+    fn nearest(&self, id: u32, candidates: &[u32]) -> Option<Tie> {
+        let over = self.exchanges.at(id).over_at()?;
+        let status = self.exchanges.at(id).status;
+        let ended = |u: u32| {
+            let exchange = self.exchanges.at(u);
+            let same = exchange.status == status || (exchange.status == 0 && status >= 500);
+            exchange.over_at().filter(|at| same && *at <= over + SKEW)
+        };
+        let soon: Vec<u32> = candidates
+            .iter()
+            .copied()
+            .filter(|u| ended(*u).is_some_and(|at| over.saturating_sub(at) <= AT_ONCE))
+            .collect();
+        let before = soon.iter().copied().max_by_key(|u| ended(*u));
+        // Nothing else ended in this time: what the proxy did next was its answer.
+        let firm = soon.len() == 1;
+        let waiting = || {
+            let open = |u: &u32| self.exchanges.at(*u).over_at().is_none_or(|at| at > over);
+            candidates
+                .iter()
+                .copied()
+                .find(|u| status >= 500 && open(u))
+        };
+        before
+            .map(|id| Tie { id, firm })
+            .or_else(|| waiting().map(|id| Tie { id, firm: false }))
+    }
+
+    /// No other request to this proxy was in flight in this one's time.
+    pub(super) fn only_one_open(&self, id: u32) -> bool {
+        if self.exchanges.live() > LOOKED_THROUGH {
+            return false;
+        }
+        let this = self.exchanges.at(id);
+        let Some(flow) = self.flow_of(this) else {
+            return false;
+        };
+        let proxy = flow.server_ip();
+        let over = this.over_at().unwrap_or(Nanos::MAX);
+        !self.exchanges.ids().any(|other| {
+            let exchange = self.exchanges.at(other);
+            let meanwhile =
+                exchange.at <= over && exchange.over_at().is_none_or(|at| at >= this.at);
+            let Some(flow) = self.flow_of(exchange).filter(|_| meanwhile && other != id) else {
+                return false;
+            };
+            // Its own attempts may go to a server of the same address.
+            let equal = exchange.content == this.content;
+            let own = equal && self.hosts.same(flow.client_ip(), proxy);
+            let upstream = own || flow.is(Flow::UPSTREAM) || exchange.is(Exchange::BARE);
+            !upstream && self.hosts.same(flow.server_ip(), proxy)
+        })
+    }
+
+    /// In a capture without the downstream: the failed attempt that this one repeats.
+    pub(super) fn tried_before(&self, id: u32) -> Option<u32> {
+        let exchange = self.exchanges.at(id);
+        self.siblings(id).into_iter().find(|other| {
+            let ended = self.exchanges.at(*other).ended.as_ref();
+            ended.is_some_and(|e| (e.at..=e.at + AT_ONCE).contains(&exchange.at))
+        })
+    }
+
+    /// In a capture without the downstream: whether the request was tried again.
+    pub(super) fn tried_again(&self, id: u32) -> bool {
+        let exchange = self.exchanges.at(id);
+        let Some(ended) = &exchange.ended else {
+            return false;
+        };
+        let siblings = self.siblings(id);
+        let soon =
+            |other: &&u32| (ended.at..=ended.at + AT_ONCE).contains(&self.exchanges.at(**other).at);
+        let near = |other: &&u32| {
+            let at = self.exchanges.at(**other).at;
+            at.abs_diff(ended.at) < SECOND
+        };
+        // Where equal requests come all the time, the next one says nothing.
+        siblings.iter().any(|other| soon(&other)) && siblings.iter().filter(near).count() == 1
+    }
+
+    /// Equal requests from the same client on other connections.
+    fn siblings(&self, id: u32) -> Vec<u32> {
+        let exchange = self.exchanges.at(id);
+        let Some(client) = self.flow_of(exchange).map(Flow::client_ip) else {
+            return Vec::new();
+        };
+        let mut alike = self.exchanges.alike(exchange.content);
+        alike.retain(|other| {
+            let other = self.exchanges.at(*other);
+            other.flow_id != exchange.flow_id
+                && self.flow_of(other).is_some_and(|f| f.client_ip() == client)
+        });
+        alike
+    }
+}
