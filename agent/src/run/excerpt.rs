@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 
-use super::Pipeline;
+use super::pipeline::Pipeline;
 use crate::cli::{note, warning};
 use crate::packet::PacketSeen;
 use crate::signal::Address;

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
 
-use super::Pipeline;
+use super::pipeline::Pipeline;
 use crate::cli::{detail, note, warning};
 use crate::clock::{self, Clock};
 use crate::config::{ANY_INTERFACE, Choice, Watch};
