@@ -11,6 +11,8 @@ mod flow;
 mod hosts;
 mod http;
 mod judge;
+#[cfg(libpcap_linked_in)]
+mod libpcap;
 pub mod live;
 pub mod raw;
 mod reorder;
