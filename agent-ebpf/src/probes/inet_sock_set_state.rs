@@ -214,6 +214,8 @@ fn proxy_closes(flow: &mut Flow, sk: u64, old: i32, new: i32) -> Option<(u8, i32
     // where its memory can be read and the next response belongs to it.
     let held = new == TCP_CLOSE && offset!(closes_seen) == 1 && field!(sk, sk_socket, u64) != 0;
     if old == TCP_SYN_SENT {
+        // The port was chosen after the connect began.
+        kernel::own_end(sk, &mut flow.ends);
         // In the proxy's own context with no error it is its timer, or EADDRNOTAVAIL in connect():
         // while the socket is held, connect()'s own result or the close tells.
         let errno = field!(sk, sk_err, i32);
