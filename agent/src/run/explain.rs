@@ -34,16 +34,16 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
     };
     let mut pipeline = Pipeline::new(results, settings.privacy, node, Clock::from_offset(0));
     let mut seconds = (Nanos::MAX, 0);
-    if let Some(path) = &settings.report {
+    if let Some(path) = &settings.kept.report {
         let names = Input::names(&settings.inputs);
         pipeline.report = Some(Report::create(path, &names, &format!("from {names}"))?);
     }
-    if let Some(path) = &settings.pcap {
+    if let Some(path) = &settings.kept.pcap {
         no_recording(&settings.inputs)?;
-        let pcap = PcapOut::create(path, settings.privacy, settings.with_payload)?;
+        let pcap = PcapOut::create(path, settings.privacy, settings.kept.with_payload)?;
         pipeline.pcap = Some(pcap);
     }
-    let read_again = settings.report.is_some() || settings.pcap.is_some();
+    let read_again = settings.kept.report.is_some() || settings.kept.pcap.is_some();
     let mut damaged = Vec::new();
     for input in &settings.inputs {
         // What came before the damage is explained all the same.

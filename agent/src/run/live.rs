@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::excerpt::{self, Awaited, PcapOut};
 use super::pipeline::Pipeline;
 use super::watching::Watching;
 use crate::cli::{Exit, note};
@@ -22,6 +23,7 @@ use crate::sinks::record::{Header, Recorder};
 use crate::sinks::report::Report;
 use crate::sinks::results::Results;
 use crate::sinks::table::{Display, Table};
+use crate::sources::packets::ring::{Keep, Ring};
 
 /// Signals that may wait for the tracker: a second of the worst storm that is promised.
 const CHANNEL: usize = 8_192;
@@ -94,7 +96,16 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     let output = Output::stdout().context("open standard output")?;
     let drops = output.drops();
     let began = clock::now();
-    let (source, signals) = Watching::start(&settings.watch, CHANNEL)?;
+    let keep = match settings.kept.with_payload {
+        true => Keep::Everything,
+        false => Keep::Lines,
+    };
+    let ring = settings
+        .kept
+        .pcap
+        .is_some()
+        .then(|| Arc::new(Ring::new(keep)));
+    let (source, signals) = Watching::start(&settings.watch, CHANNEL, ring.as_ref())?;
     let results = if settings.json {
         Results::Json(JsonLines::all(output))
     } else {
@@ -104,7 +115,13 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     let clock = source.clock();
     let mut pipeline = Pipeline::new(results, settings.privacy, node, clock);
     pipeline.drops = Some(drops);
-    if let Some(path) = &settings.report {
+    if let (Some(path), Some(ring)) = (&settings.kept.pcap, ring) {
+        let pcap = PcapOut::create(path, settings.privacy, settings.kept.with_payload)?;
+        pipeline.pcap = Some(pcap);
+        let search = excerpt::live::Search::new(ring, source.sees_packets());
+        pipeline.awaited = Some(Awaited::live(search));
+    }
+    if let Some(path) = &settings.kept.report {
         let title = format!(
             "{node}, {} UTC",
             &clock.rfc3339(source.now())[..16].replace('T', " ")
@@ -149,7 +166,7 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let output = Output::stdout().context("open standard output")?;
     let drops = output.drops();
     let began = clock::now();
-    let (source, signals) = Watching::start(&settings.watch, CHANNEL)?;
+    let (source, signals) = Watching::start(&settings.watch, CHANNEL, None)?;
     let results = if settings.json {
         Results::Json(JsonLines::limited(output, LINES_PER_SECOND))
     } else {

@@ -37,7 +37,7 @@ pub(super) struct Pipeline<W: Write> {
     pub(super) recorder: Option<Recorder>,
     pub(super) report: Option<Report>,
     pub(super) pcap: Option<PcapOut>,
-    /// Verdicts of a capture that is to be read again for their packets.
+    /// Verdicts that wait for their packets.
     pub(super) awaited: Option<Awaited>,
     pub(super) totals: Totals,
     /// Results that a slow reader did not take.
@@ -143,8 +143,13 @@ impl<W: Write> Pipeline<W> {
         self.privacy.apply(&mut verdict);
         let result = self.results.on_verdict(&verdict, decided.decided);
         let at_ms = self.clock.unix_ms(decided.at);
+        let proxy = verdict
+            .proxy
+            .pid
+            .and_then(|pid| self.tracker.host.process(pid));
+        let netns = proxy.map(|process| process.netns);
         let verdict = match &mut self.awaited {
-            Some(awaited) => awaited.take(decided, verdict, at_ms, client),
+            Some(awaited) => awaited.take(decided, verdict, at_ms, client, netns),
             None => Some(verdict),
         };
         if let Some(report) = &mut self.report {
@@ -302,6 +307,11 @@ impl<W: Write> Pipeline<W> {
         if dropped > 0 {
             self.lost("output", "slow_reader", dropped);
         }
+        let too_late = match &mut self.awaited {
+            Some(awaited) => awaited.look(now, self.clock),
+            None => 0,
+        };
+        self.lost("excerpt", "forgotten", too_late);
         self.forgotten();
         if let Some(metrics) = &self.metrics {
             metrics.on_tick(now);
@@ -355,6 +365,10 @@ impl<W: Write> Pipeline<W> {
         let dropped = self.drops.as_ref().map_or(0, Drops::take);
         self.lost("output", "slow_reader", dropped);
         self.forgotten();
+        let excerpt = match self.awaited.take() {
+            Some(awaited) => excerpt::live::finish(self, awaited),
+            None => Ok(()),
+        };
         let summary = self.totals.finish(began, ended);
         let result = self.results.finish(&summary);
         // A reader of standard output that left does not take the report with it.
@@ -363,7 +377,7 @@ impl<W: Write> Pipeline<W> {
             None => Ok(()),
         };
         let copied = self.pcap.take().map_or(Ok(()), PcapOut::finish);
-        self.written(result).and(reported).and(copied)
+        self.written(result).and(reported).and(excerpt).and(copied)
     }
 
     pub(super) fn blind(&mut self, status: &Status) {

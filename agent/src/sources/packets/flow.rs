@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::signal::Nanos;
+use crate::signal::{FlowId, Nanos};
 
 use super::http::Parse;
 
@@ -19,6 +19,20 @@ pub(super) fn before(a: u32, b: u32) -> bool {
 /// How far `b` lies ahead of `a`; 0 if it lies behind.
 pub(super) fn ahead(a: u32, b: u32) -> u32 {
     if before(a, b) { b.wrapping_sub(a) } else { 0 }
+}
+
+/// A connection's number leaves room for the number of the network namespace whose loopback it is on.
+const SPACE_SHIFT: u32 = 48;
+
+/// What signals call a connection.
+pub(super) fn flow_id(number: u64, key: &Key) -> FlowId {
+    u64::from(key.space) << SPACE_SHIFT | number
+}
+
+/// The network namespace whose loopback a connection is on; 0 for the first one, and for
+/// connections that are not on loopback.
+pub fn space_of(flow: FlowId) -> u32 {
+    (flow >> SPACE_SHIFT) as u32
 }
 
 /// Both ends of a connection, the lower one first, so that both directions have one key.
@@ -149,7 +163,7 @@ impl Direction {
 pub(super) struct Flow {
     pub key: Key,
     /// Its identity in signals, never used again.
-    pub id: u64,
+    pub id: FlowId,
     pub syn_at: Nanos,
     pub established_at: Nanos,
     pub seen_at: Nanos,
@@ -288,8 +302,11 @@ mod tests {
         let (a, b) = ("127.0.0.1:40000", "127.0.0.1:9000");
         assert!(key(a, b, 1) != key(a, b, 2));
         assert!(key(a, b, 1) == key(b, a, 1));
+        assert_eq!(space_of(flow_id(7, &key(a, b, 2))), 2);
+        assert!(flow_id(7, &key(a, b, 2)) != flow_id(7, &key(a, b, 1)));
         let (a, b) = ("10.0.0.1:40000", "10.0.0.2:9000");
         assert!(key(a, b, 1) == key(a, b, 2));
+        assert_eq!(flow_id(7, &key(a, b, 2)), 7);
     }
 
     #[test]

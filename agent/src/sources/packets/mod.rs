@@ -16,6 +16,7 @@ mod libpcap;
 pub mod live;
 pub mod raw;
 mod reorder;
+pub mod ring;
 pub mod segment;
 mod signals;
 mod table;
@@ -34,6 +35,7 @@ use rustc_hash::FxHashMap;
 use crate::signal::{Fact, Nanos, Signal, Source};
 
 use exchange::{Exchange, Exchanges};
+pub use flow::space_of;
 use flow::{Flow, NONE};
 use hosts::Hosts;
 use reorder::Reorder;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::signal::{Nanos, Signal};
 
-use super::flow::{Direction, Flow, Key, ahead, before};
+use super::flow::{Direction, Flow, Key, ahead, before, flow_id};
 use super::reorder::Held;
 use super::segment::{Segment, Unreachable};
 use super::{MILLISECOND, Packets};
@@ -98,7 +98,8 @@ impl Packets {
             self.evict();
         }
         self.ids += 1;
-        let mut flow = Flow::new(key, self.ids, at);
+        let id = flow_id(self.ids, &key);
+        let mut flow = Flow::new(key, id, at);
         flow.set(Flow::JOINED);
         self.flows.insert(flow)
     }
