@@ -6,6 +6,7 @@ mod explain;
 mod live;
 mod packets;
 mod pipeline;
+mod until_seen;
 mod watching;
 
 pub use explain::explain;

@@ -10,10 +10,11 @@ use anyhow::{Context as _, Result, bail};
 
 use super::excerpt::{self, Awaited, PcapOut};
 use super::pipeline::Pipeline;
-use super::watching::Watching;
-use crate::cli::{Exit, note};
-use crate::clock;
-use crate::config::{Capture, Run};
+use super::until_seen::{self, Pauses};
+use super::watching::{Started, Watching};
+use crate::cli::{Exit, note, warning};
+use crate::clock::{self, Clock};
+use crate::config::{Capture, Run, Watch};
 use crate::signal::{Nanos, Signal};
 use crate::sinks::http::Server;
 use crate::sinks::json::{JsonLines, LINES_PER_SECOND};
@@ -48,20 +49,25 @@ struct Until {
     verdicts: Option<u64>,
 }
 
+/// Why a live command's loop is over.
+enum Over {
+    Asked,
+    /// The source has ended, which nobody asked for.
+    Source,
+}
+
 fn live<W: Write>(
     pipeline: &mut Pipeline<W>,
     signals: &Receiver<Signal>,
     source: &Watching,
     stop: &AtomicBool,
     until: &Until,
-) -> Result<()> {
+) -> Result<Over> {
     loop {
         match signals.recv_timeout(PATIENCE) {
             Ok(signal) => pipeline.signal(&signal)?,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                bail!("the {} source ended unexpectedly", source.name())
-            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(Over::Source),
         }
         let now = clock::now();
         pipeline.chores(source.now())?;
@@ -69,7 +75,7 @@ fn live<W: Write>(
             .verdicts
             .is_some_and(|n| pipeline.totals.failed() >= n);
         if stop.load(Ordering::Relaxed) || enough || until.deadline.is_some_and(|at| now >= at) {
-            return Ok(());
+            return Ok(Over::Asked);
         }
     }
 }
@@ -141,9 +147,12 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
         deadline: Some(clock::now().saturating_add(settings.duration.as_nanos() as u64)),
         verdicts: settings.count,
     };
+    let name = source.name();
     let lived = live(&mut pipeline, &signals, &source, &stop, &until);
     let ended = end(&mut pipeline, &signals, source, began);
-    lived.and(ended)?;
+    if let (Over::Source, ()) = (lived?, ended?) {
+        bail!("the {name} source ended unexpectedly");
+    }
     if !pipeline.saw_proxy {
         bail!(
             "no proxy ran in this time: looked for {}; name yours with --proxy NAME or --pid PID",
@@ -158,7 +167,7 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     })
 }
 
-/// `why502 run`.
+/// `why502 run`: stays, whatever becomes of its source.
 pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let stop = stop_flag()?;
     let metrics = Arc::new(Metrics::new());
@@ -166,33 +175,68 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let output = Output::stdout().context("open standard output")?;
     let drops = output.drops();
     let began = clock::now();
-    let (source, signals) = Watching::start(&settings.watch, CHANNEL, None)?;
+    let mut watch = settings.watch.clone();
+    let started = start(&watch, &metrics, &stop);
+    let now = started.as_ref().map_or_else(clock::now, |s| s.0.now());
     let results = if settings.json {
         Results::Json(JsonLines::limited(output, LINES_PER_SECOND))
     } else {
-        let table = Table::new(output, Display::of_stdout(), source.now());
+        let table = Table::new(output, Display::of_stdout(), now);
         Results::Table(Box::new(table))
     };
-    let mut pipeline = Pipeline::new(results, settings.privacy, node, source.clock());
+    let mut pipeline = Pipeline::new(results, settings.privacy, node, Clock::of_host());
     pipeline.drops = Some(drops);
-    pipeline.metrics = Some(metrics);
+    pipeline.metrics = Some(Arc::clone(&metrics));
     pipeline.outlives_output = true;
-    source.tell(&mut pipeline);
-    eprintln!("ready");
-    if source.proxies() == 0 && source.name() == "kernel" {
-        note!(
-            "no proxy runs yet; waiting for {}",
-            settings.watch.names.join(", ")
-        );
+    let mut next = started;
+    while let Some((source, signals)) = next {
+        // Another one would have another clock.
+        watch.source = source.kind();
+        pipeline.begin_source(source.clock());
+        source.tell(&mut pipeline);
+        eprintln!("ready");
+        if source.proxies() == 0 && source.name() == "kernel" {
+            let names = settings.watch.names.join(", ");
+            note!("no proxy runs yet; waiting for {names}");
+        }
+        let forever = Until {
+            deadline: None,
+            verdicts: None,
+        };
+        match live(&mut pipeline, &signals, &source, &stop, &forever) {
+            Ok(Over::Asked) => {
+                end(&mut pipeline, &signals, source, began)?;
+                return Ok(Exit::Done);
+            }
+            Ok(Over::Source) => {
+                metrics.source_up(source.label(), false);
+                let name = source.name();
+                match source.join(&mut pipeline) {
+                    Ok(()) => warning!("the {name} source ended; it is started again"),
+                    Err(error) => warning!("{error:#}; it is started again"),
+                }
+                pipeline.decide_rest()?;
+            }
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = end(&mut pipeline, &signals, source, began);
+                return Err(error);
+            }
+        }
+        until_seen::rest(&stop);
+        next = start(&watch, &metrics, &stop);
     }
-    let forever = Until {
-        deadline: None,
-        verdicts: None,
-    };
-    let lived = live(&mut pipeline, &signals, &source, &stop, &forever);
-    let ended = end(&mut pipeline, &signals, source, began);
-    lived.and(ended)?;
+    pipeline.finish(began, clock::now())?;
     Ok(Exit::Done)
+}
+
+/// A source, as soon as one works; `None` when the end is asked for before.
+fn start(watch: &Watch, metrics: &Metrics, stop: &AtomicBool) -> Option<Started> {
+    for label in Watching::labels(watch.source) {
+        metrics.source_up(label, false);
+    }
+    let try_it = || Watching::start(watch, CHANNEL, None);
+    until_seen::start(try_it, Pauses::USUAL, metrics, stop)
 }
 
 /// Serves metrics on a thread of its own.

@@ -92,7 +92,9 @@ impl<W: Write> Pipeline<W> {
         self.forgotten();
         self.tracker = Tracker::default();
         self.forgot.clear();
-        self.proxies.clear();
+        for name in std::mem::take(&mut self.proxies).into_values() {
+            self.watched(&name);
+        }
         self.clock = clock;
     }
 

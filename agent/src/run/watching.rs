@@ -23,6 +23,9 @@ use crate::sources::packets::watch::{self, Namespaces, Request, Tally};
 const NOT_IN_PACKETS: &str =
     "packets show no processes, no Unix sockets, no queues and not what was read";
 
+const KERNEL: &str = "kernel";
+const PACKETS: &str = "packets";
+
 /// A source under way, and what follows from which it is.
 pub(super) struct Watching {
     source: Kind,
@@ -41,7 +44,7 @@ enum Kind {
 }
 
 /// A source, and its signals.
-type Started = (Watching, Receiver<Signal>);
+pub(super) type Started = (Watching, Receiver<Signal>);
 
 impl Watching {
     /// Starts the source that was chosen, or the best that there is. Whichever it is, packets
@@ -110,6 +113,31 @@ impl Watching {
         }
     }
 
+    /// The metrics' names of what may be chosen.
+    pub(super) fn labels(choice: Choice) -> &'static [&'static str] {
+        match choice {
+            Choice::Auto => &[KERNEL, PACKETS],
+            Choice::Kernel => &[KERNEL],
+            Choice::Packets => &[PACKETS],
+        }
+    }
+
+    /// The metrics' name of this one.
+    pub(super) fn label(&self) -> &'static str {
+        match &self.source {
+            Kind::Kernel(..) => KERNEL,
+            Kind::Packets { .. } => PACKETS,
+        }
+    }
+
+    /// The choice that it is.
+    pub(super) fn kind(&self) -> Choice {
+        match &self.source {
+            Kind::Kernel(..) => Choice::Kernel,
+            Kind::Packets { .. } => Choice::Packets,
+        }
+    }
+
     /// Verdicts come from packets.
     pub(super) fn sees_packets(&self) -> bool {
         matches!(self.source, Kind::Packets { .. })
@@ -162,7 +190,7 @@ impl Watching {
                 pipeline.saw_proxy = true;
                 pipeline.totals.blind(NOT_IN_PACKETS, "");
                 if let Some(metrics) = &pipeline.metrics {
-                    metrics.source_up("packets", true);
+                    metrics.source_up(PACKETS, true);
                 }
             }
         }
