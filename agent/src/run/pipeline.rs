@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::excerpt::{self, Awaited, PcapOut};
 use crate::cli::{detail, warning};
 use crate::clock::Clock;
-use crate::signal::{Address, Fact, Nanos, Signal, Source};
+use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
 use crate::sinks::metrics::Metrics;
 use crate::sinks::output::Drops;
 use crate::sinks::privacy::Privacy;
@@ -174,7 +174,7 @@ impl<W: Write> Pipeline<W> {
             time: self.clock.rfc3339(signal.at),
             proxy: Party {
                 name: name(proxy),
-                // Packets have no process ids; their source numbers proxies.
+                // From packets it is who serves the address, not who has the connection.
                 pid: Some(proxy).filter(|_| signal.source != Source::Packets),
                 ..Party::default()
             },
@@ -203,8 +203,8 @@ impl<W: Write> Pipeline<W> {
                 self.proxies.insert(*pid, name.clone());
                 self.watched(name);
             }
-            Fact::ProcessExited(exit) => {
-                if let Some(name) = self.proxies.remove(&exit.pid) {
+            Fact::ProcessExited(ProcessExit { pid, .. }) | Fact::ProxyGone { pid } => {
+                if let Some(name) = self.proxies.remove(pid) {
                     self.watched(&name);
                 }
             }
@@ -246,6 +246,7 @@ impl<W: Write> Pipeline<W> {
             Fact::ProcessSampled(_) => "process_sampled",
             Fact::ProcessSeen(_) => "process_seen",
             Fact::ProxyStarted { .. } => "proxy_started",
+            Fact::ProxyGone { .. } => "proxy_gone",
             Fact::SourceStarted { .. } => "source_started",
             Fact::SignalsLost {
                 stage,

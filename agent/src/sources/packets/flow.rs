@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::signal::{FlowId, Nanos};
 
 use super::http::Parse;
+use super::owners::Spaces;
 
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
@@ -71,6 +72,10 @@ impl Key {
             self.space = space;
         }
         self
+    }
+
+    pub(super) fn space(&self) -> u32 {
+        self.space
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -188,6 +193,10 @@ pub(super) struct Flow {
     pub syns: u8,
     /// Exchanges that wait to be judged.
     pub queued: u8,
+    /// The network namespaces in which it was seen.
+    pub seen_in: Spaces,
+    /// The process of a proxy that asks on it, by its place among those that are known, from 1.
+    pub asker: u16,
 }
 
 impl Flow {
@@ -235,6 +244,8 @@ impl Flow {
             spoke: 2,
             syns: 0,
             queued: 0,
+            seen_in: 0,
+            asker: 0,
         }
     }
 
@@ -268,6 +279,13 @@ impl Flow {
 
     pub(super) fn server_ip(&self) -> IpAddr {
         self.key.ip(usize::from(self.client ^ 1))
+    }
+
+    /// Both are on loopback, each on that of another network namespace: nothing of one is about the
+    /// other.
+    pub(super) fn is_elsewhere(&self, other: &Flow) -> bool {
+        let local = |flow: &Flow| flow.client_ip().is_loopback() && flow.server_ip().is_loopback();
+        self.key.space != other.key.space && local(self) && local(other)
     }
 
     pub(super) fn last_payload(&self) -> Nanos {

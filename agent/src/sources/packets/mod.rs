@@ -14,6 +14,7 @@ mod judge;
 #[cfg(libpcap_linked_in)]
 mod libpcap;
 pub mod live;
+pub mod owners;
 pub mod raw;
 mod reorder;
 pub mod ring;
@@ -38,6 +39,7 @@ use exchange::{Exchange, Exchanges};
 pub use flow::space_of;
 use flow::{Flow, NONE};
 use hosts::Hosts;
+use owners::Owners;
 use reorder::Reorder;
 use table::Table;
 
@@ -94,6 +96,9 @@ pub struct Packets {
     segments: u32,
     /// The network namespace of what comes now: each has a loopback of its own.
     space: u32,
+    owners: Owners,
+    /// Processes that connections were found to belong to.
+    askers: Vec<u32>,
     started: bool,
     /// No more segments will come.
     ending: bool,
@@ -125,6 +130,11 @@ impl Packets {
     /// What comes now was captured in this network namespace.
     pub fn set_namespace(&mut self, space: u32) {
         self.space = space;
+    }
+
+    /// Which processes serve which addresses, from now on.
+    pub fn set_owners(&mut self, owners: Owners) {
+        self.owners = owners;
     }
 
     /// Everything that happened before `now` has been handed over.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::signal::{Nanos, Signal};
 
 use super::flow::{Direction, Flow, Key, ahead, before, flow_id};
+use super::owners::bit;
 use super::reorder::Held;
 use super::segment::{Segment, Unreachable};
 use super::{MILLISECOND, Packets};
@@ -45,6 +46,7 @@ impl Packets {
         };
         let flow = self.flows.at_mut(index);
         flow.seen_at = flow.seen_at.max(at);
+        flow.seen_in |= bit(self.space);
         if flow.is(Flow::TWIN) {
             return;
         }

@@ -3,6 +3,7 @@
 //! Several captures are merged by time, so that packets seen in two namespaces come together and a
 //! cause before its effect.
 
+mod follower;
 mod places;
 
 use std::collections::BTreeMap;
@@ -15,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::decode::{Decoded, Reason, decode};
+use super::decode::Reason;
 use super::live::{Live, Settings, wait};
-use super::raw::RawFrame;
 use super::ring::Ring;
 use super::{Counts, MILLISECOND, Packets};
 use crate::cli::warning;
 use crate::clock;
 use crate::signal::{Nanos, Signal};
+use follower::Follower;
 use places::{HELD_BACK, Places};
 
 /// TCP, and the ICMP errors that say that a host or port could not be reached.
@@ -74,7 +75,8 @@ pub fn start(
     stop: Arc<AtomicBool>,
 ) -> Result<JoinHandle<Tally>> {
     let mut places = Places::new(&request.interface);
-    let refused = places.look(find(), Instant::now());
+    let found = find();
+    let refused = places.look(&found, Instant::now());
     if places.is_empty() {
         // One refusal explains why nothing is captured.
         anyhow::bail!(refused.into_iter().next().unwrap_or_default());
@@ -84,16 +86,14 @@ pub fn start(
     }
     let mut watch = Watch {
         places,
-        follower: Follower {
-            packets: out.is_some().then(|| Packets::new(&request.proxies)),
-            ring: request.ring,
-            signals: Vec::new(),
-            tally: Tally::default(),
-        },
+        follower: Follower::new(
+            out.is_some().then(|| Packets::new(&request.proxies)),
+            request.ring,
+        ),
         out,
         asked: 0,
     };
-    watch.follower.places(&watch.places);
+    watch.follower.look(&found, &watch.places);
     std::thread::Builder::new()
         .name("packets".into())
         .spawn(move || {
@@ -121,14 +121,6 @@ struct Watch {
     out: Option<SyncSender<Signal>>,
     /// When losses were asked for.
     asked: Nanos,
-}
-
-/// What becomes of a frame.
-struct Follower {
-    packets: Option<Packets>,
-    ring: Option<Arc<Ring>>,
-    signals: Vec<Signal>,
-    tally: Tally,
 }
 
 /// Nobody takes signals any more.
@@ -161,10 +153,11 @@ impl Watch {
                 }
             } else if look <= Instant::now() {
                 look = Instant::now() + LOOK;
-                for error in self.places.look(find(), Instant::now()) {
+                let found = find();
+                for error in self.places.look(&found, Instant::now()) {
                     warning!("{error}");
                 }
-                self.follower.places(&self.places);
+                self.follower.look(&found, &self.places);
             }
             if !came {
                 match self.places.descriptors() {
@@ -216,66 +209,5 @@ impl Watch {
             out.send(signal).map_err(|_| Ended)?;
         }
         Ok(())
-    }
-}
-
-impl Follower {
-    #[inline]
-    fn take(&mut self, raw: &RawFrame<'_>, space: u32) {
-        self.tally.frames += 1;
-        let decoded = decode(raw);
-        if let Some(ring) = &self.ring {
-            ring.push(raw, space, &decoded);
-        }
-        if let Decoded::NotUnderstood(reason) = decoded {
-            self.tally.not_understood[reason as usize] += 1;
-        }
-        let Some(packets) = &mut self.packets else {
-            return;
-        };
-        packets.set_namespace(space);
-        match decoded {
-            Decoded::Segment(segment) => packets.segment(&segment, &mut self.signals),
-            Decoded::Unreachable(error) => packets.unreachable(&error, &mut self.signals),
-            Decoded::Other | Decoded::NotUnderstood(_) => {}
-        }
-    }
-
-    fn places(&mut self, places: &Places) {
-        for (inode, space) in places.spaces() {
-            if let Some(ring) = &self.ring {
-                ring.interface_is_in(space, inode);
-            }
-        }
-    }
-
-    fn tick(&mut self, now: Nanos) {
-        if let Some(packets) = &mut self.packets {
-            packets.tick(now, &mut self.signals);
-        }
-    }
-
-    fn lost(&mut self, reason: &str, count: u64, out: &mut Vec<Signal>) {
-        match &mut self.packets {
-            _ if count == 0 => {}
-            Some(packets) => {
-                packets.lost_until(clock::unix_now(), "packets", reason, count, out);
-            }
-            None => self.tally.lost += count,
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(packets) = &mut self.packets {
-            packets.finish(&mut self.signals);
-        }
-    }
-
-    fn end(self) -> Tally {
-        let counts = self.packets.map(|packets| packets.counts());
-        Tally {
-            counts: counts.unwrap_or_default(),
-            ..self.tally
-        }
     }
 }

@@ -4,4 +4,5 @@ mod build;
 mod excerpt;
 mod races;
 mod sides;
+mod spaces;
 mod tcp;

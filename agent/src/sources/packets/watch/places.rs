@@ -63,12 +63,10 @@ impl Places {
     /// Begins to capture where proxies are, and lets go of where they were. Where none is, it is
     /// our own namespace: packets of a proxy elsewhere may come by. What cannot be captured is told
     /// once.
-    pub(super) fn look(&mut self, mut found: Namespaces, now: Instant) -> Vec<String> {
-        if found.is_empty()
-            && let Ok(own) = fs::metadata(OWN)
-        {
-            found.insert(own.ino(), Vec::new());
-        }
+    pub(super) fn look(&mut self, found: &Namespaces, now: Instant) -> Vec<String> {
+        let own = || Some((fs::metadata(OWN).ok()?.ino(), Vec::new()));
+        let own = Namespaces::from_iter(found.is_empty().then(own).flatten());
+        let found = if found.is_empty() { &own } else { found };
         for place in &mut self.all {
             if found.contains_key(&place.inode) {
                 place.wanted = now;
@@ -79,7 +77,7 @@ impl Places {
         self.all.retain(wanted);
         self.refused.retain(|inode, _| found.contains_key(inode));
         let mut news = Vec::new();
-        for (inode, processes) in found {
+        for (&inode, processes) in found {
             let known = self.all.iter().any(|place| place.inode == inode);
             if known || self.refused.contains_key(&inode) {
                 continue;
