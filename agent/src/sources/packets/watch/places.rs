@@ -217,3 +217,40 @@ fn earliest(places: &mut [Place], now: Nanos) -> Result<Option<&mut Place>, (usi
     let first = at(place);
     Ok((first != Nanos::MAX && (all || first.saturating_add(HELD_BACK) <= now)).then_some(place))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_comes_and_goes_does_not_end_or_double_the_capture() {
+        let mut places = Places::new("lo");
+        let now = Instant::now();
+        let refused = places.look(&Namespaces::new(), now);
+        if let Some(why) = refused.first() {
+            println!("skipped: {why}");
+            return;
+        }
+        let inodes = |places: &Places| places.spaces().map(|(inode, _)| inode).collect::<Vec<_>>();
+        let own = fs::metadata(OWN).unwrap().ino();
+        assert_eq!(inodes(&places), [own]);
+        // A proxy starts in our own namespace, and ends for longer than a restart takes.
+        let proxy = Namespaces::from([(own, vec![std::process::id()])]);
+        assert!(places.look(&proxy, now).is_empty());
+        assert_eq!(inodes(&places), [own]);
+        assert!(places.look(&Namespaces::new(), now + 2 * GONE).is_empty());
+        assert_eq!(inodes(&places), [own]);
+        // One elsewhere that cannot be captured is told once, and ends nothing.
+        let gone = Namespaces::from([(own, vec![std::process::id()]), (1, vec![u32::MAX])]);
+        assert_eq!(places.look(&gone, now + 2 * GONE).len(), 1);
+        assert!(places.look(&gone, now + 2 * GONE).is_empty());
+        assert_eq!(inodes(&places), [own]);
+        // Where there is a proxy again, ours is let go.
+        let elsewhere = Namespaces::from([(2, vec![std::process::id()])]);
+        assert!(places.look(&elsewhere, now + 2 * GONE).is_empty());
+        assert_eq!(inodes(&places), [own, 2]);
+        places.look(&elsewhere, now + 4 * GONE);
+        assert_eq!(inodes(&places), [2]);
+        assert_eq!(places.spaces().next(), Some((2, 1)));
+    }
+}
