@@ -1,9 +1,13 @@
-//! Builds the kernel half and leaves it at `OUT_DIR/probes`, for the agent to embed.
+//! Builds the kernel half and leaves it at `OUT_DIR/probes`, for the agent to embed; `libpcap` says
+//! how that library is linked.
 //!
 //! Rust for the BPF target needs three things: a compiler, the source of `core` that belongs to
 //! it, and `bpf-linker` for the same LLVM. `choose` is the one place that decides which are used.
 //! Where they are missing the object is left empty, so that everything but the kernel source
 //! builds and tests on a bare stable toolchain; the agent then says that it has no kernel half.
+
+#[path = "build/libpcap.rs"]
+mod libpcap;
 
 use std::env;
 use std::error::Error;
@@ -30,6 +34,7 @@ fn main() -> Result<()> {
         "agent-ebpf/Cargo.toml",
         "Cargo.toml",
         "agent/build.rs",
+        "agent/build",
     ] {
         watch(&root.join(path));
     }
@@ -37,6 +42,8 @@ fn main() -> Result<()> {
     for name in [COMPILER, LINKER] {
         println!("cargo:rerun-if-env-changed={name}");
     }
+
+    libpcap::link(&out)?;
 
     let object = out.join("probes");
     let description = match choose(&root) {

@@ -200,14 +200,23 @@ pub fn ends(sk: u64, out: &mut Ends) {
         return;
     }
     out.remote_port = u16::from_be(field!(sk, skc_dport, u16));
-    out.local_port = local_port(sk);
     if out.family == AF_INET6 {
         out.remote = field!(sk, skc_v6_daddr, [u8; 16]);
-        out.local = field!(sk, skc_v6_rcv_saddr, [u8; 16]);
     } else {
         let remote = field!(sk, skc_daddr, [u8; 4]);
-        let local = field!(sk, skc_rcv_saddr, [u8; 4]);
         out.remote[..4].copy_from_slice(&remote);
+    }
+    own_end(sk, out);
+}
+
+/// A TCP socket's own address and port, as long as it has them.
+#[inline(always)]
+pub fn own_end(sk: u64, out: &mut Ends) {
+    out.local_port = local_port(sk);
+    if out.family == AF_INET6 {
+        out.local = field!(sk, skc_v6_rcv_saddr, [u8; 16]);
+    } else {
+        let local = field!(sk, skc_rcv_saddr, [u8; 4]);
         out.local[..4].copy_from_slice(&local);
     }
 }

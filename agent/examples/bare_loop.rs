@@ -3,6 +3,9 @@
 
 use std::process::ExitCode;
 
+// A libpcap that is linked in needs what this stands in for.
+use why502 as _;
+
 fn main() -> ExitCode {
     let Some(file) = std::env::args_os().nth(1) else {
         eprintln!("usage: bare_loop FILE");

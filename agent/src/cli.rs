@@ -140,6 +140,7 @@ Examples:
   why502 capture --source packets -i eth0      without BPF: root or CAP_NET_RAW is enough
   why502 capture --record failures.jsonl       keep the facts, to be explained elsewhere
   why502 capture --report failures.html        one file with pictures, for a colleague
+  why502 capture -w failures.pcapng            the packets of the failures, for Wireshark
 
 It writes the line `ready` on standard error when it sees everything that it will: start the
 load then.")]
@@ -224,6 +225,22 @@ pub struct KeptArgs {
         hide_env_values = true
     )]
     pub report: Option<PathBuf>,
+    /// Also write the packets of the failed exchanges, with comments that Wireshark shows in place
+    ///
+    /// Kept of payload are request lines without query and status lines; of paths and clients'
+    /// addresses what --privacy shows.
+    #[arg(
+        short = 'w',
+        long,
+        value_name = "FILE.pcapng",
+        env = "WHY502_PCAP",
+        hide_env_values = true
+    )]
+    pub pcap: Option<PathBuf>,
+    /// With --pcap, keep the packets' whole payload: headers, cookies, bodies
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_WITH_PAYLOAD", hide_env_values = true)]
+    pub with_payload: bool,
 }
 
 #[derive(Debug, Args)]
@@ -261,7 +278,7 @@ pub struct CaptureArgs {
     pub count: Option<u64>,
     #[command(flatten)]
     pub watch: WatchArgs,
-    /// Capture packets on this interface, where packets are what watches
+    /// Capture packets on this interface, where packets are what watches or --pcap wants them
     #[arg(
         short,
         long,
@@ -318,22 +335,6 @@ pub struct ExplainArgs {
     pub json: bool,
     #[command(flatten)]
     pub kept: KeptArgs,
-    /// Also write the packets of the failed exchanges, with comments that Wireshark shows in place
-    ///
-    /// Kept of payload are request lines without query and status lines; of paths and clients'
-    /// addresses what --privacy shows.
-    #[arg(
-        short = 'w',
-        long,
-        value_name = "FILE.pcapng",
-        env = "WHY502_PCAP",
-        hide_env_values = true
-    )]
-    pub pcap: Option<PathBuf>,
-    /// With --pcap, keep the packets' whole payload: headers, cookies, bodies
-    #[arg(long, value_parser = BoolishValueParser::new(),
-          env = "WHY502_WITH_PAYLOAD", hide_env_values = true)]
-    pub with_payload: bool,
 }
 
 #[derive(Debug, Args)]

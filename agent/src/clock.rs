@@ -73,6 +73,16 @@ impl Clock {
             .collect()
     }
 
+    /// Nanoseconds since 1970, as captured packets have them.
+    pub fn unix(self, at: Nanos) -> Nanos {
+        at.saturating_add_signed(self.offset_ns)
+    }
+
+    /// The time of a captured packet on the clock of signals.
+    pub fn monotonic(self, at: Nanos) -> Nanos {
+        at.saturating_sub_signed(self.offset_ns)
+    }
+
     /// Milliseconds since 1970.
     pub fn unix_ms(self, at: Nanos) -> i64 {
         self.unix_ns(at).div_euclid(1_000_000) as i64

@@ -78,7 +78,7 @@ pub struct Capture {
     pub fail_on_verdict: bool,
     pub privacy: Privacy,
     pub json: bool,
-    pub report: Option<PathBuf>,
+    pub kept: Kept,
     pub record: Option<PathBuf>,
 }
 
@@ -89,9 +89,25 @@ pub struct Explain {
     pub proxies: Vec<IpAddr>,
     pub privacy: Privacy,
     pub json: bool,
+    pub kept: Kept,
+}
+
+/// Files that are written beside standard output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
     pub report: Option<PathBuf>,
     pub pcap: Option<PathBuf>,
     pub with_payload: bool,
+}
+
+impl From<cli::KeptArgs> for Kept {
+    fn from(args: cli::KeptArgs) -> Kept {
+        Kept {
+            report: args.report,
+            pcap: args.pcap,
+            with_payload: args.with_payload,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,9 +200,12 @@ impl Settings {
             (false, 1) => Verbosity::Verbose,
             (false, _) => Verbosity::Everything,
         };
-        report_replaces_nothing(&cli.command)?;
-        if let Command::Explain(args) = &cli.command {
-            pcap_is_possible(args)?;
+        match &cli.command {
+            Command::Explain(args) => kept_is_possible(&args.kept, args.privacy, &args.files)?,
+            Command::Capture(args) => {
+                kept_is_possible(&args.kept, args.privacy, args.record.as_slice())?;
+            }
+            Command::Run(_) | Command::Check(_) => {}
         }
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
@@ -202,7 +221,7 @@ impl Settings {
                 fail_on_verdict: args.fail_on_verdict,
                 privacy: args.privacy,
                 json: args.json,
-                report: args.kept.report,
+                kept: args.kept.into(),
                 record: args.record,
             }),
             Command::Explain(args) => Job::Explain(Explain {
@@ -210,9 +229,7 @@ impl Settings {
                 proxies: args.proxy_address,
                 privacy: args.privacy,
                 json: args.json,
-                report: args.kept.report,
-                pcap: args.pcap,
-                with_payload: args.with_payload,
+                kept: args.kept.into(),
             }),
             Command::Check(args) => Job::Check(Check {
                 require: args.require,
@@ -227,21 +244,22 @@ impl Settings {
     }
 }
 
-/// The report takes the place of what had its name: that must not be what is read or recorded.
-fn report_replaces_nothing(command: &Command) -> Result<(), Refusal> {
-    let (report, others) = match command {
-        Command::Capture(args) => (&args.kept.report, args.record.as_slice()),
-        Command::Explain(args) => (&args.kept.report, args.files.as_slice()),
-        Command::Run(_) | Command::Check(_) => return Ok(()),
-    };
-    let Some(report) = report else { return Ok(()) };
-    match others.iter().any(|other| same_file(other, report)) {
-        true => Err(Refusal::Usage(format!(
+/// What is written must not take the place of what is read, recorded or written beside it.
+fn kept_is_possible(
+    args: &cli::KeptArgs,
+    privacy: Privacy,
+    others: &[PathBuf],
+) -> Result<(), Refusal> {
+    // The report takes the place of what had its name.
+    if let Some(report) = &args.report
+        && others.iter().any(|other| same_file(other, report))
+    {
+        return Err(Refusal::Usage(format!(
             "--report {}: the same file is read or recorded; name another",
             report.display()
-        ))),
-        false => Ok(()),
+        )));
     }
+    pcap_is_possible(args, privacy, others)
 }
 
 /// By name, or where they are there by what the names stand for.
@@ -251,7 +269,11 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// The annotated capture is emptied when the work begins, and holds what `--privacy` lets it.
-fn pcap_is_possible(args: &cli::ExplainArgs) -> Result<(), Refusal> {
+fn pcap_is_possible(
+    args: &cli::KeptArgs,
+    privacy: Privacy,
+    others: &[PathBuf],
+) -> Result<(), Refusal> {
     let refuse = |message: String| Err(Refusal::Usage(message));
     let Some(pcap) = &args.pcap else {
         return match args.with_payload {
@@ -262,14 +284,14 @@ fn pcap_is_possible(args: &cli::ExplainArgs) -> Result<(), Refusal> {
     if pcap.as_os_str() == "-" {
         return refuse("--pcap -: standard output is for the results; name a file".to_owned());
     }
-    let others = args.files.iter().chain(&args.kept.report);
-    if others.into_iter().any(|other| same_file(other, pcap)) {
+    let mut others = others.iter().chain(&args.report);
+    if others.any(|other| same_file(other, pcap)) {
         return refuse(format!(
-            "--pcap {}: the same file is read or has the report; name another",
+            "--pcap {}: the same file is read or recorded or has the report; name another",
             pcap.display()
         ));
     }
-    if args.with_payload && args.privacy != Privacy::Full {
+    if args.with_payload && privacy != Privacy::Full {
         return refuse(
             "--with-payload: whole requests would be written, which only --privacy full allows"
                 .to_owned(),
@@ -422,6 +444,11 @@ mod tests {
             ),
             (&["explain", "a", "-w", "-"], &["--pcap -", "name a file"]),
             (&["explain", "a", "--with-payload"], &["--pcap"]),
+            (&["capture", "--with-payload"], &["--pcap"]),
+            (
+                &["capture", "--record", "x", "-w", "x"],
+                &["--pcap x", "name another"],
+            ),
             (
                 &[
                     "explain",

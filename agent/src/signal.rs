@@ -63,6 +63,10 @@ pub enum Fact {
         pid: u32,
         name: String,
     },
+    /// A process of a watched proxy is there no more; how it ended is not known.
+    ProxyGone {
+        pid: u32,
+    },
     /// A listener's queue, as remembered or just measured.
     ListenerSeen(Listener),
     /// A source began to deliver. `sees` names the kinds of facts that it reports whenever they
@@ -105,7 +109,8 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     pub flow: FlowId,
-    /// The proxy's process and the thread that began the attempt.
+    /// The proxy's process and the thread that began the attempt. From packets it is the process
+    /// that serves the proxy's address, or where that is not known a number larger than any.
     pub proxy: u32,
     pub thread: u32,
     /// The downstream this attempt was begun for; `None` where order does not tell.

@@ -21,6 +21,7 @@ mod r16_all_at_once;
 mod r17_tls_http2;
 mod r18_health;
 mod r19_bad_days;
+mod r20_live_packets;
 
 use crate::run::{Need, Scenario};
 
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Scenario> {
         r17_tls_http2::scenarios(),
         r18_health::scenarios(),
         r19_bad_days::scenarios(),
+        r20_live_packets::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -222,6 +222,8 @@ fn proxy_closes(flow: &mut Flow, sk: *const u8, old: i32, new: i32) -> Option<(u
     // where its memory can be read and the next response belongs to it.
     let held = new == TCP_CLOSE && offset!(closes_seen) == 1 && held_by_process(sk);
     if old == TCP_SYN_SENT {
+        // The port was chosen after the connect began.
+        kernel::own_end(sk as u64, &mut flow.ends);
         // In the proxy's own context with no error it is its timer, or EADDRNOTAVAIL in connect():
         // while the socket is held, connect()'s own result or the close tells.
         let errno = member!(sk, sk_err, i32);

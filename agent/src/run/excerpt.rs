@@ -1,7 +1,10 @@
-//! The packets of verdicts, from further readings of their capture: for ladders and `--pcap`.
+//! The packets of verdicts, for ladders and `--pcap`: from further readings of a capture file, or
+//! live from the frames of the last seconds (`live`).
 //!
 //! The first reading gives the verdicts, the second the packets of each. The third, for `--pcap`
 //! alone, copies those frames: which of them decides is known only when all have been seen.
+
+pub(super) mod live;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -9,15 +12,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 
-use super::Pipeline;
+use super::pipeline::Pipeline;
 use crate::cli::{note, warning};
+use crate::clock::Clock;
 use crate::packet::PacketSeen;
-use crate::signal::Address;
+use crate::signal::{Address, Nanos};
 use crate::sinks::annotate::{Annotated, AnnotatedCapture, Redaction, comments};
 use crate::sinks::privacy::Privacy;
 use crate::sources::packets::decode::{Decoded as Frame, decode, headers};
 use crate::sources::packets::excerpt::Excerpt;
 use crate::sources::packets::file::{Capture, Input};
+use crate::sources::packets::raw::RawFrame;
 use crate::track::Decided;
 use crate::verdict::Verdict;
 
@@ -51,6 +56,26 @@ impl PcapOut {
         })
     }
 
+    /// Copies one frame.
+    fn write(&mut self, raw: &RawFrame<'_>, wanted: &Wanted) -> Result<()> {
+        let name = self.path.display();
+        let frame = Annotated {
+            at: raw.at,
+            interface: raw.frame.interface,
+            link_type: raw.link_type.0,
+            original_length: raw.original_length,
+            data: raw.data,
+            headers: headers(raw),
+            begins_head: wanted.begins_head,
+            client: wanted.client,
+            comments: &wanted.comments,
+        };
+        let written = self.file.write(&frame);
+        written.with_context(|| format!("write {name}"))?;
+        self.frames += 1;
+        Ok(())
+    }
+
     pub(super) fn finish(self) -> Result<()> {
         let name = self.path.display();
         let written = self.file.finish();
@@ -61,12 +86,20 @@ impl PcapOut {
     }
 }
 
-/// Verdicts of a capture that wait for their packets.
+/// Verdicts that wait for their packets.
 #[derive(Debug, Default)]
 pub(super) struct Awaited {
-    excerpt: Excerpt,
     verdicts: Vec<Waiting>,
+    search: Search,
     left_out: usize,
+}
+
+/// Where packets are looked for.
+#[derive(Debug)]
+enum Search {
+    /// In the capture, when it is read again.
+    Again(Excerpt),
+    Live(live::Search),
 }
 
 #[derive(Debug)]
@@ -75,6 +108,9 @@ struct Waiting {
     at_ms: i64,
     /// Before privacy took it away.
     client: Option<IpAddr>,
+    packets: Vec<PacketSeen>,
+    /// More packets of it that there was no room for.
+    left_out: u64,
 }
 
 /// A client's address without its port.
@@ -82,7 +118,31 @@ pub(super) fn ip(address: Option<&Address>) -> Option<IpAddr> {
     Some(address?.0.parse::<SocketAddr>().ok()?.ip())
 }
 
+impl Default for Search {
+    fn default() -> Search {
+        Search::Again(Excerpt::default())
+    }
+}
+
+impl Search {
+    /// The verdicts come from packets themselves.
+    fn sees_packets(&self) -> bool {
+        match self {
+            Search::Again(_) => true,
+            Search::Live(search) => search.from_packets,
+        }
+    }
+}
+
 impl Awaited {
+    /// For verdicts whose packets come from these frames.
+    pub(super) fn live(search: live::Search) -> Awaited {
+        Awaited {
+            search: Search::Live(search),
+            ..Awaited::default()
+        }
+    }
+
     /// Keeps the verdict until its packets are there, or gives it back for want of room.
     pub(super) fn take(
         &mut self,
@@ -90,22 +150,60 @@ impl Awaited {
         verdict: Verdict,
         at_ms: i64,
         client: Option<IpAddr>,
+        netns: Option<u32>,
     ) -> Option<Verdict> {
         if self.verdicts.len() >= MOST {
             self.left_out += 1;
             return Some(verdict);
         }
-        self.excerpt.add(decided);
+        match &mut self.search {
+            Search::Again(excerpt) => excerpt.add(decided, |_| 0),
+            Search::Live(search) => search.add(decided, netns, self.verdicts.len()),
+        }
         self.verdicts.push(Waiting {
             verdict,
             at_ms,
             client,
+            packets: Vec::new(),
+            left_out: 0,
         });
         None
     }
 
     pub(super) fn len(&self) -> usize {
         self.verdicts.len()
+    }
+
+    /// Looks for packets that are there by `now`. How many verdicts came too late for some.
+    pub(super) fn look(&mut self, now: Nanos, clock: Clock) -> u64 {
+        match &mut self.search {
+            Search::Again(_) => 0,
+            Search::Live(search) => search.look(now, clock, &mut self.verdicts),
+        }
+    }
+
+    /// Looks at every frame of a capture that is read again; its damage has been told.
+    fn read(&mut self, input: Input) {
+        let Search::Again(mut excerpt) = std::mem::take(&mut self.search) else {
+            return;
+        };
+        let Ok(mut capture) = Capture::from_input(input) else {
+            return;
+        };
+        while let Some(Ok(raw)) = capture.next_frame() {
+            see(&mut excerpt, &decode(&raw), 0);
+        }
+        for (i, waiting) in self.verdicts.iter_mut().enumerate() {
+            (waiting.packets, waiting.left_out) = excerpt.take(i);
+        }
+    }
+}
+
+fn see(excerpt: &mut Excerpt, frame: &Frame<'_>, space: u32) {
+    match frame {
+        Frame::Segment(segment) => excerpt.segment(segment, space),
+        Frame::Unreachable(error) => excerpt.unreachable(error, space),
+        Frame::Other | Frame::NotUnderstood(_) => {}
     }
 }
 
@@ -118,15 +216,9 @@ pub(super) fn finish<W: Write>(
 ) -> Result<()> {
     let mut second = Ok(());
     if !awaited.verdicts.is_empty() {
-        second = again().map(|input| read(input, &mut awaited.excerpt));
+        second = again().map(|input| awaited.read(input));
     }
-    if let Some(report) = &mut pipeline.report {
-        report.await_packets(0);
-        for (i, waiting) in awaited.verdicts.iter().enumerate() {
-            let packets = awaited.excerpt.packets(i).0;
-            report.on_verdict(&waiting.verdict, waiting.at_ms, packets);
-        }
-    }
+    report(pipeline, &awaited);
     let Some(pcap) = &mut pipeline.pcap else {
         if let Err(error) = second {
             warning!("the report has no packets: {error:#}");
@@ -134,30 +226,40 @@ pub(super) fn finish<W: Write>(
         return Ok(());
     };
     second?;
-    if awaited.left_out > 0 {
-        let more = awaited.left_out;
-        warning!("--pcap: the packets of {more} more failed exchanges are left out");
+    if awaited.verdicts.is_empty() {
+        return Ok(());
     }
-    if !awaited.verdicts.is_empty() {
-        let frames = wanted(&awaited);
-        pcap.verdicts += awaited.verdicts.len();
-        let copied = copy(again()?, &frames, pcap);
-        copied.with_context(|| format!("write {}", pcap.path.display()))?;
+    let frames = wanted(&awaited);
+    let mut frames = frames.iter().peekable();
+    pcap.verdicts += awaited.verdicts.len();
+    let mut capture = Capture::from_input(again()?)?;
+    while let Some(Ok(raw)) = capture.next_frame() {
+        if frames.peek().is_none() {
+            break;
+        }
+        if let Some(wanted) = frames.next_if(|wanted| wanted.number == raw.frame.number) {
+            pcap.write(&raw, wanted)?;
+        }
     }
     Ok(())
 }
 
-/// Damage has been told by the first reading.
-fn read(input: Input, excerpt: &mut Excerpt) {
-    let Ok(mut capture) = Capture::from_input(input) else {
-        return;
-    };
-    while let Some(Ok(raw)) = capture.next_frame() {
-        match decode(&raw) {
-            Frame::Segment(segment) => excerpt.segment(&segment),
-            Frame::Unreachable(error) => excerpt.unreachable(&error),
-            Frame::Other | Frame::NotUnderstood(_) => {}
+/// What is known of the verdicts by now, to the report; what is not, to the user.
+fn report<W: Write>(pipeline: &mut Pipeline<W>, awaited: &Awaited) {
+    if let Some(report) = &mut pipeline.report {
+        report.await_packets(0);
+        for waiting in &awaited.verdicts {
+            // What probes saw is drawn as they saw it.
+            let packets = match awaited.search.sees_packets() {
+                true => waiting.packets.as_slice(),
+                false => &[],
+            };
+            report.on_verdict(&waiting.verdict, waiting.at_ms, packets);
         }
+    }
+    if pipeline.pcap.is_some() && awaited.left_out > 0 {
+        let more = awaited.left_out;
+        warning!("--pcap: the packets of {more} more failed exchanges are left out");
     }
 }
 
@@ -173,8 +275,8 @@ struct Wanted {
 /// Frames in their order; one that belongs to several verdicts has the comments of all.
 fn wanted(awaited: &Awaited) -> Vec<Wanted> {
     let mut frames: Vec<Wanted> = Vec::new();
-    for (i, waiting) in awaited.verdicts.iter().enumerate() {
-        let (packets, left_out) = awaited.excerpt.packets(i);
+    for waiting in &awaited.verdicts {
+        let (packets, left_out) = (&waiting.packets, waiting.left_out);
         let mut comments = comments::of(&waiting.verdict, packets);
         if let (true, Some(last)) = (left_out > 0, comments.last_mut()) {
             last.push(format!("{left_out} packets before this one are left out"));
@@ -202,30 +304,4 @@ fn wanted(awaited: &Awaited) -> Vec<Wanted> {
         same
     });
     frames
-}
-
-fn copy(input: Input, frames: &[Wanted], pcap: &mut PcapOut) -> Result<()> {
-    let mut capture = Capture::from_input(input)?;
-    let mut frames = frames.iter().peekable();
-    while let Some(Ok(raw)) = capture.next_frame() {
-        let Some(wanted) = frames.next_if(|wanted| wanted.number == raw.frame.number) else {
-            if frames.peek().is_none() {
-                break;
-            }
-            continue;
-        };
-        pcap.file.write(&Annotated {
-            at: raw.at,
-            interface: raw.frame.interface,
-            link_type: raw.link_type.0,
-            original_length: raw.original_length,
-            data: raw.data,
-            headers: headers(&raw),
-            begins_head: wanted.begins_head,
-            client: wanted.client,
-            comments: &wanted.comments,
-        })?;
-        pcap.frames += 1;
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 
-use super::Pipeline;
+use super::pipeline::Pipeline;
 use crate::cli::{detail, says, warning};
 use crate::clock::Clock;
 use crate::signal::{Fact, Nanos, Signal};
@@ -65,9 +65,7 @@ pub(super) fn explain<W: Write>(
     packets.finish(&mut signals);
     take(pipeline, &mut signals, seconds)?;
     bar.clear();
-    for decided in pipeline.tracker.finish() {
-        pipeline.verdict(&decided)?;
-    }
+    pipeline.decide_rest()?;
     let counts = packets.counts();
     pipeline.lost("capture", "gaps", counts.gaps);
     for (reason, count) in Reason::ALL.iter().zip(not_understood) {

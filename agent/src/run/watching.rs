@@ -1,32 +1,36 @@
 //! The source that watches live: probes in the kernel, or packets where they are wanted or all there is.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
 
-use super::Pipeline;
+use super::pipeline::Pipeline;
 use crate::cli::{detail, note, warning};
 use crate::clock::{self, Clock};
 use crate::config::{ANY_INTERFACE, Choice, Watch};
 use crate::signal::{Nanos, Signal};
 use crate::sources::kernel::{self, Selection, Status, hooks};
 use crate::sources::packets::decode::Reason;
+use crate::sources::packets::ring::Ring;
 use crate::sources::packets::watch::{self, Namespaces, Request, Tally};
 
 /// What packets never show; the names are those of `check`.
 const NOT_IN_PACKETS: &str =
     "packets show no processes, no Unix sockets, no queues and not what was read";
 
+const KERNEL: &str = "kernel";
+const PACKETS: &str = "packets";
+
 /// A source under way, and what follows from which it is.
 pub(super) struct Watching {
     source: Kind,
+    /// Captures for the ring beside probes.
+    beside: Option<JoinHandle<Tally>>,
     end: Arc<AtomicBool>,
 }
 
@@ -40,25 +44,23 @@ enum Kind {
 }
 
 /// A source, and its signals.
-type Started = (Watching, Receiver<Signal>);
+pub(super) type Started = (Watching, Receiver<Signal>);
 
 impl Watching {
-    /// Starts the source that was chosen, or the best that there is.
-    pub(super) fn start(watch: &Watch, channel: usize) -> Result<Started> {
+    /// Starts the source that was chosen, or the best that there is. Whichever it is, packets
+    /// go into the `ring`.
+    pub(super) fn start(
+        watch: &Watch,
+        channel: usize,
+        ring: Option<&Arc<Ring>>,
+    ) -> Result<Started> {
         match watch.source {
-            Choice::Packets => packets(watch, channel),
-            Choice::Kernel => {
-                let started = probes(watch, channel)?;
-                warn_of_unused(watch);
-                Ok(started)
-            }
+            Choice::Packets => packets(watch, channel, ring),
+            Choice::Kernel => beside(probes(watch, channel)?, watch, ring),
             Choice::Auto => {
                 let why_not = match probes(watch, channel) {
                     Ok((probes, signals)) => match probes.blind_to_responses() {
-                        None => {
-                            warn_of_unused(watch);
-                            return Ok((probes, signals));
-                        }
+                        None => return beside((probes, signals), watch, ring),
                         Some(why_not) => {
                             // Its signals are on another clock: they go with their channel.
                             probes.end();
@@ -67,7 +69,7 @@ impl Watching {
                     },
                     Err(error) => format!("{error:#}"),
                 };
-                let started = packets(watch, channel).map_err(|error| {
+                let started = packets(watch, channel, ring).map_err(|error| {
                     anyhow::anyhow!(
                         "no source can see responses here; kernel probes: {why_not}; packets: \
                          {error:#}; `why502 check` says what is missing"
@@ -109,6 +111,36 @@ impl Watching {
             Kind::Kernel(..) => "kernel",
             Kind::Packets { .. } => "packet",
         }
+    }
+
+    /// The metrics' names of what may be chosen.
+    pub(super) fn labels(choice: Choice) -> &'static [&'static str] {
+        match choice {
+            Choice::Auto => &[KERNEL, PACKETS],
+            Choice::Kernel => &[KERNEL],
+            Choice::Packets => &[PACKETS],
+        }
+    }
+
+    /// The metrics' name of this one.
+    pub(super) fn label(&self) -> &'static str {
+        match &self.source {
+            Kind::Kernel(..) => KERNEL,
+            Kind::Packets { .. } => PACKETS,
+        }
+    }
+
+    /// The choice that it is.
+    pub(super) fn kind(&self) -> Choice {
+        match &self.source {
+            Kind::Kernel(..) => Choice::Kernel,
+            Kind::Packets { .. } => Choice::Packets,
+        }
+    }
+
+    /// Verdicts come from packets.
+    pub(super) fn sees_packets(&self) -> bool {
+        matches!(self.source, Kind::Packets { .. })
     }
 
     /// For the header of a report.
@@ -158,7 +190,7 @@ impl Watching {
                 pipeline.saw_proxy = true;
                 pipeline.totals.blind(NOT_IN_PACKETS, "");
                 if let Some(metrics) = &pipeline.metrics {
-                    metrics.source_up("packets", true);
+                    metrics.source_up(PACKETS, true);
                 }
             }
         }
@@ -166,6 +198,15 @@ impl Watching {
 
     /// After its last signal.
     pub(super) fn join<W: Write>(self, pipeline: &mut Pipeline<W>) -> Result<()> {
+        if let Some(beside) = self.beside {
+            let Ok(tally) = beside.join() else {
+                bail!("the capture beside the probes failed");
+            };
+            if tally.lost > 0 {
+                warning!("{} packets were lost before they could be kept", tally.lost);
+            }
+            pipeline.lost("excerpt", "packets", tally.lost);
+        }
         match self.source {
             Kind::Kernel(_, thread) => {
                 if thread.join().is_err() {
@@ -187,14 +228,33 @@ impl Watching {
     }
 }
 
-/// Options that only say where packets are captured and whose they are.
-fn warn_of_unused(watch: &Watch) {
-    if watch.interface != ANY_INTERFACE || !watch.addresses.is_empty() {
-        warning!(
-            "--interface and --proxy-address are not used: kernel probes watch; \
-             --source packets would use them"
-        );
+/// Probes watch; packets are captured beside them where somebody wants them.
+fn beside(
+    (mut probes, signals): Started,
+    watch: &Watch,
+    ring: Option<&Arc<Ring>>,
+) -> Result<Started> {
+    let unused = [
+        (
+            "--interface",
+            watch.interface != ANY_INTERFACE && ring.is_none(),
+        ),
+        ("--proxy-address", !watch.addresses.is_empty()),
+    ];
+    for (option, _) in unused.iter().filter(|(_, given)| *given) {
+        warning!("{option} is not used: kernel probes watch; --source packets would use it");
     }
+    if let Some(ring) = ring {
+        let end = Arc::clone(&probes.end);
+        match capture(watch, Some(Arc::clone(ring)), None, end) {
+            Ok((_, thread)) => probes.beside = Some(thread),
+            Err(error) => {
+                probes.end();
+                return Err(error.context("packets cannot be captured beside kernel probes"));
+            }
+        }
+    }
+    Ok((probes, signals))
 }
 
 fn probes(watch: &Watch, channel: usize) -> Result<Started> {
@@ -202,31 +262,58 @@ fn probes(watch: &Watch, channel: usize) -> Result<Started> {
     let end = Arc::new(AtomicBool::new(false));
     let (status, thread) = kernel::start(selection(watch), sender, Arc::clone(&end))?;
     let source = Kind::Kernel(status, thread);
-    Ok((Watching { source, end }, signals))
+    let beside = None;
+    Ok((
+        Watching {
+            source,
+            beside,
+            end,
+        },
+        signals,
+    ))
 }
 
-fn packets(watch: &Watch, channel: usize) -> Result<Started> {
+fn packets(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<Started> {
     let (sender, signals) = sync_channel(channel);
     let end = Arc::new(AtomicBool::new(false));
+    let (proxies, thread) = capture(watch, ring.cloned(), Some(sender), Arc::clone(&end))?;
+    let source = Kind::Packets { proxies, thread };
+    let beside = None;
+    Ok((
+        Watching {
+            source,
+            beside,
+            end,
+        },
+        signals,
+    ))
+}
+
+/// Begins to capture; how many processes of proxies there are.
+fn capture(
+    watch: &Watch,
+    ring: Option<Arc<Ring>>,
+    out: Option<SyncSender<Signal>>,
+    end: Arc<AtomicBool>,
+) -> Result<(usize, JoinHandle<Tally>)> {
     let selection = selection(watch);
     let proxies = selection.running().len();
     let request = Request {
         interface: watch.interface.clone(),
         proxies: watch.addresses.clone(),
+        ring,
     };
     let find = move || namespaces(&selection);
-    let thread = watch::start(request, find, sender, Arc::clone(&end))?;
-    let source = Kind::Packets { proxies, thread };
-    Ok((Watching { source, end }, signals))
+    let thread = watch::start(request, find, out, end)?;
+    Ok((proxies, thread))
 }
 
 /// The network namespaces in which these processes are.
 fn namespaces(selection: &Selection) -> Namespaces {
-    let mut found = BTreeMap::new();
+    let mut found = Namespaces::new();
     for pid in selection.running() {
-        let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-        if let Ok(file) = std::fs::metadata(&path) {
-            found.entry(file.ino()).or_insert(path);
+        if let Ok(file) = std::fs::metadata(format!("/proc/{pid}/ns/net")) {
+            found.entry(file.ino()).or_default().push(pid);
         }
     }
     found

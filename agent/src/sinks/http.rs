@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::metrics::Metrics;
+use super::visible;
 
 /// Connections at the same time; others wait in the listener's queue.
 const CONNECTIONS: usize = 64;
@@ -127,11 +128,13 @@ impl Client {
                 respond(StatusCode::OK, METRICS_TYPE, self.metrics.render())
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.metrics.ready() => text(StatusCode::OK, "ready\n"),
-            "/readyz" => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no source delivers; `why502 check` says why\n",
-            ),
+            "/readyz" => match self.metrics.ready() {
+                Ok(()) => text(StatusCode::OK, "ready\n"),
+                Err(why) => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &format!("not ready: {}\n", visible(&why)),
+                ),
+            },
             _ => text(
                 StatusCode::NOT_FOUND,
                 "why502 serves /metrics, /healthz and /readyz\n",

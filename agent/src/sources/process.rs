@@ -8,6 +8,7 @@ mod cgroup;
 mod gunicorn;
 mod nginx;
 mod sample;
+mod served;
 mod sockets;
 mod software;
 mod stat;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use crate::settings::plain;
 use crate::signal::{Address, Nanos, Process, Software};
 pub use sample::Sampler;
+pub use served::{Owners, Served};
 
 /// Longest prefix read of any file in /proc, and of any configuration file.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -83,6 +85,11 @@ pub fn read(pid: u32) -> Option<Seen> {
 /// Who this process is, as far as can be read; `None` if it is gone.
 pub fn identify(pid: u32) -> Option<Process> {
     read(pid).map(|seen| seen.process)
+}
+
+/// The process's name; `None` if it is gone.
+pub fn name(pid: u32) -> Option<String> {
+    Some(stat::parse(&file(pid, "stat").ok()?)?.name)
 }
 
 /// The process's parent; `None` if it is gone.

@@ -117,6 +117,7 @@ impl Host {
             | Fact::AttemptRetried { .. }
             | Fact::FirstByteLate(_)
             | Fact::ProxyStarted { .. }
+            | Fact::ProxyGone { .. }
             | Fact::Tick => {}
         }
     }

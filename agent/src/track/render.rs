@@ -19,11 +19,10 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
     let status = response.and_then(|r| r.status);
     let response_source = decided.response.as_ref().map(|(_, source, _)| *source);
     let source = response_source.or_else(|| decided.attempts.last().map(|t| t.source));
-    let proxy_pid = response
-        .map(|r| r.proxy)
-        .or(last.map(|a| a.proxy))
-        // Packets have no process ids; their source numbers proxies.
-        .filter(|_| source != Some(Source::Packets));
+    let proxy = response.map(|r| r.proxy).or(last.map(|a| a.proxy));
+    // From packets it is who serves the address: which of the proxy's processes had the request
+    // is not known.
+    let proxy_pid = proxy.filter(|_| source != Some(Source::Packets));
     Verdict {
         kind: decided.kind,
         version: VERSION,
@@ -40,7 +39,7 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
         duration_us: duration(decided, response),
         proxy: Party {
             name: Some(
-                proxy_pid
+                proxy
                     .and_then(|pid| host.process(pid))
                     .map_or_else(|| "unknown".to_owned(), |p| p.name.clone()),
             ),

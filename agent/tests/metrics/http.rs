@@ -19,6 +19,9 @@ fn the_server_answers_what_it_should() {
     assert!(ask(address, "GET /readyz").starts_with("HTTP/1.1 503"));
     metrics.source_up("kernel", false);
     assert!(ask(address, "GET /readyz").starts_with("HTTP/1.1 503"));
+    metrics.waits_for_source(Some("no right\nto".to_owned()));
+    let answer = ask(address, "GET /readyz");
+    assert!(answer.ends_with("not ready: no right\\nto\n"), "{answer}");
     metrics.source_up("kernel", true);
     assert!(ask(address, "GET /readyz").starts_with("HTTP/1.1 200"));
     let answer = ask(address, "GET /metrics?x=1");

@@ -1,9 +1,10 @@
 //! Bad days (a row of our own): agents that die or come in twos, proxies that die or are restarted,
-//! losses, odd names, full disks, no proxy at all.
+//! losses, odd names, full disks, no proxy at all, no right to watch one.
 
 mod full_disk;
 mod killed;
 mod no_proxy;
+mod no_source;
 mod odd_names;
 mod overrun;
 mod proxy_dies;
@@ -48,32 +49,33 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         scenario("record-full-disk", full_disk::run),
         scenario("no-proxy", no_proxy::run),
+        scenario("no-source", no_source::run),
     ]
 }
 
-const APP: &str = "127.0.0.1:9000";
+pub(super) const APP: &str = "127.0.0.1:9000";
 
 /// nginx before an upstream that answers, with a location that always fails.
-struct Host {
-    nginx: Nginx,
+pub(super) struct Host {
+    pub(super) nginx: Nginx,
     app: Scripted,
-    ns: NetNs,
+    pub(super) ns: NetNs,
 }
 
 impl Host {
-    fn start(run: &Run) -> Result<Host> {
+    pub(super) fn start(run: &Run) -> Result<Host> {
         let ns = NetNs::new()?;
         let app = Scripted::start(run, &ns, "app", APP, Mode::Answer, 128)?;
         let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http(run, "")?)?;
         Ok(Host { nginx, app, ns })
     }
 
-    fn hold(self, run: &mut Run) {
+    pub(super) fn hold(self, run: &mut Run) {
         run.hold((self.nginx, self.app, self.ns));
     }
 }
 
-fn http(run: &Run, more: &str) -> Result<String> {
+pub(super) fn http(run: &Run, more: &str) -> Result<String> {
     Ok(format!(
         "upstream app {{ server {APP}; keepalive 16; }}
          server {{ {} {KNOWN_LOCATION} {more} location /app {{ proxy_pass http://app; }} }}",
@@ -93,7 +95,12 @@ fn fail(run: &mut Run, ns: &NetNs, expect: &Expect) -> Result<Vec<String>> {
     fail_times(run, ns, expect, count)
 }
 
-fn fail_times(run: &Run, ns: &NetNs, expect: &Expect, count: usize) -> Result<Vec<String>> {
+pub(super) fn fail_times(
+    run: &Run,
+    ns: &NetNs,
+    expect: &Expect,
+    count: usize,
+) -> Result<Vec<String>> {
     let requests: Vec<_> = (0..count)
         .map(|_| run.expecting(Request::get(run.path("/known")), expect))
         .collect();

@@ -43,7 +43,8 @@ impl Nginx {
         http: &str,
     ) -> Result<Nginx> {
         let command = ns.command(program);
-        Nginx::spawn(run, command, ns, "nginx", workers, port, http)
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        Nginx::spawn(run, command, ns, &name, workers, port, http)
     }
 
     fn spawn(

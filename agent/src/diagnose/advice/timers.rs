@@ -63,6 +63,11 @@ pub(super) fn read_timeout(scene: &Scene<'_>) -> Advice {
 /// What the thread that had read the request was in, as one sentence with its remedy.
 fn what_it_did(scene: &Scene<'_>) -> String {
     let who = scene.upstream_name();
+    let peer = scene.known.attempt().peer.as_ref();
+    if !peer.is_some_and(|peer| peer.read) {
+        let who = capital(who);
+        return format!("{who} did not answer; whether it had read the request is not seen.");
+    }
     let peer = scene
         .known
         .host()

@@ -51,6 +51,18 @@ fn every_cause_has_advice_that_can_be_read() {
 }
 
 #[test]
+fn what_was_not_seen_is_not_said_of_a_timeout() {
+    let seen = timed_out().peer(true, true).late().advice();
+    says(&seen, &["had read the request"]);
+    let unseen = timed_out().attempt(|a| a.peer = None).late().advice();
+    says(&unseen, &["did not answer", "is not seen"]);
+    assert!(
+        !unseen.text.contains("had read the request and"),
+        "{unseen:?}"
+    );
+}
+
+#[test]
 fn the_race_has_three_ways_out() {
     let advice = fin_in_flight()
         .peer_closed(true, false, false, 9 * MS)

@@ -1,6 +1,7 @@
 //! What each packet of a failed exchange shows, in words. Pure.
 
 use crate::packet::{Connection, PacketSeen, What};
+use crate::signal::Source;
 use crate::sinks::report::deciding_evidence;
 use crate::verdict::{Confidence, Evidence, Kind, Verdict};
 
@@ -13,10 +14,7 @@ pub fn of(verdict: &Verdict, packets: &[PacketSeen]) -> Vec<Vec<String>> {
     let deciding = deciding_evidence(verdict);
     let mut decides = None;
     for (i, evidence) in verdict.evidence.iter().enumerate() {
-        let shows = |packet: &PacketSeen| {
-            packet.at_us(verdict.at) == evidence.at_us && can_show(packet, evidence)
-        };
-        let Some(place) = packets.iter().position(shows) else {
+        let Some(place) = shown_by(verdict, packets, evidence) else {
             continue;
         };
         let fact = evidence.fact.replace('_', " ");
@@ -64,6 +62,22 @@ fn last_word(packets: &[PacketSeen]) -> Option<usize> {
     found.or(packets.iter().rposition(ends)).or(last)
 }
 
+/// The packet that a piece of evidence tells of. Packets' own is of the packet's very time; what
+/// probes saw happened a moment before or after it.
+fn shown_by(verdict: &Verdict, packets: &[PacketSeen], evidence: &Evidence) -> Option<usize> {
+    const MOMENT_US: u64 = 2000;
+    let apart = |packet: &PacketSeen| packet.at_us(verdict.at).abs_diff(evidence.at_us);
+    let candidates = packets.iter().enumerate();
+    let mut candidates = candidates.filter(|(_, packet)| can_show(packet, evidence));
+    let found = match evidence.source {
+        Source::Packets => candidates.find(|(_, packet)| apart(packet) == 0),
+        Source::Kernel | Source::Log => candidates
+            .filter(|(_, packet)| apart(packet) <= MOMENT_US)
+            .min_by_key(|(_, packet)| apart(packet)),
+    };
+    found.map(|(place, _)| place)
+}
+
 /// Whether a packet may be what a piece of evidence tells of, if they are of one moment.
 fn can_show(packet: &PacketSeen, evidence: &Evidence) -> bool {
     let upstream = matches!(packet.connection, Connection::Attempt(_));
@@ -75,7 +89,8 @@ fn can_show(packet: &PacketSeen, evidence: &Evidence) -> bool {
         "connect_failed" => by_server,
         "upstream_answered" | "upstream_protocol" => by_server && packet.length > 0,
         "request_sent" => upstream && packet.from_client && packet.length > 0,
-        _ => upstream,
+        // Of what no packet shows probes tell too.
+        _ => upstream && evidence.source == Source::Packets,
     }
 }
 
@@ -140,10 +155,31 @@ mod tests {
     }
 
     #[test]
+    fn what_probes_saw_stands_at_the_nearest_packet_that_can_show_it() {
+        let mut verdict = sample::verdict();
+        verdict.at = 1_000_000_000_000;
+        let place = deciding_evidence(&verdict).unwrap();
+        assert_eq!(verdict.evidence[place].source, Source::Kernel);
+        let at = verdict.evidence[place].at_us;
+        let packets = [
+            packet(&verdict, at, true, What::Fin),
+            packet(&verdict, at - 300, false, What::Fin),
+            packet(&verdict, at - 1, false, What::Ack),
+        ];
+        let comments = of(&verdict, &packets);
+        assert!(comments[1][1].ends_with("this decides"), "{comments:?}");
+        assert!(!comments[0].concat().contains("decides") && comments[2].is_empty());
+        // Further away it is another one.
+        let far = [packet(&verdict, at - 3000, false, What::Fin)];
+        assert!(!of(&verdict, &far).concat().concat().contains("decides"));
+    }
+
+    #[test]
     fn the_deciding_packet_has_the_fact_and_the_verdict() {
         let mut verdict = sample::verdict();
         verdict.at = 1_000_000_000_000;
         let place = deciding_evidence(&verdict).unwrap();
+        verdict.evidence[place].source = Source::Packets;
         let evidence = verdict.evidence[place].clone();
         assert_eq!(evidence.fact, "peer_closed");
         let packets = [

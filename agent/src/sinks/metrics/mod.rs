@@ -71,6 +71,8 @@ struct State {
     probes: BTreeMap<[String; 2], f64>,
     sources: BTreeMap<[String; 1], f64>,
     blind: BTreeMap<[String; 1], f64>,
+    /// Why there is no source.
+    waits: Option<String>,
 }
 
 impl Default for State {
@@ -90,6 +92,7 @@ impl Default for State {
             probes: BTreeMap::new(),
             sources: BTreeMap::new(),
             blind: BTreeMap::new(),
+            waits: None,
         };
         for cause in Cause::ALL {
             for confidence in Confidence::ALL {
@@ -218,9 +221,21 @@ impl Metrics {
         set(&mut self.state().blind, [fact], blind);
     }
 
-    /// Whether at least one source delivers: `/readyz`.
-    pub fn ready(&self) -> bool {
-        self.state().sources.values().any(|up| *up > 0.0)
+    /// Why there is no source yet; `None`: there is one, which says itself whether it delivers.
+    pub fn waits_for_source(&self, why: Option<String>) {
+        self.state().waits = why;
+    }
+
+    /// Whether at least one source delivers, else why not: `/readyz`.
+    pub fn ready(&self) -> Result<(), String> {
+        let state = self.state();
+        match state.sources.values().any(|up| *up > 0.0) {
+            true => Ok(()),
+            false => Err(state
+                .waits
+                .clone()
+                .unwrap_or_else(|| "no source delivers".to_owned())),
+        }
     }
 
     /// The whole export. Peaks and new series count from one call to the next.

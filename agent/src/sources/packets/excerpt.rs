@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use rustc_hash::FxHashMap;
 
 use crate::packet::{Connection, PacketSeen, What};
-use crate::signal::{Address, Nanos};
+use crate::signal::{Address, FlowId, Nanos, Opening, Source};
 use crate::sources::wire;
 use crate::track::Decided;
 
@@ -22,7 +22,7 @@ const BEFORE: Nanos = 10_000_000;
 const AFTER: Nanos = 1_000_000_000;
 
 /// The time of one exchange on one of its connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Window {
     verdict: usize,
     connection: Connection,
@@ -31,13 +31,56 @@ struct Window {
     to: Nanos,
     /// A request that begins later is another exchange's.
     over: Nanos,
-    /// The time of the request's first byte.
-    request_at: Option<Nanos>,
+    request: Option<Request>,
     /// Sequence numbers at which the heads begin. Bytes elsewhere are no head, whatever they look like.
-    request: Option<u32>,
-    response: Option<u32>,
+    request_seq: Option<u32>,
+    response_seq: Option<u32>,
     /// What each side sends next: the server, the client.
     next: [Option<u32>; 2],
+}
+
+/// By what the packet is known with which a request begins.
+#[derive(Clone, Debug)]
+enum Request {
+    /// The packet's own time.
+    At(Nanos),
+    /// Probes saw it read or written, a moment after the packet: their time, its method and path.
+    Like(Nanos, String, String),
+}
+
+impl Request {
+    fn new(source: Source, at: Nanos, opening: Option<&Opening>) -> Option<Request> {
+        match (source, opening) {
+            (Source::Packets, _) => Some(Request::At(at)),
+            (_, Some(Opening::HttpRequest { method, path, .. })) => {
+                Some(Request::Like(at, method.clone(), path.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it begins with this segment of its client, as far as is known; `found` says that one
+    /// was taken for it before.
+    fn is(&self, segment: &Segment<'_>, found: bool) -> bool {
+        const MOMENT: Nanos = 1_000_000;
+        match self {
+            Request::At(at) => !found && segment.at >= *at,
+            // Of equal ones the last: what comes before belongs to the connection's past.
+            Request::Like(at, method, path) => match wire::request(segment.payload) {
+                // The probes' copy may have been cut.
+                Opening::HttpRequest {
+                    method: its_method,
+                    path: its_path,
+                    ..
+                } => {
+                    segment.at <= at.saturating_add(MOMENT)
+                        && its_method == *method
+                        && its_path.starts_with(path.as_str())
+                }
+                _ => false,
+            },
+        }
+    }
 }
 
 /// Collects the packets of verdicts.
@@ -47,25 +90,44 @@ pub struct Excerpt {
     packets: Vec<Vec<PacketSeen>>,
     /// Packets left out of each for want of room.
     left_out: Vec<u64>,
+    /// The beginning of each verdict's first window.
+    begins: Vec<Nanos>,
+    ends: Nanos,
 }
 
 impl Excerpt {
-    /// Packets of this verdict will be kept, under its place in the order of these calls.
-    pub fn add(&mut self, decided: &Decided) {
+    /// Packets of this verdict will be kept, under its place in the order of these calls. `space`
+    /// tells on whose loopback a connection is, where there are several.
+    pub fn add(&mut self, decided: &Decided, space: impl Fn(FlowId) -> u32) {
         let verdict = self.packets.len();
         self.packets.push(Vec::new());
         self.left_out.push(0);
-        let response = decided.response.as_ref().map(|(_, _, r)| r);
+        self.begins.push(Nanos::MAX);
+        let response = decided.response.as_ref().map(|(_, source, r)| (*source, r));
         let link = || decided.attempts.last()?.attempt.downstream.as_ref();
-        let (ends, request_at) = match (response, link()) {
-            (Some(r), _) => ((r.client.as_ref(), r.proxy_address.as_ref()), r.request_at),
-            (None, Some(l)) => ((l.client.as_ref(), l.proxy_address.as_ref()), None),
+        let (ends, flow) = match (response, link()) {
+            (Some((_, r)), _) => (
+                (r.client.as_ref(), r.proxy_address.as_ref()),
+                Some(r.downstream),
+            ),
+            (None, Some(l)) => ((l.client.as_ref(), l.proxy_address.as_ref()), Some(l.flow)),
             (None, None) => ((None, None), None),
         };
+        let request_at = response.and_then(|(_, r)| r.request_at);
         let first = decided.attempts.first().map(|t| t.attempt.began);
         let from = request_at.or(first).unwrap_or(decided.at);
-        let times = (from, decided.at, request_at);
-        self.window(verdict, Connection::Downstream, ends, times);
+        let request = response
+            .and_then(|(source, r)| Request::new(source, r.request_at?, r.request.as_ref()));
+        let space_of = |flow: Option<FlowId>| space(flow.unwrap_or_default());
+        let times = (from, decided.at);
+        self.window(
+            verdict,
+            Connection::Downstream,
+            ends,
+            space_of(flow),
+            times,
+            request,
+        );
         for (i, tried) in decided.attempts.iter().enumerate() {
             let attempt = &tried.attempt;
             let ends = (attempt.local.as_ref(), Some(&attempt.upstream));
@@ -75,9 +137,11 @@ impl Excerpt {
                 .as_ref()
                 .and_then(|tcp| Some(tcp.fin.as_ref()?.at));
             let from = attempt.began.min(closed.unwrap_or(Nanos::MAX));
-            let request_at = attempt.request.as_ref().map(|r| r.at);
-            let times = (from, decided.at, request_at);
-            self.window(verdict, Connection::Attempt(i), ends, times);
+            let sent = attempt.request.as_ref();
+            let request = sent.and_then(|r| Request::new(tried.source, r.at, Some(&r.opening)));
+            let space = space_of(Some(attempt.flow));
+            let times = (from, decided.at);
+            self.window(verdict, Connection::Attempt(i), ends, space, times, request);
         }
     }
 
@@ -86,13 +150,15 @@ impl Excerpt {
         verdict: usize,
         connection: Connection,
         (client, server): (Option<&Address>, Option<&Address>),
-        (from, over, request_at): (Nanos, Nanos, Option<Nanos>),
+        space: u32,
+        (from, over): (Nanos, Nanos),
+        request: Option<Request>,
     ) {
         let end = |address: Option<&Address>| address?.0.parse::<SocketAddr>().ok();
         let (Some(client), Some(server)) = (end(client), end(server)) else {
             return;
         };
-        let (key, _) = Key::new(client, server);
+        let key = Key::new(client, server).0.within(space);
         let window = Window {
             verdict,
             connection,
@@ -100,20 +166,22 @@ impl Excerpt {
             from: from.saturating_sub(BEFORE),
             to: over.saturating_add(AFTER),
             over,
-            request_at,
-            request: None,
-            response: None,
+            request,
+            request_seq: None,
+            response_seq: None,
             next: [None; 2],
         };
+        self.begins[verdict] = self.begins[verdict].min(window.from);
+        self.ends = self.ends.max(window.to);
         self.by_key
             .entry(key.hash())
             .or_default()
             .push((key, window));
     }
 
-    /// Looks at one segment of the second reading.
-    pub fn segment(&mut self, segment: &Segment<'_>) {
-        let (key, _) = Key::new(segment.from, segment.to);
+    /// Looks at one segment of the second reading, captured in this network namespace.
+    pub fn segment(&mut self, segment: &Segment<'_>, space: u32) {
+        let key = Key::new(segment.from, segment.to).0.within(space);
         let Some(windows) = self.by_key.get_mut(&key.hash()) else {
             return;
         };
@@ -146,8 +214,8 @@ impl Excerpt {
     }
 
     /// Looks at one ICMP error of the second reading.
-    pub fn unreachable(&mut self, error: &Unreachable) {
-        let (key, _) = Key::new(error.from, error.to);
+    pub fn unreachable(&mut self, error: &Unreachable, space: u32) {
+        let key = Key::new(error.from, error.to).0.within(space);
         let windows = self.by_key.get(&key.hash());
         for (of, window) in windows.into_iter().flatten() {
             let meant = *of == key && error.from == window.client;
@@ -172,10 +240,22 @@ impl Excerpt {
         }
     }
 
-    /// The packets of the verdict with this number, and how many were left out.
-    pub fn packets(&self, verdict: usize) -> (&[PacketSeen], u64) {
-        let packets = self.packets.get(verdict).map_or(&[][..], Vec::as_slice);
-        (packets, self.left_out.get(verdict).copied().unwrap_or(0))
+    /// The time of the first packet that can belong to the verdict with this number; none does
+    /// where that is the end of all time.
+    pub fn begins(&self, verdict: usize) -> Nanos {
+        self.begins.get(verdict).copied().unwrap_or(Nanos::MAX)
+    }
+
+    /// The time after which no packet belongs to any of the verdicts.
+    pub fn ends(&self) -> Nanos {
+        self.ends
+    }
+
+    /// Gives away the packets of the verdict with this number, and how many were left out.
+    pub fn take(&mut self, verdict: usize) -> (Vec<PacketSeen>, u64) {
+        let packets = self.packets.get_mut(verdict).map(std::mem::take);
+        let left_out = self.left_out.get(verdict).copied();
+        (packets.unwrap_or_default(), left_out.unwrap_or(0))
     }
 }
 
@@ -208,23 +288,24 @@ impl Window {
     /// The head that begins with this payload.
     fn head(&mut self, segment: &Segment<'_>, from_client: bool) -> Option<What> {
         if from_client {
-            let due = self.request_at.is_some_and(|at| segment.at >= at);
-            if due && self.request.is_none() {
-                self.request = Some(segment.seq);
+            let found = self.request_seq.is_some();
+            if self.request.as_ref().is_some_and(|r| r.is(segment, found)) {
+                self.request_seq = Some(segment.seq);
+                self.response_seq = None;
             }
-            let begins = self.request == Some(segment.seq);
+            let begins = self.request_seq == Some(segment.seq);
             return begins.then_some(What::Request);
         }
-        if self.request.is_some() && self.response.is_none() {
-            self.response = Some(segment.seq);
+        if self.request_seq.is_some() && self.response_seq.is_none() {
+            self.response_seq = Some(segment.seq);
         }
-        if self.response != Some(segment.seq) {
+        if self.response_seq != Some(segment.seq) {
             return None;
         }
         let status = wire::status(segment.payload)?;
         if (100..=199).contains(&status) && status != 101 {
             // The final one is still to come.
-            self.response = None;
+            self.response_seq = None;
         }
         Some(What::Response(status))
     }

@@ -4,9 +4,10 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::signal::Nanos;
+use crate::signal::{FlowId, Nanos};
 
 use super::http::Parse;
+use super::serving::Spaces;
 
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
@@ -19,6 +20,20 @@ pub(super) fn before(a: u32, b: u32) -> bool {
 /// How far `b` lies ahead of `a`; 0 if it lies behind.
 pub(super) fn ahead(a: u32, b: u32) -> u32 {
     if before(a, b) { b.wrapping_sub(a) } else { 0 }
+}
+
+/// A connection's number leaves room for the number of the network namespace whose loopback it is on.
+const SPACE_SHIFT: u32 = 48;
+
+/// What signals call a connection.
+pub(super) fn flow_id(number: u64, key: &Key) -> FlowId {
+    u64::from(key.space) << SPACE_SHIFT | number
+}
+
+/// The network namespace whose loopback a connection is on; 0 for the first one, and for
+/// connections that are not on loopback.
+pub fn space_of(flow: FlowId) -> u32 {
+    (flow >> SPACE_SHIFT) as u32
 }
 
 /// Both ends of a connection, the lower one first, so that both directions have one key.
@@ -57,6 +72,10 @@ impl Key {
             self.space = space;
         }
         self
+    }
+
+    pub(super) fn space(&self) -> u32 {
+        self.space
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -149,7 +168,7 @@ impl Direction {
 pub(super) struct Flow {
     pub key: Key,
     /// Its identity in signals, never used again.
-    pub id: u64,
+    pub id: FlowId,
     pub syn_at: Nanos,
     pub established_at: Nanos,
     pub seen_at: Nanos,
@@ -174,6 +193,10 @@ pub(super) struct Flow {
     pub syns: u8,
     /// Exchanges that wait to be judged.
     pub queued: u8,
+    /// The network namespaces in which it was seen.
+    pub seen_in: Spaces,
+    /// The process of a proxy that asks on it, by its place among those that are known, from 1.
+    pub asker: u16,
 }
 
 impl Flow {
@@ -221,6 +244,8 @@ impl Flow {
             spoke: 2,
             syns: 0,
             queued: 0,
+            seen_in: 0,
+            asker: 0,
         }
     }
 
@@ -256,6 +281,13 @@ impl Flow {
         self.key.ip(usize::from(self.client ^ 1))
     }
 
+    /// Both are on loopback, each on that of another network namespace: nothing of one is about the
+    /// other.
+    pub(super) fn is_elsewhere(&self, other: &Flow) -> bool {
+        let local = |flow: &Flow| flow.client_ip().is_loopback() && flow.server_ip().is_loopback();
+        self.key.space != other.key.space && local(self) && local(other)
+    }
+
     pub(super) fn last_payload(&self) -> Nanos {
         self.sides[0].last_at.max(self.sides[1].last_at)
     }
@@ -288,8 +320,11 @@ mod tests {
         let (a, b) = ("127.0.0.1:40000", "127.0.0.1:9000");
         assert!(key(a, b, 1) != key(a, b, 2));
         assert!(key(a, b, 1) == key(b, a, 1));
+        assert_eq!(space_of(flow_id(7, &key(a, b, 2))), 2);
+        assert!(flow_id(7, &key(a, b, 2)) != flow_id(7, &key(a, b, 1)));
         let (a, b) = ("10.0.0.1:40000", "10.0.0.2:9000");
         assert!(key(a, b, 1) == key(a, b, 2));
+        assert_eq!(flow_id(7, &key(a, b, 2)), 7);
     }
 
     #[test]

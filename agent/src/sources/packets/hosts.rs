@@ -14,6 +14,8 @@ const SEVERAL: usize = 4;
 const HANDSHAKES: usize = 4096;
 /// Different requests that went on from another address make it the same host's.
 const COINCIDENCES: usize = 3;
+/// Larger than any process id can be (`PID_MAX_LIMIT`).
+const FIRST_NUMBER: u32 = 1 << 22;
 const SAME_MOMENT: Nanos = 1_000_000_000;
 
 #[derive(Debug, Default)]
@@ -27,8 +29,6 @@ pub(super) struct Host {
     /// A connection to it carries TLS or HTTP/2: the newest, and how many there were.
     pub encrypted: Option<u32>,
     pub encrypted_count: u32,
-    /// The number by which signals know it as a proxy.
-    number: u32,
 }
 
 #[derive(Default)]
@@ -39,7 +39,8 @@ pub(super) struct Hosts {
     /// Where a request was seen to arrive that went on from there.
     learned: FxHashSet<SocketAddr>,
     learned_ips: FxHashSet<IpAddr>,
-    numbers: u32,
+    /// By which signals know proxies whose process is not known.
+    numbers: FxHashMap<(IpAddr, u32), u32>,
     handshakes: Vec<(u64, Nanos, u32)>,
     /// Contents that arrived at one address and left from another.
     coincidences: FxHashMap<(IpAddr, IpAddr), Vec<u64>>,
@@ -134,19 +135,14 @@ impl Hosts {
         self.configured.is_empty() || self.configured.contains(&ip)
     }
 
-    /// The number that stands for a process id, which packets do not have.
-    pub(super) fn number(&mut self, ip: IpAddr) -> u32 {
-        let next = self.numbers + 1;
-        let number = match self.entry(ip) {
-            Some(host) if host.number != 0 => return host.number,
-            Some(host) => {
-                host.number = next;
-                next
-            }
-            None => return 0,
-        };
-        self.numbers = next;
-        number
+    /// The number that stands for a process id, which packets do not have. Each network namespace
+    /// has a loopback of its own.
+    pub(super) fn number(&mut self, ip: IpAddr, space: u32) -> u32 {
+        let next = FIRST_NUMBER + self.numbers.len() as u32;
+        match self.numbers.len() < CAP {
+            true => *self.numbers.entry((ip, space)).or_insert(next),
+            false => self.numbers.get(&(ip, space)).copied().unwrap_or(0),
+        }
     }
 
     /// Whether two addresses are one host's, as far as seen.

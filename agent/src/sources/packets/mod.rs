@@ -12,12 +12,16 @@ mod flow;
 mod hosts;
 mod http;
 mod judge;
+#[cfg(libpcap_linked_in)]
+mod libpcap;
 pub mod live;
 mod order;
 mod owners;
 pub mod raw;
 mod reorder;
+pub mod ring;
 pub mod segment;
+pub mod serving;
 mod signals;
 mod table;
 mod talk;
@@ -36,10 +40,12 @@ use rustc_hash::FxHashMap;
 use crate::signal::{Fact, Nanos, Signal, Source};
 
 use exchange::{Exchange, Exchanges};
+pub use flow::space_of;
 use flow::{Flow, NONE};
 use hosts::Hosts;
 use order::Order;
 use reorder::Reorder;
+use serving::Owners;
 use table::Table;
 
 const MILLISECOND: Nanos = 1_000_000;
@@ -104,6 +110,9 @@ pub struct Packets {
     segments: u32,
     /// The network namespace of what comes now: each has a loopback of its own.
     space: u32,
+    owners: Owners,
+    /// Processes that connections were found to belong to.
+    askers: Vec<u32>,
     started: bool,
     /// No more segments will come.
     ending: bool,
@@ -135,6 +144,11 @@ impl Packets {
     /// What comes now was captured in this network namespace.
     pub fn set_namespace(&mut self, space: u32) {
         self.space = space;
+    }
+
+    /// Which processes serve which addresses, from now on.
+    pub fn set_owners(&mut self, owners: Owners) {
+        self.owners = owners;
     }
 
     /// Everything that happened before `now` has been handed over.

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::signal::Nanos;
 
 use super::exchange::Exchange;
+use super::flow::space_of;
 use super::ties::Tie;
 use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SECOND, SKEW};
 
@@ -281,7 +282,11 @@ impl Packets {
             let proxy = flow.server_ip();
             // Whoever is asked on loopback may ask from any of the host's addresses.
             let from = proxy.is_loopback() || self.hosts.same(connect.client, proxy);
-            from && flow.server() != connect.server
+            let elsewhere = proxy.is_loopback()
+                && connect.client.is_loopback()
+                && connect.server.ip().is_loopback()
+                && space_of(connect.flow_id) != flow.key.space();
+            from && !elsewhere && flow.server() != connect.server
         })
     }
 

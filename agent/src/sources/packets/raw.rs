@@ -36,3 +36,42 @@ pub struct RawFrame<'a> {
     pub original_length: u32,
     pub data: &'a [u8],
 }
+
+/// A frame with bytes of its own.
+#[derive(Clone, Debug)]
+pub struct OwnedFrame {
+    at: Nanos,
+    frame: Frame,
+    link_type: LinkType,
+    original_length: u32,
+    data: Vec<u8>,
+}
+
+impl OwnedFrame {
+    /// The same frame, its bytes in a buffer that is no longer needed.
+    pub fn new(raw: &RawFrame<'_>, mut buffer: Vec<u8>) -> OwnedFrame {
+        buffer.clear();
+        buffer.extend_from_slice(raw.data);
+        OwnedFrame {
+            at: raw.at,
+            frame: raw.frame,
+            link_type: raw.link_type,
+            original_length: raw.original_length,
+            data: buffer,
+        }
+    }
+
+    pub fn as_raw(&self) -> RawFrame<'_> {
+        RawFrame {
+            at: self.at,
+            frame: self.frame,
+            link_type: self.link_type,
+            original_length: self.original_length,
+            data: &self.data,
+        }
+    }
+
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.data
+    }
+}

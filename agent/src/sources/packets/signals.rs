@@ -30,6 +30,7 @@ impl Packets {
         out: &mut Vec<Signal>,
     ) {
         let over = self.exchanges.at(id).over_at();
+        let server = self.served_by(self.exchanges.at(id).flow);
         let mut retry_of = None;
         let mut last = None;
         let mut adjacent = None;
@@ -38,6 +39,7 @@ impl Packets {
             let outcome = self.outcome(tie.id, over);
             let mut attempt = self.attempt(tie.id, outcome);
             attempt.retry_of = retry_of;
+            attempt.proxy = server.unwrap_or(attempt.proxy);
             attempt.downstream = Some(self.link(id, tie, i > 0, outcome.at));
             let flow = attempt.flow;
             if outcome.how == End::Answered {
@@ -93,7 +95,9 @@ impl Packets {
         let mut attempt = self.attempt(id, outcome);
         attempt.retry_of = retry_of.map(|id| self.exchanges.at(id).flow_id);
         if unseen {
-            attempt.downstream = Some(self.unseen_link(id));
+            let (link, server) = self.unseen_link(id);
+            attempt.downstream = Some(link);
+            attempt.proxy = server.unwrap_or(attempt.proxy);
         }
         let flow = attempt.flow;
         self.tell(at, Fact::AttemptEnded(Box::new(attempt)), out);
@@ -142,12 +146,39 @@ impl Packets {
         }
     }
 
-    fn attempt(&mut self, id: u32, outcome: Outcome) -> Attempt {
-        let client = {
-            let exchange = self.exchanges.at(id);
-            self.flow_of(exchange).map(Flow::client_ip)
+    /// The process that serves this connection, where the host says so.
+    pub(super) fn served_by(&self, index: u32) -> Option<u32> {
+        let flow = self.flows.peek(index)?;
+        self.owners.find(flow.server(), flow.seen_in)
+    }
+
+    /// A request was passed on from `downstream` to this connection: who serves the one asks on
+    /// the other.
+    pub(super) fn asks_on(&mut self, index: u32, downstream: u32) {
+        let Some(pid) = self.served_by(downstream) else {
+            return;
         };
-        let proxy = client.map_or(0, |ip| self.hosts.number(ip));
+        let known = self.askers.iter().position(|known| *known == pid);
+        let place = known.unwrap_or_else(|| {
+            self.askers.push(pid);
+            self.askers.len() - 1
+        });
+        // More than fit are not remembered: then it is nobody.
+        self.flows.at_mut(index).asker = u16::try_from(place + 1).unwrap_or(0);
+    }
+
+    /// The process that asks on this connection, else a number for its address.
+    fn asker(&mut self, index: u32) -> u32 {
+        let flow = self.flows.at(index);
+        let place = usize::from(flow.asker).checked_sub(1);
+        match place.and_then(|place| self.askers.get(place)) {
+            Some(pid) => *pid,
+            None => self.hosts.number(flow.client_ip(), flow.key.space()),
+        }
+    }
+
+    fn attempt(&mut self, id: u32, outcome: Outcome) -> Attempt {
+        let proxy = self.asker(self.exchanges.at(id).flow);
         let exchange = self.exchanges.at(id);
         // The flow is there: exchanges of flows that are gone are not judged.
         let flow = self.flows.at(exchange.flow);
@@ -258,16 +289,17 @@ impl Packets {
         }
     }
 
-    /// The downstream is TLS or HTTP/2, or not in the capture.
-    fn unseen_link(&self, id: u32) -> Link {
+    /// The downstream is TLS or HTTP/2, or not in the capture; the process that serves it.
+    fn unseen_link(&self, id: u32) -> (Link, Option<u32>) {
         let exchange = self.exchanges.at(id);
         let flow = self.flows.at(exchange.flow);
         let host = self.hosts.get(flow.client_ip());
         // Of several clients nothing tells which one it was.
         let only = host
             .filter(|host| host.encrypted_count == 1)
-            .and_then(|host| self.flows.peek(host.encrypted?))
-            .filter(|other| other.is(Flow::OPAQUE) && other.id != flow.id);
+            .and_then(|host| Some((host.encrypted?, self.flows.peek(host.encrypted?)?)))
+            .filter(|(_, other)| other.is(Flow::OPAQUE) && other.id != flow.id);
+        let server = only.and_then(|(index, _)| self.served_by(index));
         let mut link = Link {
             flow: 0,
             ordinal: 0,
@@ -278,7 +310,7 @@ impl Packets {
             state: DownstreamState::Unknown,
             read_before_ns: None,
         };
-        if let Some(other) = only {
+        if let Some((_, other)) = only {
             let at = exchange.over_at().unwrap_or(self.now);
             link.flow = other.id;
             link.client = Some(address(other.client()));
@@ -290,7 +322,7 @@ impl Packets {
                 link.state = DownstreamState::ResetByClient;
             }
         }
-        link
+        (link, server)
     }
 
     fn response(
@@ -299,8 +331,11 @@ impl Packets {
         adjacent: Option<u64>,
         last_attempt: Option<Box<Attempt>>,
     ) -> Response {
-        let ip = self.flows.at(self.exchanges.at(id).flow).server_ip();
-        let proxy = self.hosts.number(ip);
+        let index = self.exchanges.at(id).flow;
+        let flow = self.flows.at(index);
+        let (ip, space) = (flow.server_ip(), flow.key.space());
+        let number = self.hosts.number(ip, space);
+        let proxy = self.served_by(index).unwrap_or(number);
         let exchange = self.exchanges.at(id);
         let flow = self.flows.at(exchange.flow);
         let opening = exchange.opening();
@@ -329,7 +364,7 @@ impl Packets {
         at: Nanos,
         out: &mut Vec<Signal>,
     ) {
-        let proxy = self.hosts.number(self.flows.at(index).client_ip());
+        let proxy = self.asker(index);
         let flow = self.flows.at(index);
         let close = IdleClose {
             flow: flow.id,
@@ -351,7 +386,7 @@ impl Packets {
         at: Nanos,
         out: &mut Vec<Signal>,
     ) {
-        let proxy = self.hosts.number(self.flows.at(index).client_ip());
+        let proxy = self.asker(index);
         let upstream = address(self.flows.at(index).server());
         let stall = Stall {
             proxy,

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use crate::signal::{Nanos, Signal};
 
-use super::flow::{Direction, Flow, Key, ahead, before};
+use super::flow::{Direction, Flow, Key, ahead, before, flow_id};
 use super::reorder::Held;
 use super::segment::{Segment, Unreachable};
+use super::serving::bit;
 use super::{MILLISECOND, Packets};
 
 /// The same bytes again sooner than this are the same packet, captured twice: no retransmission
@@ -45,6 +46,7 @@ impl Packets {
         };
         let flow = self.flows.at_mut(index);
         flow.seen_at = flow.seen_at.max(at);
+        flow.seen_in |= bit(self.space);
         if flow.is(Flow::TWIN) {
             return;
         }
@@ -98,7 +100,8 @@ impl Packets {
             self.evict();
         }
         self.ids += 1;
-        let mut flow = Flow::new(key, self.ids, at);
+        let id = flow_id(self.ids, &key);
+        let mut flow = Flow::new(key, id, at);
         flow.set(Flow::JOINED);
         self.flows.insert(flow)
     }

@@ -37,7 +37,7 @@ impl Packets {
         let Some(flow) = self.flow_of(exchange) else {
             return Vec::new();
         };
-        let (client, server, at) = (flow.client_ip(), flow.server(), exchange.at);
+        let (mine, client, server, at) = (flow, flow.client_ip(), flow.server(), exchange.at);
         let fits = |d: &u32| {
             let other = self.exchanges.at(*d);
             if *d == id || other.flow_id == exchange.flow_id || other.at > at {
@@ -48,7 +48,9 @@ impl Packets {
             let Some(flow) = self.flow_of(other).filter(|_| !over && !early) else {
                 return false;
             };
-            flow.server() != server && self.hosts.may_be_proxy(flow.server_ip())
+            flow.server() != server
+                && !flow.is_elsewhere(mine)
+                && self.hosts.may_be_proxy(flow.server_ip())
         };
         let mut alike = self.exchanges.alike(exchange.content);
         if alike.len() > ALIKE {
@@ -97,9 +99,8 @@ impl Packets {
         let Some(&downstream) = self.downstreams_of(id, false).first() else {
             return;
         };
-        let Some(proxy) = self
-            .flow_of(self.exchanges.at(downstream))
-            .map(Flow::server)
+        let exchange = self.exchanges.at(downstream);
+        let (Some(proxy), serving) = (self.flow_of(exchange).map(Flow::server), exchange.flow)
         else {
             return;
         };
@@ -109,6 +110,7 @@ impl Packets {
                 .at_mut(index)
                 .set(Flow::UPSTREAM | Flow::ROLE_CHECKED);
             self.hosts.learn(proxy, client);
+            self.asks_on(index, serving);
         }
     }
 
@@ -166,7 +168,7 @@ impl Packets {
             return false;
         }
         match (self.flow_of(other), self.flow_of(this)) {
-            (Some(to), Some(from)) => to.server() != from.server(),
+            (Some(to), Some(from)) => to.server() != from.server() && !to.is_elsewhere(from),
             _ => false,
         }
     }
@@ -236,7 +238,7 @@ impl Packets {
         let Some(flow) = self.flow_of(this) else {
             return false;
         };
-        let proxy = flow.server_ip();
+        let (mine, proxy) = (flow, flow.server_ip());
         let over = this.over_at().unwrap_or(Nanos::MAX);
         !self.exchanges.ids().any(|other| {
             let exchange = self.exchanges.at(other);
@@ -249,7 +251,7 @@ impl Packets {
             let equal = exchange.content == this.content;
             let own = equal && self.hosts.same(flow.client_ip(), proxy);
             let upstream = own || flow.is(Flow::UPSTREAM) || exchange.is(Exchange::BARE);
-            !upstream && self.hosts.same(flow.server_ip(), proxy)
+            !upstream && self.hosts.same(flow.server_ip(), proxy) && !flow.is_elsewhere(mine)
         })
     }
 
@@ -282,14 +284,15 @@ impl Packets {
     /// Equal requests from the same client on other connections.
     fn siblings(&self, id: u32) -> Vec<u32> {
         let exchange = self.exchanges.at(id);
-        let Some(client) = self.flow_of(exchange).map(Flow::client_ip) else {
+        let Some(mine) = self.flow_of(exchange) else {
             return Vec::new();
         };
+        let client = mine.client_ip();
         let mut alike = self.exchanges.alike(exchange.content);
         alike.retain(|other| {
             let other = self.exchanges.at(*other);
-            other.flow_id != exchange.flow_id
-                && self.flow_of(other).is_some_and(|f| f.client_ip() == client)
+            let of_client = |f: &Flow| f.client_ip() == client && !f.is_elsewhere(mine);
+            other.flow_id != exchange.flow_id && self.flow_of(other).is_some_and(of_client)
         });
         alike
     }

@@ -1,6 +1,7 @@
-//! `/proc/PID/net/{tcp,tcp6,udp,udp6}`: the other end of a socket, by its inode.
+//! `/proc/PID/net/{tcp,tcp6,udp,udp6}`: the other end of a socket, by its inode; who listens where.
 
 use std::collections::HashMap;
+use std::io::BufRead;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::signal::Address;
@@ -15,6 +16,51 @@ pub(super) fn peers(table: &str) -> HashMap<u64, Address> {
         Some((inode, address(remote)?))
     };
     table.lines().skip(1).filter_map(row).collect()
+}
+
+/// The listening sockets of a TCP table: address and inode. They come first in it.
+pub(super) fn listening(table: impl BufRead) -> Vec<(SocketAddr, u64)> {
+    const MOST: usize = 4096;
+    let row = |line: String| {
+        let mut fields = line.split_ascii_whitespace();
+        let local = socket_address(fields.nth(1)?)?;
+        let inode = fields.nth(7)?.parse().ok()?;
+        Some((local, inode))
+    };
+    let listens = |line: &String| line.split_ascii_whitespace().nth(3) == Some("0A");
+    let rows = table.lines().skip(1).map_while(Result::ok);
+    rows.take_while(listens)
+        .filter_map(row)
+        .take(MOST)
+        .collect()
+}
+
+/// `/proc/PID/net/fib_trie`: the IPv4 addresses that are this host's own.
+pub(super) fn local_v4(table: &str) -> Vec<IpAddr> {
+    let mut last = None;
+    let mut found = Vec::new();
+    for line in table.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse::<Ipv4Addr>().ok();
+        } else if line == "/32 host LOCAL"
+            && let Some(address) = last.map(IpAddr::V4)
+            && !found.contains(&address)
+        {
+            // Each is in the table of local and in that of all routes.
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// `/proc/PID/net/if_inet6`: the IPv6 addresses of its interfaces.
+pub(super) fn local_v6(table: &str) -> Vec<IpAddr> {
+    let address = |line: &str| {
+        let digits = line.split_ascii_whitespace().next()?;
+        let bits = (digits.len() == 32).then(|| u128::from_str_radix(digits, 16).ok());
+        Some(IpAddr::V6(Ipv6Addr::from_bits(bits??)))
+    };
+    table.lines().filter_map(address).collect()
 }
 
 /// `/proc/PID/net/unix`: whether this socket was told to listen (`__SO_ACCEPTCON`).
@@ -39,8 +85,12 @@ pub(super) fn table(protocol: &str) -> Option<&'static str> {
     }
 }
 
-/// Hexadecimal words as the host keeps them in memory, the port in network order.
 fn address(text: &str) -> Option<Address> {
+    Some(Address(socket_address(text)?.to_string()))
+}
+
+/// Hexadecimal words as the host keeps them in memory, the port in network order.
+fn socket_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16)
         .ok()
@@ -54,9 +104,7 @@ fn address(text: &str) -> Option<Address> {
         Ok(four) => IpAddr::V4(Ipv4Addr::from(four)),
         Err(_) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
     };
-    Some(Address(
-        SocketAddr::new(ip.to_canonical(), port).to_string(),
-    ))
+    Some(SocketAddr::new(ip.to_canonical(), port))
 }
 
 #[cfg(test)]
@@ -80,6 +128,36 @@ mod tests {
         assert_eq!(peer(table, 4713), Some(Address("[::1]:5432".into())));
         assert_eq!(peer(table, 1), None);
         assert_eq!(peer(table, 4714), None, "it listens");
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn those_who_listen_come_first() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+   0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0\n\
+   1: 0500000A:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4712 1\n\
+   2: 0100007F:1F90 0200007F:1538 01 00000000:00000000 00:00000000 00000000     0        0 4713 1\n\
+   3: 00000000:0051 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4714 1\n";
+        let found = listening(table.as_bytes());
+        let expected = [("0.0.0.0:8080", 4711), ("10.0.0.5:80", 4712)];
+        assert_eq!(
+            found,
+            expected.map(|(a, inode)| (a.parse().unwrap(), inode))
+        );
+        assert_eq!(listening(&b"x\ny z 0A\n"[..]), []);
+    }
+
+    #[test]
+    fn local_addresses_are_those_that_the_kernel_delivers_here() {
+        let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n\
+     |-- 10.0.0.5\n        /32 host LOCAL\n     |-- 10.0.0.255\n        /32 link BROADCAST\n\
+Local:\n     |-- 10.0.0.5\n        /32 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
+        let expected = ["10.0.0.5", "127.0.0.1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(local_v4(table), expected);
+        let table = "00000000000000000000000000000001 01 80 10 80       lo\n\
+20010db8000000000000000000000007 02 40 00 80     eth0\nx 1\n\n";
+        let expected = ["::1", "2001:db8::7"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        assert_eq!(local_v6(table), expected);
     }
 
     #[test]

@@ -5,4 +5,5 @@ mod connects;
 mod excerpt;
 mod races;
 mod sides;
+mod spaces;
 mod tcp;

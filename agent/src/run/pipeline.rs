@@ -1,0 +1,402 @@
+//! From signals to every sink: what each signal and each verdict is told to.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::excerpt::{self, Awaited, PcapOut};
+use crate::cli::{detail, warning};
+use crate::clock::Clock;
+use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
+use crate::sinks::metrics::Metrics;
+use crate::sinks::output::Drops;
+use crate::sinks::privacy::Privacy;
+use crate::sinks::record::{RecordLoss, Recorder};
+use crate::sinks::report::Report;
+use crate::sinks::results::Results;
+use crate::sinks::summary::Totals;
+use crate::sources::kernel::Status;
+use crate::track::{Decided, Tracker, render};
+use crate::verdict::{Party, Risk};
+
+/// How often results are redrawn and files flushed.
+const FLUSH: Nanos = 200_000_000;
+/// The wall clock may be stepped: its offset is measured anew this often.
+const REMEASURE: Nanos = 60_000_000_000;
+
+/// From signals to every sink.
+pub(super) struct Pipeline<W: Write> {
+    tracker: Tracker,
+    pub(super) clock: Clock,
+    pub(super) node: String,
+    pub(super) privacy: Privacy,
+    results: Results<W>,
+    pub(super) metrics: Option<Arc<Metrics>>,
+    pub(super) recorder: Option<Recorder>,
+    pub(super) report: Option<Report>,
+    pub(super) pcap: Option<PcapOut>,
+    /// Verdicts that wait for their packets.
+    pub(super) awaited: Option<Awaited>,
+    pub(super) totals: Totals,
+    /// Results that a slow reader did not take.
+    pub(super) drops: Option<Drops>,
+    /// Live proxies' processes, and their names.
+    proxies: HashMap<u32, String>,
+    pub(super) saw_proxy: bool,
+    /// Counts of `Tracker::dropped` already told.
+    forgot: HashMap<&'static str, u64>,
+    /// `run`: goes on when standard output fails.
+    pub(super) outlives_output: bool,
+    /// Signals are on this host's monotonic clock, whose offset changes.
+    pub(super) remeasures: bool,
+    output_failed: bool,
+    measured: Nanos,
+    flushed: Nanos,
+}
+
+impl<W: Write> Pipeline<W> {
+    pub(super) fn new(
+        results: Results<W>,
+        privacy: Privacy,
+        node: &str,
+        clock: Clock,
+    ) -> Pipeline<W> {
+        Pipeline {
+            tracker: Tracker::default(),
+            clock,
+            node: node.to_owned(),
+            privacy,
+            results,
+            metrics: None,
+            recorder: None,
+            report: None,
+            pcap: None,
+            awaited: None,
+            totals: Totals::default(),
+            drops: None,
+            proxies: HashMap::new(),
+            saw_proxy: false,
+            forgot: HashMap::new(),
+            outlives_output: false,
+            remeasures: false,
+            output_failed: false,
+            measured: 0,
+            flushed: 0,
+        }
+    }
+
+    /// Forgets what another source's signals told.
+    pub(super) fn begin_source(&mut self, clock: Clock) {
+        self.forgotten();
+        self.tracker = Tracker::default();
+        self.forgot.clear();
+        for name in std::mem::take(&mut self.proxies).into_values() {
+            self.watched(&name);
+        }
+        self.clock = clock;
+    }
+
+    pub(super) fn signal(&mut self, signal: &Signal) -> Result<()> {
+        // Time is in every signal: a recording needs no ticks.
+        if !matches!(signal.fact, Fact::Tick)
+            && let Some(recorder) = &mut self.recorder
+            && let Err(loss) = recorder.on_signal(signal)
+        {
+            self.record_loss(loss);
+        }
+        if let Some(report) = &mut self.report {
+            report.saw(self.clock.unix_ms(signal.at));
+        }
+        self.count(signal);
+        let decided = self.tracker.observe(signal);
+        for decided in decided {
+            self.verdict(&decided)?;
+        }
+        if let Fact::IdleClosed(close) = &signal.fact {
+            self.risk(signal, close.proxy, &close.upstream)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn verdict(&mut self, decided: &Decided) -> Result<()> {
+        let key = decided.attempts.iter().map(|t| t.attempt.flow).chain(
+            decided
+                .response
+                .iter()
+                .flat_map(|(_, _, r)| [r.downstream, u64::from(r.ordinal)]),
+        );
+        let stamp = render::Stamp {
+            id: self.clock.ulid(decided.at, &key.collect::<Vec<_>>()),
+            time: self.clock.rfc3339(decided.at),
+            node: self.node.clone(),
+        };
+        let mut verdict = render::verdict(decided, &self.tracker.host, stamp);
+        // The name it was found by; /proc may have had no more to say.
+        if let Some(name) = verdict.proxy.pid.and_then(|pid| self.proxies.get(&pid)) {
+            verdict.proxy.name = Some(name.clone());
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.on_verdict(&verdict);
+        }
+        self.totals.on_verdict(&verdict);
+        let client = excerpt::ip(verdict.client.address.as_ref());
+        self.privacy.apply(&mut verdict);
+        let result = self.results.on_verdict(&verdict, decided.decided);
+        let at_ms = self.clock.unix_ms(decided.at);
+        let proxy = verdict
+            .proxy
+            .pid
+            .and_then(|pid| self.tracker.host.process(pid));
+        let netns = proxy.map(|process| process.netns);
+        let verdict = match &mut self.awaited {
+            Some(awaited) => awaited.take(decided, verdict, at_ms, client, netns),
+            None => Some(verdict),
+        };
+        if let Some(report) = &mut self.report {
+            report.await_packets(self.awaited.as_ref().map_or(0, Awaited::len));
+            if let Some(verdict) = verdict {
+                report.on_verdict(&verdict, at_ms, &[]);
+            }
+        }
+        self.written(result)
+    }
+
+    fn risk(&mut self, signal: &Signal, proxy: u32, upstream: &Address) -> Result<()> {
+        let Some(early) = self.tracker.host.new_risk(proxy, upstream) else {
+            return Ok(());
+        };
+        let owner = self.tracker.host.listener(upstream).map(|l| l.fact.pid);
+        let name = |pid| self.tracker.host.process(pid).map(|p| p.name.clone());
+        let risk = Risk {
+            kind: "risk",
+            time: self.clock.rfc3339(signal.at),
+            proxy: Party {
+                name: name(proxy),
+                // From packets it is who serves the address, not who has the connection.
+                pid: Some(proxy).filter(|_| signal.source != Source::Packets),
+                ..Party::default()
+            },
+            upstream: Party {
+                address: Some(upstream.clone()),
+                process: Some(owner.and_then(name)),
+                pid: owner,
+                ..Party::default()
+            },
+            closes_after_us: early.closes_after_us,
+            longest_reuse_us: early.longest_reuse_us,
+            text: crate::diagnose::risk_text(&early),
+        };
+        if let Some(report) = &mut self.report {
+            report.on_risk(&risk);
+        }
+        let result = self.results.on_risk(&risk);
+        self.written(result)
+    }
+
+    /// What metrics and the summary want to know of signals themselves.
+    fn count(&mut self, signal: &Signal) {
+        match &signal.fact {
+            Fact::ProxyStarted { pid, name } => {
+                self.saw_proxy = true;
+                self.proxies.insert(*pid, name.clone());
+                self.watched(name);
+            }
+            Fact::ProcessExited(ProcessExit { pid, .. }) | Fact::ProxyGone { pid } => {
+                if let Some(name) = self.proxies.remove(pid) {
+                    self.watched(&name);
+                }
+            }
+            Fact::SignalsLost {
+                stage,
+                reason,
+                count,
+            } => {
+                self.totals.lost(stage, reason, *count);
+            }
+            _ => {}
+        }
+        let Some(metrics) = &self.metrics else { return };
+        let name = |pid: u32| {
+            let watched = self.proxies.get(&pid).map(String::as_str);
+            let known = self.tracker.host.process(pid).map(|p| p.name.as_str());
+            watched.or(known).unwrap_or("unknown").to_owned()
+        };
+        let kind = match &signal.fact {
+            Fact::AttemptEnded(_) => "attempt_ended",
+            Fact::AttemptRetried { .. } => "attempt_retried",
+            Fact::FlowClosed(_) => "flow_closed",
+            Fact::ResponseSent(_) => "response_sent",
+            Fact::IdleClosed(close) => {
+                metrics.on_idle_close(close, &name(close.proxy));
+                "idle_closed"
+            }
+            Fact::FirstByteLate(stall) => {
+                metrics.on_stall(stall, &name(stall.proxy));
+                "first_byte_late"
+            }
+            Fact::ListenerSeen(listener) => {
+                metrics.on_listener(listener, &name(listener.pid));
+                "listener_seen"
+            }
+            Fact::ProcessExited(_) => "process_exited",
+            Fact::SignalSent(_) => "signal_sent",
+            Fact::OomKilled { .. } => "oom_killed",
+            Fact::ProcessSampled(_) => "process_sampled",
+            Fact::ProcessSeen(_) => "process_seen",
+            Fact::ProxyStarted { .. } => "proxy_started",
+            Fact::ProxyGone { .. } => "proxy_gone",
+            Fact::SourceStarted { .. } => "source_started",
+            Fact::SignalsLost {
+                stage,
+                reason,
+                count,
+            } => {
+                metrics.lost(stage, reason, *count);
+                return;
+            }
+            Fact::Tick => return,
+        };
+        let source = match signal.source {
+            Source::Kernel => "kernel",
+            Source::Packets => "packets",
+            Source::Log => "log",
+        };
+        metrics.signals(source, kind, 1);
+    }
+
+    fn watched(&self, name: &str) {
+        if let Some(metrics) = &self.metrics {
+            metrics.proxy_seen(name);
+            let count = self.proxies.values().filter(|n| *n == name).count();
+            metrics.proxies_watched(name, count as u64);
+        }
+    }
+
+    pub(super) fn lost(&mut self, stage: &str, reason: &str, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.totals.lost(stage, reason, count);
+        if let Some(metrics) = &self.metrics {
+            metrics.lost(stage, reason, count);
+        }
+    }
+
+    fn record_loss(&mut self, loss: RecordLoss) {
+        if let Some(message) = &loss.message {
+            // A results sink that cannot make room says so itself at its next line.
+            let _ = self.results.make_room();
+            warning!("{message}");
+        }
+        self.lost("record", loss.reason, loss.count);
+    }
+
+    /// The chores of a fifth of a second; the tracker's time comes with the signals.
+    pub(super) fn chores(&mut self, now: Nanos) -> Result<()> {
+        if now < self.flushed + FLUSH {
+            return Ok(());
+        }
+        self.flushed = now;
+        if self.remeasures && now > self.measured + REMEASURE {
+            self.measured = now;
+            self.clock = Clock::of_host();
+        }
+        if let Some(Err(loss)) = self.recorder.as_mut().map(Recorder::flush) {
+            self.record_loss(loss);
+        }
+        let dropped = self.drops.as_ref().map_or(0, Drops::take);
+        if dropped > 0 {
+            self.lost("output", "slow_reader", dropped);
+        }
+        let too_late = match &mut self.awaited {
+            Some(awaited) => awaited.look(now, self.clock),
+            None => 0,
+        };
+        self.lost("excerpt", "forgotten", too_late);
+        self.forgotten();
+        if let Some(metrics) = &self.metrics {
+            metrics.on_tick(now);
+        }
+        let result = self.results.on_tick(now);
+        self.written(result)
+    }
+
+    /// What the tracker had to forget since this was asked last.
+    fn forgotten(&mut self) {
+        let dropped: Vec<_> = self.tracker.dropped().collect();
+        for (what, total) in dropped {
+            let told = self.forgot.entry(what).or_default();
+            let count = total - *told;
+            *told = total;
+            if count > 0 {
+                self.lost("host_memory", what, count);
+            }
+        }
+    }
+
+    /// A daemon outlives its output: what cannot be written is counted, and said once.
+    fn written(&mut self, result: std::io::Result<()>) -> Result<()> {
+        match result {
+            Err(error) if self.outlives_output => {
+                if !self.output_failed {
+                    self.output_failed = true;
+                    warning!("standard output: {error}; results go to metrics only");
+                }
+                self.lost("output", "write_failed", 1);
+                Ok(())
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// What still waits is decided with what is there.
+    pub(super) fn decide_rest(&mut self) -> Result<()> {
+        for decided in self.tracker.finish() {
+            self.verdict(&decided)?;
+        }
+        Ok(())
+    }
+
+    /// Everything is decided; then the summary.
+    pub(super) fn finish(&mut self, began: Nanos, ended: Nanos) -> Result<()> {
+        self.decide_rest()?;
+        if let Some(Err(loss)) = self.recorder.as_mut().map(Recorder::flush) {
+            self.record_loss(loss);
+        }
+        let dropped = self.drops.as_ref().map_or(0, Drops::take);
+        self.lost("output", "slow_reader", dropped);
+        self.forgotten();
+        let excerpt = match self.awaited.take() {
+            Some(awaited) => excerpt::live::finish(self, awaited),
+            None => Ok(()),
+        };
+        let summary = self.totals.finish(began, ended);
+        let result = self.results.finish(&summary);
+        // A reader of standard output that left does not take the report with it.
+        let reported = match self.report.take() {
+            Some(report) => report.finish(&summary),
+            None => Ok(()),
+        };
+        let copied = self.pcap.take().map_or(Ok(()), PcapOut::finish);
+        self.written(result).and(reported).and(excerpt).and(copied)
+    }
+
+    pub(super) fn blind(&mut self, status: &Status) {
+        for (hook, _) in status.hooks.iter().filter(|(_, result)| result.is_ok()) {
+            detail!("{} is seen by {}", hook.fact, hook.name);
+        }
+        for (fact, why) in status.blind() {
+            warning!("{fact} cannot be seen: {why}");
+            self.totals.blind(fact, &why);
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.source_up("kernel", status.sees_responses());
+            for (hook, result) in &status.hooks {
+                metrics.probe_attached(hook.fact, hook.name, result.is_ok());
+                metrics.blind(hook.fact, result.is_err());
+            }
+        }
+    }
+}

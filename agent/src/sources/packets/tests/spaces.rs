@@ -1,0 +1,129 @@
+//! Several network namespaces at once: each has a loopback of its own, and proxies of its own.
+
+use std::net::SocketAddr;
+
+use super::build::*;
+use crate::signal::{Fact, Signal};
+use crate::sources::packets::Packets;
+use crate::sources::packets::serving::Owners;
+use crate::sources::process::Served;
+use crate::track::{Decided, Tracker};
+
+/// One exchange by way of a proxy on loopback; `fails`: the upstream closes instead of answering.
+fn exchange(begin: f64, client: u16, fails: bool) -> Vec<Packet> {
+    let mut wire = Wire::default();
+    let front = format!("127.0.0.1:{client}");
+    let mut front = wire.at(begin).open(&front, "127.0.0.1:80");
+    let mut back = wire.at(begin).open("127.0.0.1:4000", "127.0.0.1:9000");
+    wire.at(begin + 1.0)
+        .send(&mut front, CLIENT, &request("GET", "/health"));
+    wire.at(begin + 1.1)
+        .send(&mut back, CLIENT, &request("GET", "/health"));
+    let status = if fails { 502 } else { 200 };
+    match fails {
+        true => wire.at(begin + 2.0).fin(&mut back, SERVER),
+        false => wire.at(begin + 2.0).send(&mut back, SERVER, &response(200)),
+    }
+    wire.at(begin + 2.1)
+        .send(&mut front, SERVER, &response(status));
+    wire.packets
+}
+
+/// What packets of several namespaces tell, in the order of their times.
+fn follow(spaces: &[Vec<Packet>], owners: Owners) -> Vec<Signal> {
+    let mut all: Vec<(u32, &Packet)> = spaces
+        .iter()
+        .zip(0..)
+        .flat_map(|(packets, space)| packets.iter().map(move |packet| (space, packet)))
+        .collect();
+    all.sort_by_key(|(_, packet)| packet.at);
+    let (mut source, mut out) = (Packets::new(&[]), Vec::new());
+    source.set_owners(owners);
+    for (number, (space, packet)) in all.into_iter().enumerate() {
+        source.set_namespace(space);
+        source.segment(&packet.segment(number as u64 + 1), &mut out);
+    }
+    source.finish(&mut out);
+    out
+}
+
+fn decide(signals: &[Signal]) -> Vec<Decided> {
+    let mut tracker = Tracker::default();
+    let mut decided: Vec<_> = signals.iter().flat_map(|s| tracker.observe(s)).collect();
+    decided.extend(tracker.finish());
+    decided
+}
+
+#[test]
+fn equal_requests_of_two_namespaces_are_not_taken_for_each_other() {
+    let spaces = [exchange(0.0, 5000, true), exchange(0.3, 5001, true)];
+    let decided = decide(&follow(&spaces, Owners::default()));
+    // As sure as if the other namespace were not there.
+    let alone = decide(&follow(&spaces[..1], Owners::default()));
+    let labels: Vec<String> = decided.iter().map(label).collect();
+    assert_eq!(labels, [label(&alone[0]), label(&alone[0])]);
+    for (failed, client) in decided.iter().zip(["127.0.0.1:5000", "127.0.0.1:5001"]) {
+        assert_eq!(failed.attempts.len(), 1);
+        let response = &failed.response.as_ref().unwrap().2;
+        assert_eq!(response.client.as_ref().unwrap().0, client);
+    }
+}
+
+fn served(at: &str, pid: u32) -> Served {
+    Served {
+        local: Default::default(),
+        listeners: vec![(at.parse::<SocketAddr>().unwrap(), Some(pid))],
+    }
+}
+
+/// Who the proxy is in each failed response, and in its attempt.
+fn proxies(signals: &[Signal]) -> Vec<(u32, u32)> {
+    let attempt = |s: &Signal| match &s.fact {
+        Fact::AttemptEnded(attempt) => Some(attempt.proxy),
+        _ => None,
+    };
+    let response = |s: &Signal| match &s.fact {
+        Fact::ResponseSent(response) => Some(response.proxy),
+        _ => None,
+    };
+    let attempts = signals.iter().filter_map(attempt);
+    signals.iter().filter_map(response).zip(attempts).collect()
+}
+
+#[test]
+fn the_proxy_is_the_process_that_serves_its_address() {
+    let spaces = [exchange(0.0, 5000, true), exchange(10.0, 5000, true)];
+    let owners = Owners::new(vec![
+        (0, served("127.0.0.1:80", 7)),
+        (1, served("0.0.0.0:80", 8)),
+    ]);
+    assert_eq!(proxies(&follow(&spaces, owners)), [(7, 7), (8, 8)]);
+
+    // Nobody is known to serve it: a number, larger than any process id.
+    let owners = Owners::new(vec![(0, served("127.0.0.1:81", 7))]);
+    let found = proxies(&follow(&spaces, owners));
+    assert!(found[0].0 == found[0].1 && found[1].0 == found[1].1);
+    assert!(found[0].0 != found[1].0 && found[0].0 >= 1 << 22 && found[1].0 >= 1 << 22);
+}
+
+#[test]
+fn an_upstream_that_closes_idle_connections_is_told_of_the_proxy_that_asked() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("127.0.0.1:5000", "127.0.0.1:80");
+    let mut back = wire.at(0.0).open("127.0.0.1:4000", "127.0.0.1:9000");
+    for at in [1.0, 5.0] {
+        wire.at(at).send(&mut front, CLIENT, &request("GET", "/a"));
+        wire.at(at + 0.1)
+            .send(&mut back, CLIENT, &request("GET", "/a"));
+        wire.at(at + 1.0).send(&mut back, SERVER, &response(200));
+        wire.at(at + 1.1).send(&mut front, SERVER, &response(200));
+    }
+    wire.at(2000.0).fin(&mut back, SERVER);
+    let owners = Owners::new(vec![(0, served("127.0.0.1:80", 7))]);
+    let signals = follow(&[wire.packets], owners);
+    let mut closes = signals.iter().filter_map(|s| match &s.fact {
+        Fact::IdleClosed(close) => Some(close.proxy),
+        _ => None,
+    });
+    assert_eq!((closes.next(), closes.next()), (Some(7), None));
+}

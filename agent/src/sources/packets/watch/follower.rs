@@ -1,0 +1,149 @@
+//! What becomes of each frame: it is followed, kept, or both; and whose the proxies' addresses are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::super::Packets;
+use super::super::decode::{Decoded, decode};
+use super::super::raw::RawFrame;
+use super::super::ring::Ring;
+use super::super::serving::Owners;
+use super::places::{HELD_BACK, Places};
+use super::{Namespaces, Tally};
+use crate::clock::{self, Clock};
+use crate::signal::{Fact, Nanos, Signal, Source};
+use crate::sources::process;
+
+pub(super) struct Follower {
+    packets: Option<Packets>,
+    ring: Option<Arc<Ring>>,
+    pub(super) signals: Vec<Signal>,
+    tally: Tally,
+    owners: process::Owners,
+    /// Processes of proxies that were told of.
+    running: BTreeSet<u32>,
+    /// Those of them of which it was told who they are.
+    described: BTreeSet<u32>,
+}
+
+impl Follower {
+    /// `packets`: to follow connections; without it frames are only kept.
+    pub(super) fn new(packets: Option<Packets>, ring: Option<Arc<Ring>>) -> Follower {
+        Follower {
+            packets,
+            ring,
+            signals: Vec::new(),
+            tally: Tally::default(),
+            owners: process::Owners::default(),
+            running: BTreeSet::new(),
+            described: BTreeSet::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, raw: &RawFrame<'_>, space: u32) {
+        self.tally.frames += 1;
+        let decoded = decode(raw);
+        if let Some(ring) = &self.ring {
+            ring.push(raw, space, &decoded);
+        }
+        if let Decoded::NotUnderstood(reason) = decoded {
+            self.tally.not_understood[reason as usize] += 1;
+        }
+        let Some(packets) = &mut self.packets else {
+            return;
+        };
+        packets.set_namespace(space);
+        match decoded {
+            Decoded::Segment(segment) => packets.segment(&segment, &mut self.signals),
+            Decoded::Unreachable(error) => packets.unreachable(&error, &mut self.signals),
+            Decoded::Other | Decoded::NotUnderstood(_) => {}
+        }
+    }
+
+    /// Takes note of the proxies that run, and of what they serve.
+    pub(super) fn look(&mut self, found: &Namespaces, places: &Places) {
+        let spaces: BTreeMap<u64, u32> = places.spaces().collect();
+        if let Some(ring) = &self.ring {
+            for (netns, space) in &spaces {
+                ring.interface_is_in(*space, *netns);
+            }
+        }
+        if self.packets.is_none() {
+            return;
+        }
+        let running: BTreeSet<u32> = found.values().flatten().copied().collect();
+        let before = std::mem::replace(&mut self.running, running.clone());
+        for pid in running.difference(&before) {
+            let pid = *pid;
+            if let Some(name) = process::name(pid) {
+                self.tell(Fact::ProxyStarted { pid, name });
+            }
+        }
+        for pid in before.difference(&running) {
+            self.described.remove(pid);
+            self.tell(Fact::ProxyGone { pid: *pid });
+        }
+        let served = self.owners.served(found);
+        let owners = served.values().flat_map(|served| &served.listeners);
+        for pid in owners.filter_map(|(_, pid)| *pid).collect::<BTreeSet<_>>() {
+            self.describe(pid);
+        }
+        let by_space = served.into_iter();
+        let by_space = by_space.filter_map(|(netns, s)| Some((*spaces.get(&netns)?, s)));
+        if let Some(packets) = &mut self.packets {
+            packets.set_owners(Owners::new(by_space.collect()));
+        }
+    }
+
+    fn describe(&mut self, pid: u32) {
+        if self.described.contains(&pid) {
+            return;
+        }
+        if let Some(mut process) = process::identify(pid) {
+            self.described.insert(pid);
+            // Packets are on the wall clock.
+            process.started = Clock::of_host().unix(process.started);
+            self.tell(Fact::ProcessSeen(process));
+        }
+    }
+
+    /// Told as old as the packets that may come now: no decision is hurried.
+    fn tell(&mut self, fact: Fact) {
+        self.signals.push(Signal {
+            at: clock::unix_now().saturating_sub(HELD_BACK),
+            source: Source::Packets,
+            fact,
+        });
+    }
+
+    pub(super) fn tick(&mut self, now: Nanos) {
+        if let Some(packets) = &mut self.packets {
+            packets.tick(now, &mut self.signals);
+        }
+    }
+
+    pub(super) fn lost(&mut self, reason: &str, count: u64, out: &mut Vec<Signal>) {
+        match &mut self.packets {
+            _ if count == 0 => {}
+            Some(packets) => {
+                packets.lost_until(clock::unix_now(), "packets", reason, count, out);
+            }
+            None => self.tally.lost += count,
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        if let Some(packets) = &mut self.packets {
+            packets.finish(&mut self.signals);
+        }
+    }
+
+    pub(super) fn end(self) -> Tally {
+        let counts = self.packets.map(|packets| packets.counts());
+        Tally {
+            counts: counts.unwrap_or_default(),
+            ..self.tally
+        }
+    }
+}
