@@ -41,10 +41,13 @@ pub const PATH: usize = 108;
 /// `task_struct.comm`.
 pub const COMM: usize = 16;
 
-/// The bucket of a socket. Its address is aligned to cache lines: the low bits say nothing.
+/// The bucket of a socket. Its address is aligned to cache lines, so the low bits say nothing, and
+/// sockets lie at equal distances, which a multiplication alone would not spread for every size.
 #[inline(always)]
 pub const fn bucket_of(sk: u64) -> u32 {
-    ((sk >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKETS.trailing_zeros())) as u32
+    let line = sk >> 6;
+    let mixed = (line ^ (line >> 15)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> (64 - BUCKETS.trailing_zeros())) as u32
 }
 
 /// Values of `PROXY_NAMES`.

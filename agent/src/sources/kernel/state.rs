@@ -135,17 +135,19 @@ fn memory<T>(ebpf: &Ebpf, name: &str, len: usize) -> Result<MmapRaw> {
 mod tests {
     use super::*;
 
-    /// Sockets lie side by side in slabs: where each has a slot, none allocates.
+    /// Sockets lie side by side in slabs: where each has a slot, nothing is allocated.
     #[test]
     fn neighbouring_sockets_find_slots() {
-        for size in [1024, 2432, 2560, 2688] {
-            let size: u64 = u64::next_multiple_of(size, 64);
+        const SLAB: u64 = 32 << 10;
+        for size in (960..3200).step_by(64) {
             let mut taken = [0; BUCKETS as usize];
             for n in 0..1000 {
-                taken[bucket_of(0xffff_8881_0000_0000 + n * size) as usize] += 1;
+                let (slab, place) = (n / (SLAB / size), n % (SLAB / size));
+                let sk = 0xffff_8881_0abc_0000 + slab * SLAB + place * size;
+                taken[bucket_of(sk) as usize] += 1;
             }
             let spilled: usize = taken.iter().map(|n: &usize| n.saturating_sub(WAYS)).sum();
-            assert!(spilled <= 10, "{spilled} of 1000 sockets of {size} bytes");
+            assert!(spilled <= 20, "{spilled} of 1000 sockets of {size} bytes");
         }
     }
 }
