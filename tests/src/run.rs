@@ -81,7 +81,7 @@ const PACKETS_LIVE: [&str; 3] = ["post-fin-in-flight", "post-other-variants", "c
 
 /// The rows whose packets are looked at in the quick run too: those with TCP upstreams whose causes
 /// packets show.
-const PACKETS_QUICKLY: [u8; 5] = [1, 2, 3, 4, 14];
+const PACKETS_QUICKLY: [u8; 8] = [1, 2, 3, 4, 11, 13, 14, 15];
 
 pub struct Run {
     row: u8,

@@ -242,8 +242,15 @@ impl Packets {
         let over = this.over_at().unwrap_or(Nanos::MAX);
         !self.exchanges.ids().any(|other| {
             let exchange = self.exchanges.at(other);
-            let meanwhile =
-                exchange.at <= over && exchange.over_at().is_none_or(|at| at >= this.at);
+            // Only within one connection the order is sure.
+            let skew = if exchange.flow_id == this.flow_id {
+                0
+            } else {
+                SKEW
+            };
+            let before = exchange.at <= over.saturating_add(skew);
+            let after = exchange.over_at().is_none_or(|at| at + skew >= this.at);
+            let meanwhile = before && after;
             let Some(flow) = self.flow_of(exchange).filter(|_| meanwhile && other != id) else {
                 return false;
             };

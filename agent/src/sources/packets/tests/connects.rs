@@ -357,6 +357,38 @@ fn a_health_check_proves_nothing_about_the_request_beside_it() {
     );
 }
 
+/// Interfaces have clocks of their own: only within a connection the order is sure.
+#[test]
+fn requests_within_the_clocks_doubt_are_in_flight_together() {
+    let mut crowd = Crowd::default();
+    let first = crowd.ask(1.0, "/first");
+    crowd.answer(1.2, first, 502);
+    let second = crowd.ask(1.4, "/second");
+    crowd.refused(1.5, "10.0.0.2:9000");
+    crowd.answer(1.6, second, 502);
+    assert_eq!(
+        crowd.told(),
+        [
+            format!("/first verdict 502 {UNKNOWN}"),
+            format!("/second verdict 502 {REFUSED}"),
+        ]
+    );
+    let mut crowd = Crowd::default();
+    let one = crowd.ask(1.0, "/first");
+    crowd.answer(1.2, one, 502);
+    let get = request("GET", "/second");
+    crowd
+        .wire
+        .at(1.4)
+        .send(&mut crowd.fronts[one], CLIENT, &get);
+    crowd.refused(1.5, "10.0.0.2:9000");
+    crowd.answer(1.6, one, 502);
+    assert_eq!(
+        crowd.told()[1],
+        "/second verdict 502 connection_refused proven → 10.0.0.2:9000"
+    );
+}
+
 #[test]
 fn a_connect_during_an_attempt_is_not_the_request_s() {
     let mut crowd = Crowd::default();
