@@ -57,19 +57,24 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     wait::until("the losses in the metrics", START, || {
         lost().is_ok_and(|n| n > 0.0)
     })?;
+    // All that was kept of the flood is behind a verdict that came in order after it.
+    let catch_up = |what, enough: fn(&Value) -> bool| {
+        wait::until(what, START, || {
+            let expect = Expect::apart("catching_up", &[502]);
+            let Ok(paths) = fail_times(run, &host.ns, &expect, 1) else {
+                return false;
+            };
+            let fits = |line: &Value| line["request"]["path"] == *paths[0] && enough(line);
+            let told = || daemon.lines().iter().any(fits);
+            wait::until("its verdict", Duration::from_secs(1), told).is_ok()
+        })
+    };
+    catch_up("verdicts again", |_| true)?;
     // A request whose answer was lost is taken to be in flight, for a minute and a half at least:
     // its connection's end tells better.
     drop(connections);
-    // All that was kept of the flood is behind a verdict that came in order after it.
-    wait::until("proven verdicts again", START, || {
-        let expect = Expect::apart("catching_up", &[502]);
-        let Ok(paths) = fail_times(run, &host.ns, &expect, 1) else {
-            return false;
-        };
-        let proven =
-            |line: &Value| line["request"]["path"] == *paths[0] && line["confidence"] == "proven";
-        let told = || daemon.lines().iter().any(proven);
-        wait::until("its verdict", Duration::from_secs(1), told).is_ok()
+    catch_up("proven verdicts again", |line| {
+        line["confidence"] == "proven"
     })?;
     one_by_one(run, &host.ns, &refused("after", "nginx"), run.wanted())?;
 
