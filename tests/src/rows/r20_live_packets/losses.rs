@@ -121,7 +121,7 @@ fn flood(run: &Run, ns: &NetNs) -> Result<(BTreeSet<String>, Vec<TcpStream>)> {
                 paths.insert(path);
             }
             if round == 0 {
-                ping_pong()?;
+                connections.push(ping_pong()?);
             }
         }
         Ok((paths, connections))
@@ -141,24 +141,24 @@ fn ask(path: &str) -> Result<TcpStream> {
 }
 
 /// One message at a time, so that none is joined with another: each is a packet.
-fn ping_pong() -> Result<()> {
+fn ping_pong() -> Result<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut one = TcpStream::connect(listener.local_addr()?)?;
     let (mut other, _) = listener.accept()?;
     one.set_nodelay(true)?;
     other.set_nodelay(true)?;
-    let echo = thread::spawn(move || -> Result<()> {
+    // Until the connection is closed.
+    thread::spawn(move || -> Result<()> {
         let mut message = [0; MESSAGE];
-        while other.read_exact(&mut message).is_ok() {
+        loop {
+            other.read_exact(&mut message)?;
             other.write_all(&message)?;
         }
-        Ok(())
     });
     let mut message = [b'x'; MESSAGE];
     for _ in 0..MESSAGES {
         one.write_all(&message)?;
         one.read_exact(&mut message)?;
     }
-    drop(one);
-    echo.join().expect("echo")
+    Ok(one)
 }
