@@ -19,6 +19,8 @@ use super::segment::{Segment, Unreachable};
 pub const PER_VERDICT: usize = 200;
 /// What comes before an attempt's beginning, and after the response, that still belongs to it.
 const BEFORE: Nanos = 10_000_000;
+/// A proxy that is busy reads a request so long after its packet has come.
+const READ_LATE: Nanos = 1_000_000_000;
 const AFTER: Nanos = 1_000_000_000;
 
 /// The time of one exchange on one of its connections.
@@ -159,11 +161,15 @@ impl Excerpt {
             return;
         };
         let key = Key::new(client, server).0.within(space);
+        let before = match (connection, &request) {
+            (Connection::Downstream, Some(Request::Like(..))) => READ_LATE,
+            _ => BEFORE,
+        };
         let window = Window {
             verdict,
             connection,
             client,
-            from: from.saturating_sub(BEFORE),
+            from: from.saturating_sub(before),
             to: over.saturating_add(AFTER),
             over,
             request,
@@ -194,12 +200,20 @@ impl Excerpt {
                 window.to = segment.at - 1;
                 continue;
             }
+            let found = window.request_seq;
+            let what = window.what(segment, from_client);
+            if window.request_seq != found {
+                // What was kept before it is known to have been another request's.
+                let packets = &mut self.packets[window.verdict];
+                let connection = window.connection;
+                packets.retain(|p| p.connection != connection || p.at + BEFORE >= segment.at);
+            }
             let packet = PacketSeen {
                 at: segment.at,
                 frame: segment.frame.number,
                 connection: window.connection,
                 from_client,
-                what: window.what(segment, from_client),
+                what,
                 length: segment.length,
                 fin: segment.flags.fin(),
                 again: window.again(segment, from_client),

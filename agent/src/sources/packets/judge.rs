@@ -2,15 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::signal::{End, Nanos, Signal};
+use crate::signal::{End, Signal};
 
 use super::exchange::Exchange;
 use super::owners::Connects;
 use super::ties::Tie;
-use super::{Packets, SECOND, SETTLE};
-
-/// A failed connect waits for its downstream's answer as long as others may be tried.
-const TRIED: Nanos = 90 * SECOND;
+use super::{Packets, SECOND, SETTLE, TRIED};
 
 impl Packets {
     /// All facts about this exchange are in, as far as they will come.

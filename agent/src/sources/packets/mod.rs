@@ -65,6 +65,8 @@ const SKEW: Nanos = MILLISECOND / 2;
 const AT_ONCE: Nanos = 20 * MILLISECOND;
 /// A connect without an answer for so long may be why its downstream fails.
 const UNANSWERED: Nanos = 200 * MILLISECOND;
+/// A failed connect waits for its downstream's answer as long as others may be tried.
+const TRIED: Nanos = 90 * SECOND;
 /// With more exchanges than this not all are looked through for a connect's downstream.
 const LOOKED_THROUGH: usize = 1024;
 /// Bytes of unfinished heads, over all connections.
@@ -103,6 +105,8 @@ pub struct Packets {
     /// New connects, watched for their answers.
     connects: VecDeque<(Nanos, u32, u64)>,
     now: Nanos,
+    /// When packets were lost, the last time.
+    lost_at: Nanos,
     /// Added to the capture's clock where that stepped back.
     shift: Nanos,
     ticked: Nanos,
@@ -175,11 +179,17 @@ impl Packets {
             count,
         };
         let at = until.saturating_add(self.shift).max(self.now);
+        self.lost_at = at;
         self.tell(at, fact, out);
     }
 
     /// Packets were lost before they could be seen.
     pub fn lost(&mut self, stage: &str, reason: &str, count: u64, out: &mut Vec<Signal>) {
+        self.lost_at = self.now;
+        self.tell_lost(stage, reason, count, out);
+    }
+
+    fn tell_lost(&self, stage: &str, reason: &str, count: u64, out: &mut Vec<Signal>) {
         self.tell(
             self.now,
             Fact::SignalsLost {
@@ -251,7 +261,7 @@ impl Packets {
             ("connects", now.connects - before.connects),
         ] {
             if count > 0 {
-                self.lost("packets", reason, count, out);
+                self.tell_lost("packets", reason, count, out);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::signal::Nanos;
 
 use super::exchange::Exchange;
 use super::flow::Flow;
-use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SECOND, SKEW};
+use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SECOND, SKEW, TRIED};
 
 /// A proxy passes a request on this soon, where its address does not say that it is one.
 const FORWARDED: Nanos = 100 * MILLISECOND;
@@ -254,12 +254,21 @@ impl Packets {
             let Some(flow) = self.flow_of(exchange).filter(|_| meanwhile && other != id) else {
                 return false;
             };
+            if exchange.over_at().is_none() && self.may_be_over(flow) {
+                return false;
+            }
             // Its own attempts may go to a server of the same address.
             let equal = exchange.content == this.content;
             let own = equal && self.hosts.same(flow.client_ip(), proxy);
             let upstream = own || flow.is(Flow::UPSTREAM) || exchange.is(Exchange::BARE);
             !upstream && self.hosts.same(flow.server_ip(), proxy) && !flow.is_elsewhere(mine)
         })
+    }
+
+    /// Packets were lost since this connection was seen, its end perhaps among them, and its request
+    /// could not have been tried for so long.
+    fn may_be_over(&self, flow: &Flow) -> bool {
+        flow.seen_at <= self.lost_at && self.lost_at + TRIED < self.now
     }
 
     /// In a capture without the downstream: the failed attempt that this one repeats.

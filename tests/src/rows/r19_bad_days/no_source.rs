@@ -35,6 +35,9 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
                 _ => false,
             }
         })?;
+        wait::until("the warning", START, || {
+            daemon.told("nothing is watched yet") > 0
+        })?;
         let (health, _) = get(port, "/healthz")?;
         let (_, metrics) = get(port, "/metrics")?;
         let down = metrics.contains("why502_source_up{source=\"packets\"} 0\n");

@@ -24,10 +24,9 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     if get(port, "/readyz")?.0 != 200 {
         run.problem("not ready although it says so");
     }
-    let watched = value(port, "why502_proxies_watched{proxy=\"nginx\"}")?;
-    if watched < 2.0 {
-        run.problem(format!("{watched} processes of nginx are watched"));
-    }
+    wait::until("nginx's processes in the metrics", START, || {
+        value(port, "why502_proxies_watched{proxy=\"nginx\"}").is_ok_and(|n| n == 2.0)
+    })?;
 
     let expect = refused("refused", "nginx");
     let wanted = 3 * run.wanted();
@@ -68,5 +67,7 @@ pub(super) fn value(port: u16, series: &str) -> Result<f64> {
     let (_, text) = get(port, "/metrics")?;
     let of_line = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
     let lines = text.lines().filter(|line| line.starts_with(series));
-    Ok(lines.filter_map(of_line).sum())
+    Ok(lines
+        .filter_map(of_line)
+        .fold(0.0, |sum, value| sum + value))
 }

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::counters::value;
@@ -16,6 +16,7 @@ use crate::agent::Capture;
 use crate::expect::Expect;
 use crate::netns::NetNs;
 use crate::prometheus::free_port;
+use crate::rows::front::plain;
 use crate::rows::r19_bad_days::{Host, fail_times};
 use crate::run::{Run, START};
 use crate::wait;
@@ -52,20 +53,28 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     daemon.signal(libc::SIGSTOP);
     let flooded = flood(run, &host.ns);
     daemon.signal(libc::SIGCONT);
-    let flooded: BTreeSet<String> = flooded?;
+    let (flooded, connections) = flooded?;
     wait::until("the losses in the metrics", START, || {
         lost().is_ok_and(|n| n > 0.0)
     })?;
     // All that was kept of the flood is behind a verdict that came in order after it.
-    wait::until("proven verdicts again", START, || {
-        let expect = Expect::apart("catching_up", &[502]);
-        let Ok(paths) = fail_times(run, &host.ns, &expect, 1) else {
-            return false;
-        };
-        let proven =
-            |line: &Value| line["request"]["path"] == *paths[0] && line["confidence"] == "proven";
-        let told = || daemon.lines().iter().any(proven);
-        wait::until("its verdict", Duration::from_secs(1), told).is_ok()
+    let catch_up = |what, enough: fn(&Value) -> bool| {
+        wait::until(what, START, || {
+            let expect = Expect::apart("catching_up", &[502]);
+            let Ok(paths) = fail_times(run, &host.ns, &expect, 1) else {
+                return false;
+            };
+            let fits = |line: &Value| line["request"]["path"] == *paths[0] && enough(line);
+            let told = || daemon.lines().iter().any(fits);
+            wait::until("its verdict", Duration::from_secs(1), told).is_ok()
+        })
+    };
+    catch_up("verdicts again", |_| true)?;
+    // A request whose answer was lost is taken to be in flight, for a minute and a half at least:
+    // its connection's end tells better.
+    drop(connections);
+    catch_up("proven verdicts again", |line| {
+        line["confidence"] == "proven"
     })?;
     one_by_one(run, &host.ns, &refused("after", "nginx"), run.wanted())?;
 
@@ -100,38 +109,56 @@ fn one_by_one(run: &Run, ns: &NetNs, expect: &Expect, count: usize) -> Result<Ve
     Ok(paths)
 }
 
-/// Failures before, while and after the kernel's buffer is filled. Their paths.
-fn flood(run: &Run, ns: &NetNs) -> Result<BTreeSet<String>> {
-    let expect = Expect::apart("flood", &[502]);
-    let mut paths = BTreeSet::new();
-    for round in 0..2 {
-        paths.extend(one_by_one(run, ns, &expect, run.wanted())?);
-        if round == 0 {
-            ns.enter(ping_pong)?;
+/// Failures before and after the kernel's buffer is filled. Their paths and connections.
+fn flood(run: &Run, ns: &NetNs) -> Result<(BTreeSet<String>, Vec<TcpStream>)> {
+    ns.enter(|| {
+        let mut paths = BTreeSet::new();
+        let mut connections = Vec::new();
+        for round in 0..2 {
+            for _ in 0..run.wanted() {
+                let path = run.path("/known");
+                connections.push(ask(&path)?);
+                paths.insert(path);
+            }
+            if round == 0 {
+                connections.push(ping_pong()?);
+            }
         }
-    }
-    Ok(paths)
+        Ok((paths, connections))
+    })
+}
+
+/// Sends a request and waits for its answer's beginning.
+fn ask(path: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(plain())?;
+    stream.set_read_timeout(Some(START))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: lab.example\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    ensure!(answer.ends_with(b" 502"), "{path}: not failed");
+    Ok(stream)
 }
 
 /// One message at a time, so that none is joined with another: each is a packet.
-fn ping_pong() -> Result<()> {
+fn ping_pong() -> Result<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut one = TcpStream::connect(listener.local_addr()?)?;
     let (mut other, _) = listener.accept()?;
     one.set_nodelay(true)?;
     other.set_nodelay(true)?;
-    let echo = thread::spawn(move || -> Result<()> {
+    // Until the connection is closed.
+    thread::spawn(move || -> Result<()> {
         let mut message = [0; MESSAGE];
-        while other.read_exact(&mut message).is_ok() {
+        loop {
+            other.read_exact(&mut message)?;
             other.write_all(&message)?;
         }
-        Ok(())
     });
     let mut message = [b'x'; MESSAGE];
     for _ in 0..MESSAGES {
         one.write_all(&message)?;
         one.read_exact(&mut message)?;
     }
-    drop(one);
-    echo.join().expect("echo")
+    Ok(one)
 }

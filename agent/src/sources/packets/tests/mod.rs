@@ -3,6 +3,7 @@
 mod build;
 mod connects;
 mod excerpt;
+mod losses;
 mod races;
 mod sides;
 mod spaces;
