@@ -304,7 +304,9 @@ abi! {
         pub head_size: u32,
         /// Bytes at `head_ptr`.
         pub head_len: u32,
-        pub pad: u32,
+        /// How the socket's end, which is being handled, ends the attempt, and its errno; 0: it does not.
+        pub ending: u16,
+        pub ending_errno: u16,
         pub flags: u16,
         pub role: u8,
         pub order: u8,

@@ -16,7 +16,7 @@ use crate::{
         self, AF_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LISTEN,
         TCP_SYN_RECV, TCP_SYN_SENT,
     },
-    maps::{CONNECTIONS, JOIN, LISTENERS, UPSTREAM_ENDS, count},
+    maps::{CONNECTIONS, JOIN, LISTENERS, TELL_END, UPSTREAM_ENDS, count},
     member, offset, sample,
 };
 
@@ -32,7 +32,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         (_, TCP_LISTEN) => listening(sk),
         (TCP_LISTEN, TCP_CLOSE) => gone(sk),
         (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin_received(sk),
-        (_, TCP_FIN_WAIT1 | TCP_CLOSE) | (TCP_CLOSE_WAIT, _) => closing(sk, old, new),
+        (_, TCP_FIN_WAIT1 | TCP_CLOSE) | (TCP_CLOSE_WAIT, _) => closing(&ctx, sk, old, new),
         _ => {}
     }
     0
@@ -175,16 +175,16 @@ fn fin_received(sk: *const u8) {
 
 /// One side closes by its own will, is reset, or is done.
 #[inline(always)]
-fn closing(sk: *const u8, old: i32, new: i32) {
+fn closing(ctx: &BtfTracePointContext, sk: *const u8, old: i32, new: i32) {
     if let Some(flow) = flow::same(sk) {
-        // One place that tells it: each copy of the code costs the verifier megabytes.
-        if flow.role == role::UPSTREAM
-            && let Some((how, errno)) = proxy_closes(flow, sk, old, new)
-        {
-            emit::attempt_ended(sk as u64, flow, how, errno, kernel::now());
+        let upstream = flow.role == role::UPSTREAM;
+        let ended = upstream && proxy_closes(flow, sk, old, new);
+        if ended || new == TCP_CLOSE && upstream && flow.flags & flow_flag::ENDED != 0 {
+            // SAFETY: a program of the same hook. It does not come back, unless there is none.
+            unsafe { TELL_END.tail_call(ctx, 0) };
         }
         if new == TCP_CLOSE {
-            closed(flow, sk);
+            closed(flow, sk, false);
         }
         return;
     }
@@ -204,19 +204,40 @@ fn closing(sk: *const u8, old: i32, new: i32) {
     }
 }
 
+/// Tells the end that `closing` has found.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn tell_end(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    let new: i32 = ctx.arg(2);
+    let Some(flow) = flow::same(sk) else { return 0 };
+    if flow.ending != 0 {
+        let (how, errno) = (flow.ending as u8, i32::from(flow.ending_errno));
+        flow.ending = 0;
+        emit::attempt_ended(kernel::address(sk), flow, how, errno, kernel::now());
+    }
+    if new == TCP_CLOSE {
+        let told = flow.flags & flow_flag::ENDED != 0;
+        if told {
+            emit::flow_closed(kernel::address(sk), flow, kernel::now());
+        }
+        closed(flow, sk, told);
+    }
+    0
+}
+
 /// A process still has a descriptor of it: it was accepted, or not closed yet.
 #[inline(always)]
 fn held_by_process(sk: *const u8) -> bool {
     member!(sk, sk_socket, u64) != 0
 }
 
-/// How the attempt has ended, if it ends with this.
+/// Whether the attempt ends with this; the flow is told how.
 #[inline(always)]
-fn proxy_closes(flow: &mut Flow, sk: *const u8, old: i32, new: i32) -> Option<(u8, i32)> {
+fn proxy_closes(flow: &mut Flow, sk: *const u8, old: i32, new: i32) -> bool {
     if flow::is_ours(flow) && crate::probes::exiting() {
         // The proxy's process dies: nobody gave anything up, and nobody answers.
         flow.flags |= flow_flag::ENDED | flow_flag::CLOSED;
-        return None;
+        return false;
     }
     // The proxy still holds the socket, and its close is seen: it ends the attempt in its own thread,
     // where its memory can be read and the next response belongs to it.
@@ -234,29 +255,36 @@ fn proxy_closes(flow: &mut Flow, sk: *const u8, old: i32, new: i32) -> Option<(u
             flow.send_errno = errno;
             end::CONNECT_FAILED
         };
-        return if held { None } else { Some((how, errno)) };
+        return !held && ends(flow, how, errno);
     }
     if !flow::outstanding(flow) {
         if old == TCP_ESTABLISHED && flow.flags & flow_flag::ENDED == 0 {
             let reset = flow.reset_ns != 0;
             emit::idle_closed(flow, new == TCP_CLOSE && reset, reset, kernel::now());
         }
-        return None;
+        return false;
     }
     if held {
-        return None;
+        return false;
     }
-    let errno = member!(sk, sk_err, i32);
-    if new == TCP_CLOSE && flow.reset_ns != 0 {
-        Some((end::RESET, errno))
+    let how = if new == TCP_CLOSE && flow.reset_ns != 0 {
+        end::RESET
     } else if new == TCP_CLOSE && old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
         // The end of a connection that the proxy had closed before.
-        None
+        return false;
     } else if flow.fin_ns != 0 {
-        Some((end::PEER_CLOSED, errno))
+        end::PEER_CLOSED
     } else {
-        Some((end::GIVEN_UP, errno))
-    }
+        end::GIVEN_UP
+    };
+    ends(flow, how, member!(sk, sk_err, i32))
+}
+
+#[inline(always)]
+fn ends(flow: &mut Flow, how: u8, errno: i32) -> bool {
+    flow.ending = u16::from(how);
+    flow.ending_errno = errno as u16;
+    true
 }
 
 /// The upstream's process closes its end: had it accepted, had it read?
@@ -283,12 +311,7 @@ fn upstream_closes(sk: *const u8, flow: &mut Flow, new: i32) {
 
 /// The proxy's socket is done.
 #[inline(always)]
-fn closed(flow: &mut Flow, sk: *const u8) {
-    let address = kernel::address(sk);
-    let told = flow.flags & flow_flag::ENDED != 0 && flow.role == role::UPSTREAM;
-    if told {
-        emit::flow_closed(address, flow, kernel::now());
-    }
+fn closed(flow: &mut Flow, sk: *const u8, told: bool) {
     // The proxy still holds the socket: which thread closes it tells whose response follows, and a
     // send that is under way will still look for the flow.
     let held = flow.role == role::UPSTREAM && offset!(closes_seen) == 1;
@@ -296,7 +319,7 @@ fn closed(flow: &mut Flow, sk: *const u8) {
     if (told || held) && !closing && held_by_process(sk) {
         return;
     }
-    CONNECTIONS.remove(address);
+    CONNECTIONS.remove(kernel::address(sk));
 }
 
 #[inline(always)]

@@ -2,11 +2,11 @@
 
 use std::fs::File;
 
-use agent_ebpf::Layout;
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, Iter, TracePoint},
+    maps::ProgramArray,
+    programs::{BtfTracePoint, Iter, Program, TracePoint},
 };
 
 use super::hooks::{HOOKS, Hook, Kind};
@@ -28,6 +28,10 @@ pub fn load() -> Result<Probes> {
              which names what the build needs"
         );
     }
+    // First: it parses the kernel's BTF whole before it can be told not to, and nothing else should
+    // be held then.
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
     let (mut layout, missing, kernel) = {
         let btf = btf::Btf::of_kernel()?;
         let (layout, missing) = layout::read(&btf);
@@ -39,7 +43,11 @@ pub fn load() -> Result<Probes> {
     let tracefs = super::tracefs::available();
     layout.closes_seen =
         u32::from(tracefs.is_ok() && super::tracefs::has("syscalls/sys_enter_close"));
-    let mut ebpf = create(&layout)?;
+    let mut ebpf = loader
+        .override_global("LAYOUT", &layout, true)
+        .load(object::PROBES)
+        .map_err(|error| anyhow::anyhow!("{}", describe(&error.into())))
+        .context("create the BPF maps")?;
     let mut hooks = Vec::new();
     for hook in HOOKS {
         let result = match (&tracefs, hook.kind) {
@@ -67,23 +75,14 @@ fn names(btf: &btf::Btf) -> Vec<u8> {
     btf.names_only(wanted)
 }
 
-fn create(layout: &Layout) -> Result<Ebpf> {
-    EbpfLoader::new()
-        .btf(None)
-        .override_global("LAYOUT", layout, true)
-        .load(object::PROBES)
-        .map_err(|error| anyhow::anyhow!("{}", describe(&error.into())))
-        .context("create the BPF maps")
-}
-
 fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
-    let program = ebpf
-        .program_mut(hook.name)
-        .context("the kernel half lacks this program")?;
+    let program = named(ebpf, hook.name)?;
     match hook.kind {
         Kind::BtfTracepoint => {
             let program: &mut BtfTracePoint = program.try_into()?;
             program.load(hook.name, kernel)?;
+            link_second(ebpf, hook, kernel)?;
+            let program: &mut BtfTracePoint = named(ebpf, hook.name)?.try_into()?;
             program.attach()?;
         }
         Kind::Tracepoint { category } => {
@@ -97,6 +96,23 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Loads the program that a hook's own calls, where it has one.
+fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
+    if hook.name != "inet_sock_set_state" {
+        return Ok(());
+    }
+    let program: &mut BtfTracePoint = named(ebpf, "tell_end")?.try_into()?;
+    program.load(hook.name, kernel)?;
+    let program = program.fd()?.try_clone()?;
+    let map = ebpf.map_mut("TELL_END").context("no TELL_END map")?;
+    Ok(ProgramArray::try_from(map)?.set(0, &program, 0)?)
+}
+
+fn named<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(program)
+        .context("the kernel half lacks this program")
 }
 
 /// One line of an error's chain, without the verifier's log but with its verdict.
