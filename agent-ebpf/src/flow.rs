@@ -154,6 +154,8 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
     }
     if let Some(downstream) = of(flow.link_sk, flow.link_cookie) {
         flow.link_ordinal = downstream.ordinal;
+        flow.flags &= !flow_flag::OPAQUE;
+        flow.flags |= downstream.flags & flow_flag::OPAQUE;
         downstream.link_sk = sk;
         downstream.link_cookie = flow.cookie;
         downstream.flags |= flow_flag::AWAITED;

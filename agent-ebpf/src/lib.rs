@@ -86,6 +86,7 @@ pub mod flow_flag {
     /// A read returned end of file.
     pub const EOF: u16 = 512;
     /// Downstream: its first bytes were not HTTP/1 (TLS, HTTP/2): nothing of it is read later.
+    /// Upstream: those of the downstream it works for were not.
     pub const OPAQUE: u16 = 1024;
     /// Downstream: its next response is looked at, whatever the attempt's answer was.
     pub const SUSPECT: u16 = 2048;

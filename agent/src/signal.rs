@@ -163,6 +163,16 @@ impl Attempt {
         request.is_some_and(|request| !matches!(request, Opening::HttpRequest { .. }))
     }
 
+    /// The client ended its connection, or its request, before the proxy ended this attempt. Where it
+    /// is not clear whose connection that was, only a proxy that gives up may have done so for it.
+    pub fn client_left(&self, ended: Nanos) -> bool {
+        let left = self.downstream.as_ref().is_some_and(|link| {
+            let gave_up = matches!(self.end, End::GivenUp | End::ConnectGivenUp);
+            link.state.left() && (gave_up || link.order != LinkOrder::Unclear)
+        });
+        left || self.may_be_cancelled(ended)
+    }
+
     /// The proxy gave up right after it had read from an encrypted client: within HTTP/2 that is how a
     /// client cancels. A timer that fires at the same moment looks alike, but for its whole seconds.
     pub fn may_be_cancelled(&self, ended: Nanos) -> bool {

@@ -204,8 +204,6 @@ impl<'a> Known<'a> {
     }
 
     pub(super) fn client_left(&self) -> bool {
-        let link = self.attempt().downstream.as_ref();
-        let left = link.is_some_and(|l| l.state.left());
-        self.case.response.is_none() && (left || self.attempt().may_be_cancelled(self.tried.at))
+        self.case.response.is_none() && self.attempt().client_left(self.tried.at)
     }
 }

@@ -128,13 +128,8 @@ impl Exchange {
 
     /// The client ended its connection before the proxy ended its attempt.
     pub(super) fn client_left(&self) -> bool {
-        self.attempts.last().is_some_and(|t| {
-            t.attempt.may_be_cancelled(t.at)
-                || t.attempt
-                    .downstream
-                    .as_ref()
-                    .is_some_and(|link| link.state.left())
-        })
+        let last = self.attempts.last();
+        last.is_some_and(|t| t.attempt.client_left(t.at))
     }
 
     /// The client's side is TLS or HTTP/2, so that a response cannot be told from other data.

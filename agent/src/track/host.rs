@@ -12,8 +12,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::signal::{
-    Address, Attempt, End, Fact, FlowId, Listener, Nanos, Process, ProcessExit, ProcessSample,
-    Signal, SignalSent, Source,
+    Address, Attempt, End, Fact, FlowId, LinkOrder, Listener, Nanos, Process, ProcessExit,
+    ProcessSample, Signal, SignalSent, Source,
 };
 use crate::verdict::Spread;
 use deaths::Deaths;
@@ -250,6 +250,7 @@ impl Host {
         if attempt.end == End::GivenUp
             && let Some(link) = &attempt.downstream
             && link.state.left()
+            && link.order != LinkOrder::Unclear
             && let Some(client) = &link.client
         {
             let lost = self

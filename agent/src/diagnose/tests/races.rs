@@ -3,7 +3,9 @@
 use super::build::*;
 use crate::cause::{Cause, Variant};
 use crate::signal::*;
+use crate::track::Tracker;
 use crate::verdict::Confidence::{Likely, Proven, Unknown};
+use crate::verdict::Kind;
 
 pub(super) fn fin(scene: Scene, at: Nanos, acked: u64, after_request: bool) -> Scene {
     scene.tcp(|t| {
@@ -213,4 +215,35 @@ fn what_is_no_race() {
         .signal(T + 3 * S - MS, sent(9, WORKER, MASTER, 99))
         .signal(T + 3 * S - MS, exited(9, 0))
         .is(Cause::WorkerKilled, None, Proven, true);
+}
+
+/// Behind TLS: what is made of it if the client that it is linked to has reset its connection.
+fn kind_after_reset(scene: Scene, order: LinkOrder) -> Kind {
+    let scene = scene.no_response().attempt(|a| {
+        if let Some(link) = &mut a.downstream {
+            link.order = order;
+            link.state = DownstreamState::ResetByClient;
+            link.request = Some(Opening::Unseen);
+        }
+    });
+    let ended = Fact::AttemptEnded(Box::new(scene.tried.attempt.clone()));
+    let mut tracker = Tracker::default();
+    for signal in scene.signals.iter().chain([&kernel(scene.tried.at, ended)]) {
+        tracker.observe(signal);
+    }
+    tracker.finish()[0].kind
+}
+
+#[test]
+fn that_another_client_left_is_no_reason() {
+    use LinkOrder::{AfterRead, Unclear};
+    let given_up = || scene(TCP, End::GivenUp, S).peer(true, true);
+    for (scene, order, kind) in [
+        (fin_in_flight(), AfterRead, Kind::NearMiss),
+        // The upstream ended it; which client it was for is a guess.
+        (fin_in_flight(), Unclear, Kind::Verdict),
+        (given_up(), Unclear, Kind::NearMiss),
+    ] {
+        assert_eq!(kind_after_reset(scene, order), kind, "{order:?}");
+    }
 }

@@ -8,7 +8,7 @@ use zerocopy::FromBytes as _;
 
 use crate::signal::{
     Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
-    LinkOrder, Peer, PeerClose, ProcessExit, Queue, Reader, RequestSent, Response, Signal,
+    LinkOrder, Opening, Peer, PeerClose, ProcessExit, Queue, Reader, RequestSent, Response, Signal,
     SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
 };
 use crate::sources::wire;
@@ -191,6 +191,9 @@ fn attempt_ended(record: &abi::Attempt) -> Attempt {
         }
         if record.downstream_head[0] != 0 {
             link.request = Some(wire::request(text(&record.downstream_head)));
+        } else if record.flow.flags & flow_flag::OPAQUE != 0 {
+            // That connection is gone.
+            link.request = Some(Opening::Unseen);
         }
         link.read_before_ns =
             time(record.downstream_read_ns).map(|at| record.header.at.saturating_sub(at));
