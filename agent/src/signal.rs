@@ -163,14 +163,14 @@ impl Attempt {
         request.is_some_and(|request| !matches!(request, Opening::HttpRequest { .. }))
     }
 
-    /// The client ended its connection, or its request, before the proxy ended this attempt. Where it
-    /// is not clear whose connection that was, only a proxy that gives up may have done so for it.
+    /// The client ended its connection, or its request, before the proxy ended this attempt. Behind TLS
+    /// the connection may be another client's (requests of several HTTP/2 connections are read first
+    /// and begun later): what the upstream ended was then not ended for a client that left.
     pub fn client_left(&self, ended: Nanos) -> bool {
-        let left = self.downstream.as_ref().is_some_and(|link| {
-            let gave_up = matches!(self.end, End::GivenUp | End::ConnectGivenUp);
-            link.state.left() && (gave_up || link.order != LinkOrder::Unclear)
-        });
-        left || self.may_be_cancelled(ended)
+        let gave_up = matches!(self.end, End::GivenUp | End::ConnectGivenUp);
+        let link = self.downstream.as_ref();
+        let left = link.is_some_and(|link| link.state.left());
+        (left && (gave_up || !self.is_opaque())) || self.may_be_cancelled(ended)
     }
 
     /// The proxy gave up right after it had read from an encrypted client: within HTTP/2 that is how a

@@ -37,7 +37,7 @@ pub(super) fn kernel(at: Nanos, fact: Fact) -> Signal {
     }
 }
 
-fn request_line() -> Opening {
+pub(super) fn request_line() -> Opening {
     Opening::HttpRequest {
         method: "POST".into(),
         path: "/orders/17".into(),

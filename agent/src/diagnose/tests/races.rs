@@ -217,13 +217,12 @@ fn what_is_no_race() {
         .is(Cause::WorkerKilled, None, Proven, true);
 }
 
-/// Behind TLS: what is made of it if the client that it is linked to has reset its connection.
-fn kind_after_reset(scene: Scene, order: LinkOrder) -> Kind {
+/// What is made of it if the client that it is linked to has reset its connection.
+fn kind_after_reset(scene: Scene, request: Opening) -> Kind {
     let scene = scene.no_response().attempt(|a| {
         if let Some(link) = &mut a.downstream {
-            link.order = order;
             link.state = DownstreamState::ResetByClient;
-            link.request = Some(Opening::Unseen);
+            link.request = Some(request);
         }
     });
     let ended = Fact::AttemptEnded(Box::new(scene.tried.attempt.clone()));
@@ -235,15 +234,18 @@ fn kind_after_reset(scene: Scene, order: LinkOrder) -> Kind {
 }
 
 #[test]
-fn that_another_client_left_is_no_reason() {
-    use LinkOrder::{AfterRead, Unclear};
+fn behind_tls_the_client_that_left_may_be_another() {
     let given_up = || scene(TCP, End::GivenUp, S).peer(true, true);
-    for (scene, order, kind) in [
-        (fin_in_flight(), AfterRead, Kind::NearMiss),
-        // The upstream ended it; which client it was for is a guess.
-        (fin_in_flight(), Unclear, Kind::Verdict),
-        (given_up(), Unclear, Kind::NearMiss),
+    for (scene, request, kind) in [
+        (fin_in_flight(), request_line(), Kind::NearMiss),
+        (fin_in_flight(), Opening::Tls, Kind::Verdict),
+        (fin_in_flight(), Opening::Unseen, Kind::Verdict),
+        (given_up(), Opening::Tls, Kind::NearMiss),
     ] {
-        assert_eq!(kind_after_reset(scene, order), kind, "{order:?}");
+        assert_eq!(
+            kind_after_reset(scene, request.clone()),
+            kind,
+            "{request:?}"
+        );
     }
 }
