@@ -30,8 +30,9 @@ pub const SLOTS: u32 = 256;
 /// Buckets of slots for the state of sockets, and slots in each: 4096 sockets of each kind.
 pub const BUCKETS: u32 = 1024;
 pub const WAYS: usize = 4;
-/// Connections that may be half joined at once.
+/// Slots for connections that are half joined, and how many each holds.
 pub const JOIN_SLOTS: u32 = 1024;
+pub const JOIN_WAYS: usize = 4;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
 pub const WATCHED_THREADS: u32 = 1 << 20;
 /// Thread ids in one entry of `WATCHED`.
@@ -529,6 +530,11 @@ abi! {
     pub struct Join {
         pub key: u64,
         pub sk: u64,
+    }
+
+    /// A cache line of them, the newest first.
+    pub struct Joins {
+        pub newest: [Join; JOIN_WAYS],
     }
 
     /// Value of `PEERS`: the proxy's end of a connection, by the upstream's end.

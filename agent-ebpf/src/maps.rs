@@ -1,7 +1,7 @@
 //! All maps, with their sizes and why that size.
 
 use agent_ebpf::{
-    BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Join, ListenerKey,
+    BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Joins, ListenerKey,
     ListenerValue, Peer, SLOTS, Thread, UnixKey, WATCHED_BLOCK, WATCHED_THREADS, WAYS, counter,
 };
 use aya_ebpf::{
@@ -61,9 +61,10 @@ static PEER_SLOTS: Array<Peer> = Array::with_max_entries(BUCKETS * WAYS as u32, 
 static PEERS: HashMap<u64, Peer> = HashMap::with_max_entries(32_768, NO_PREALLOC);
 
 /// TCP connections whose other end has not been seen yet, by sequence numbers. On one host the other
-/// end follows within microseconds, so a slot may be taken over by the next: no entry is ever removed.
+/// end follows within microseconds, between namespaces that are far apart after a round trip: the
+/// oldest of a slot gives way to the next, and none is ever removed.
 #[map]
-pub static JOIN: Array<Join> = Array::with_max_entries(JOIN_SLOTS, 0);
+pub static JOIN: Array<Joins> = Array::with_max_entries(JOIN_SLOTS, 0);
 
 /// TCP listeners of every network namespace.
 #[map]

@@ -121,8 +121,11 @@ fn connected(sk: *const u8) {
     };
     let key = join_key(member!(tcp, snd_una, u32), member!(tcp, rcv_nxt, u32));
     if let Some(slot) = JOIN.get_ptr_mut(join_slot(key)) {
-        // SAFETY: a map value. Whoever had the slot is joined already, or its other end is elsewhere.
-        unsafe { *slot = Join { key, sk: sk as u64 } };
+        // SAFETY: a map value. Who falls out is joined already, or its other end is elsewhere.
+        let newest = unsafe { &mut (*slot).newest };
+        let [a, b, c, _] = *newest;
+        let sk = sk as u64;
+        *newest = [Join { key, sk }, a, b, c];
     }
 }
 
@@ -136,18 +139,26 @@ fn accepted(sk: *const u8) {
     let Some(slot) = JOIN.get_ptr(join_slot(key)) else {
         return;
     };
-    // SAFETY: a map value; one that is written meanwhile has another key.
-    let join = unsafe { *slot };
-    if join.key != key {
+    // SAFETY: a map value; what is torn has another key, or finds no flow of this connection.
+    let [a, b, c, d] = unsafe { (*slot).newest };
+    let proxys = if a.key == key {
+        a.sk
+    } else if b.key == key {
+        b.sk
+    } else if c.key == key {
+        c.sk
+    } else if d.key == key {
+        d.sk
+    } else {
         return;
-    }
-    let Some(flow) = flow::find(join.sk) else {
+    };
+    let Some(flow) = flow::find(proxys) else {
         return;
     };
     flow.peer_sk = sk as u64;
     flow.peer_cookie = kernel::cookie(sk);
     let peer = Peer {
-        sk: join.sk,
+        sk: proxys,
         cookie: flow.cookie,
         read: kernel::zero(),
     };
