@@ -1,6 +1,8 @@
 //! Per proxy and upstream: how pooled connections end, and how attempts went.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 use super::{SECOND, spread};
 use crate::signal::{Address, Attempt, ClosedBy, End, IdleClose, Nanos};
@@ -88,7 +90,7 @@ impl Pool {
 
 #[derive(Debug, Default)]
 pub(super) struct Pools {
-    by_pair: HashMap<(String, Address), Pool>,
+    by_pair: FxHashMap<(String, Address), Pool>,
 }
 
 impl Pools {
@@ -135,7 +137,7 @@ impl Pools {
     fn entry(&mut self, proxy: &str, upstream: &Address, at: Nanos) -> (&mut Pool, u64) {
         let key = (proxy.to_owned(), upstream.clone());
         let mut lost = 0;
-        if !self.by_pair.contains_key(&key) && self.by_pair.len() >= CAP {
+        if self.by_pair.len() >= CAP && !self.by_pair.contains_key(&key) {
             let unused = self
                 .by_pair
                 .iter()

@@ -58,7 +58,7 @@ impl Processes {
     /// What to keep statistics under: a proxy's workers share a pool's fate, not a process id.
     pub(super) fn label(&self, pid: u32) -> String {
         self.get(pid)
-            .map_or_else(|| format!("pid {pid}"), |p| p.name.clone())
+            .map_or_else(|| "pid ".to_owned() + &pid.to_string(), |p| p.name.clone())
     }
 
     pub(super) fn told_to_listen(&self, address: &Address, at: Nanos) -> Option<&Process> {
