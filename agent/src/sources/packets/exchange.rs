@@ -11,6 +11,7 @@ use crate::sources::wire;
 use super::arena::Arena;
 use super::flow::NONE;
 use super::http;
+use super::prefetch::prefetch;
 
 /// Kept of a request line and of a Host.
 const LINE: usize = 1024;
@@ -107,7 +108,7 @@ impl Exchange {
     /// It was looked at whether it hides a failed connect.
     pub(super) const LATER: u16 = 8192;
 
-    /// Reads from each of its cache lines, so that they are there when they are needed.
+    /// Reads from it, so that it is there when it is needed.
     #[inline]
     fn fetch(&self) -> u32 {
         u32::from(self.bits) ^ self.at as u32
@@ -236,7 +237,7 @@ struct Slot {
 /// All exchanges that may still matter.
 #[derive(Default)]
 pub(super) struct Exchanges {
-    all: Arena<Exchange>,
+    all: Arena<Exchange, 16384>,
     /// Those with a content, by it.
     by_content: HashTable<Slot>,
     /// Answered ones, by the time at which they may go.
@@ -264,14 +265,14 @@ impl Exchanges {
         id
     }
 
-    /// Reads from entries that will be taken next.
-    pub(super) fn fetch_next(&self, count: usize) -> u32 {
-        let next = self.all.next(count);
-        next.fold(0, |sum, exchange| sum ^ exchange.fetch())
+    /// Asks for so many entries that will be taken next.
+    pub(super) fn prefetch_next(&self, count: usize) {
+        self.all.next(count).for_each(prefetch);
     }
 
-    pub(super) fn fetch(&self, id: u32) -> u32 {
-        self.at(id).fetch()
+    #[inline]
+    pub(super) fn prefetch(&self, id: u32) {
+        prefetch(self.at(id));
     }
 
     /// Enters it under its content; says whether there are others.
@@ -365,7 +366,7 @@ impl Exchanges {
             let over = ring.iter().take_while(|(at, _)| crowded || *at <= now);
             over.take(AT_ONCE).map(|(_, id)| *id)
         };
-        let sum = over().fold(0, |sum, id| sum ^ self.fetch(id));
+        let sum = over().fold(0, |sum, id| sum ^ self.at(id).fetch());
         let slot = |id: u32| self.by_content.find(self.at(id).content, |s| s.id == id);
         let sum = over().fold(sum, |sum, id| sum ^ slot(id).map_or(0, |slot| slot.tag));
         std::hint::black_box(sum);

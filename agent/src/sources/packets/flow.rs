@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use crate::signal::{FlowId, Nanos};
 
 use super::http::Parse;
+use super::prefetch::prefetch;
 use super::serving::Spaces;
 
 /// No entry.
@@ -299,17 +300,18 @@ impl Flow {
         self.seen_in = 0;
     }
 
-    /// Reads from the cache lines that each packet needs, so that they are there when it is
-    /// followed.
+    /// Asks for the cache lines that each packet needs.
     #[inline]
-    pub(super) fn fetch(&self) -> u32 {
-        self.oldest ^ self.sides[0].next
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.key);
+        prefetch(&self.sides);
     }
 
     /// The same for those that packets at a connection's or a request's beginning need as well.
     #[inline]
-    pub(super) fn fetch_rest(&self) -> u32 {
-        self.requests ^ self.round_trip_us
+    pub(super) fn prefetch_rest(&self) {
+        prefetch(&self.bounds);
+        prefetch(&self.syn_at);
     }
 
     #[inline]

@@ -18,6 +18,7 @@ mod libpcap;
 pub mod live;
 mod order;
 mod owners;
+mod prefetch;
 pub mod raw;
 mod reorder;
 pub mod ring;

@@ -9,6 +9,7 @@ use crate::signal::Nanos;
 
 use super::arena::Arena;
 use super::flow::{Flow, Key};
+use super::prefetch::prefetch;
 
 /// At most this many connections are followed; the rest is counted.
 const CAP: usize = 1 << 20;
@@ -18,7 +19,7 @@ pub(super) struct Table {
     index: HashTable<Slot>,
     /// Captures come from strangers, who must not be able to choose connections that collide.
     state: RandomState,
-    flows: Arena<Flow>,
+    flows: Arena<Flow, 8192>,
     /// Where the search for entries to free goes on.
     hand: u32,
 }
@@ -128,12 +129,14 @@ impl Table {
         self.peek(self.hand).map(|_| self.hand)
     }
 
-    /// Reads from the entries whose turn comes next, and from those that will be taken.
-    pub(super) fn fetch_next(&self, count: usize) -> u32 {
-        let turns = (1..=count as u32).filter_map(|i| self.flows.get(self.hand + i));
-        let turns = turns.fold(0, |sum, flow| sum ^ flow.fetch());
-        let next = self.flows.next(count / 4);
-        next.fold(turns, |sum, flow| sum ^ flow.fetch() ^ flow.fetch_rest())
+    /// Asks for so many entries whose turn comes next, and for those that will be taken.
+    pub(super) fn prefetch_next(&self, turns: u32, taken: usize) {
+        for i in 1..=turns {
+            if let Some(flow) = self.flows.get(self.hand + i) {
+                flow.prefetch();
+            }
+        }
+        self.flows.next(taken).for_each(prefetch);
     }
 }
 
