@@ -10,11 +10,11 @@ use crate::cli::{detail, says, warning};
 use crate::clock::Clock;
 use crate::signal::{Fact, Nanos, Signal};
 use crate::sources::packets::Packets;
-use crate::sources::packets::decode::{Decoded, Reason, decode};
-use crate::sources::packets::file::{Capture, Progress, ReadError};
+use crate::sources::packets::decode::{Decoded, Reason, decode, plain};
+use crate::sources::packets::file::{BATCH, Capture, Progress, ReadError};
 
 /// Frames between two looks at the clock and the terminal.
-const CHORES: u32 = 65_536;
+const CHORES: usize = 65_536;
 
 /// Explains a capture; what is wrong with the rest of the file comes back.
 pub(super) fn explain<W: Write>(
@@ -30,32 +30,47 @@ pub(super) fn explain<W: Write>(
     let mut bar = Bar::new(progress);
     let mut signals = Vec::new();
     let mut not_understood = [0_u64; Reason::ALL.len()];
-    let (mut dropped, mut frames) = (0, 0_u32);
+    let (mut dropped, mut frames, mut drawn) = (0, 0, 0);
     let mut damage = None;
-    while let Some(next) = capture.next_frame() {
-        match next.map(|raw| decode(&raw)) {
-            Ok(Decoded::Segment(segment)) => packets.segment(&segment, &mut signals),
-            Ok(Decoded::Unreachable(error)) => packets.unreachable(&error, &mut signals),
-            Ok(Decoded::Other) => {}
-            Ok(Decoded::NotUnderstood(reason)) => not_understood[reason as usize] += 1,
-            Err(error) => {
+    loop {
+        let batch = match capture.next_frames() {
+            Some(Ok(batch)) => batch,
+            Some(Err(error)) => {
                 damage = Some(error);
                 break;
             }
+            None => break,
+        };
+        let mut segments = Vec::with_capacity(BATCH);
+        for frame in batch {
+            frames += 1;
+            if let Some(segment) = plain(&frame) {
+                segments.push(segment);
+                continue;
+            }
+            match decode(&frame) {
+                Decoded::Segment(segment) => segments.push(segment),
+                Decoded::Unreachable(error) => {
+                    packets.segments(&segments, &mut signals);
+                    segments.clear();
+                    packets.unreachable(&error, &mut signals);
+                }
+                Decoded::Other => {}
+                Decoded::NotUnderstood(reason) => not_understood[reason as usize] += 1,
+            }
+        }
+        packets.segments(&segments, &mut signals);
+        let now = capture.dropped();
+        if now > dropped {
+            packets.lost("capture", "dropped", now - dropped, &mut signals);
+            dropped = now;
         }
         if !signals.is_empty() {
             take(pipeline, &mut signals, seconds)?;
         }
-        frames += 1;
-        if frames.is_multiple_of(CHORES) {
+        if frames >= drawn + CHORES {
+            drawn = frames;
             bar.draw();
-        }
-        if frames.is_multiple_of(64) {
-            let now = capture.dropped();
-            if now > dropped {
-                packets.lost("capture", "dropped", now - dropped, &mut signals);
-                dropped = now;
-            }
         }
     }
     let rest = capture.dropped().saturating_sub(dropped);

@@ -44,6 +44,10 @@ impl serde_json::ser::Formatter for VisibleJson {
     where
         W: ?Sized + io::Write,
     {
+        // Nearly all text is this, and needs no look at each character.
+        if fragment.bytes().all(|b| matches!(b, b' '..=b'~')) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_hidden(*c)) {
             writer.write_all(&rest.as_bytes()[..at])?;

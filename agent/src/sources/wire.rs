@@ -42,11 +42,10 @@ pub fn status(bytes: &[u8]) -> Option<u16> {
 }
 
 /// The method of the request line that the bytes begin with.
-pub fn method(bytes: &[u8]) -> Option<&str> {
+pub fn method(bytes: &[u8]) -> Option<&'static str> {
     let space = bytes.iter().take(16).position(|&b| b == b' ')?;
-    std::str::from_utf8(&bytes[..space])
-        .ok()
-        .filter(|m| METHODS.contains(m))
+    let word = &bytes[..space];
+    METHODS.into_iter().find(|m| m.as_bytes() == word)
 }
 
 fn http_request(bytes: &[u8]) -> Option<Opening> {

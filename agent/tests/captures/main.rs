@@ -175,6 +175,30 @@ fn captures_give_their_verdicts() {
     }
 }
 
+#[test]
+fn segments_tell_the_same_one_by_one_and_in_batches() {
+    for (name, packets) in fixtures() {
+        // Twice, so that the same ports are used again, within a batch as well.
+        let packets = [packets.clone(), packets].concat();
+        let segments: Vec<Segment<'_>> = packets.iter().map(Packet::segment).collect();
+        let mut expected = Vec::new();
+        let mut source = Packets::new(&[]);
+        for segment in &segments {
+            source.segment(segment, &mut expected);
+        }
+        source.finish(&mut expected);
+        for size in [1, 15, 16, 17, 64, 1000] {
+            let mut signals = Vec::new();
+            let mut source = Packets::new(&[]);
+            for batch in segments.chunks(size) {
+                source.segments(batch, &mut signals);
+            }
+            source.finish(&mut signals);
+            assert!(signals == expected, "{name} in batches of {size}");
+        }
+    }
+}
+
 /// What a capture proves of each path.
 pub fn proven(decided: &[Decided]) -> BTreeMap<String, Vec<String>> {
     let proven = |decided: &&Decided| decided.diagnosis.confidence == Confidence::Proven;

@@ -3,9 +3,10 @@
 //! A verdict names its connections and its time; nothing of the first reading has to be kept. A
 //! capture whose clock stepped back may give less than all of them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use rustc_hash::FxHashMap;
+use foldhash::fast::RandomState;
 
 use crate::packet::{Connection, PacketSeen, What};
 use crate::signal::{Address, FlowId, Nanos, Opening, Source};
@@ -88,7 +89,7 @@ impl Request {
 /// Collects the packets of verdicts.
 #[derive(Debug, Default)]
 pub struct Excerpt {
-    by_key: FxHashMap<u64, Vec<(Key, Window)>>,
+    by_key: HashMap<Key, Vec<Window>, RandomState>,
     packets: Vec<Vec<PacketSeen>>,
     /// Packets left out of each for want of room.
     left_out: Vec<u64>,
@@ -179,20 +180,17 @@ impl Excerpt {
         };
         self.begins[verdict] = self.begins[verdict].min(window.from);
         self.ends = self.ends.max(window.to);
-        self.by_key
-            .entry(key.hash())
-            .or_default()
-            .push((key, window));
+        self.by_key.entry(key).or_default().push(window);
     }
 
     /// Looks at one segment of the second reading, captured in this network namespace.
     pub fn segment(&mut self, segment: &Segment<'_>, space: u32) {
         let key = Key::new(segment.from, segment.to).0.within(space);
-        let Some(windows) = self.by_key.get_mut(&key.hash()) else {
+        let Some(windows) = self.by_key.get_mut(&key) else {
             return;
         };
-        for (of, window) in windows {
-            if *of != key || !(window.from..=window.to).contains(&segment.at) {
+        for window in windows {
+            if !(window.from..=window.to).contains(&segment.at) {
                 continue;
             }
             let from_client = segment.from == window.client;
@@ -230,10 +228,9 @@ impl Excerpt {
     /// Looks at one ICMP error of the second reading.
     pub fn unreachable(&mut self, error: &Unreachable, space: u32) {
         let key = Key::new(error.from, error.to).0.within(space);
-        let windows = self.by_key.get(&key.hash());
-        for (of, window) in windows.into_iter().flatten() {
-            let meant = *of == key && error.from == window.client;
-            if meant && (window.from..=window.to).contains(&error.at) {
+        let windows = self.by_key.get(&key);
+        for window in windows.into_iter().flatten() {
+            if error.from == window.client && (window.from..=window.to).contains(&error.at) {
                 let packet = PacketSeen {
                     at: error.at,
                     frame: error.frame.number,

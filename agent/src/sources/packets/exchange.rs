@@ -8,8 +8,10 @@ use hashbrown::HashTable;
 use crate::signal::{End, Nanos, Opening};
 use crate::sources::wire;
 
+use super::arena::Arena;
 use super::flow::NONE;
 use super::http;
+use super::prefetch::prefetch;
 
 /// Kept of a request line and of a Host.
 const LINE: usize = 1024;
@@ -19,9 +21,12 @@ const KEPT: Nanos = 1_000_000_000;
 const KEPT_FAILED: Nanos = 30_000_000_000;
 /// Answered ones kept at most.
 const RING: usize = 8192;
+/// Forgotten together.
+const AT_ONCE: usize = 32;
 
 /// One request and what came of it. Times of 0 mean never.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct Exchange {
     pub flow: u32,
     /// The connection's identity: its place may have been given to another.
@@ -39,8 +44,8 @@ pub(super) struct Exchange {
     pub ack: u32,
     /// Which request of its connection, from 1.
     pub ordinal: u32,
-    /// Since the last response's last byte.
-    pub idle: Option<Nanos>,
+    /// Since the last response's last byte; for a connection's first request, `Nanos::MAX`.
+    idle: Nanos,
     /// The final status; 0 while none was seen, or where it is no HTTP.
     pub status: u16,
     pub first_byte_at: Nanos,
@@ -54,10 +59,13 @@ pub(super) struct Exchange {
     /// Method, target and Host, as an HTTP head; empty for other protocols.
     head: Vec<u8>,
     /// What it is where it is not HTTP/1.
-    pub opening: Option<Opening>,
+    pub opening: Option<Box<Opening>>,
     /// What the response is where it is not HTTP/1.
     pub answer: Option<Box<Opening>>,
 }
+
+/// Two cache lines.
+const _: () = assert!(size_of::<Exchange>() == 128);
 
 /// How a connection ended under a request, with the facts of that moment.
 #[derive(Debug)]
@@ -100,6 +108,12 @@ impl Exchange {
     /// It was looked at whether it hides a failed connect.
     pub(super) const LATER: u16 = 8192;
 
+    /// Reads from it, so that it is there when it is needed.
+    #[inline]
+    fn fetch(&self) -> u32 {
+        u32::from(self.bits) ^ self.at as u32
+    }
+
     pub(super) fn is(&self, bit: u16) -> bool {
         self.bits & bit != 0
     }
@@ -112,10 +126,42 @@ impl Exchange {
         self.bits &= !bit;
     }
 
+    /// Makes this entry a new request's; like `Flow::begin` in its place.
+    fn begin(&mut self, flow: u32, flow_id: u64, at: Nanos) {
+        self.flow = flow;
+        self.flow_id = flow_id;
+        self.next = NONE;
+        self.content = 0;
+        self.at = at;
+        self.start = 0;
+        self.end = 0;
+        self.ack = 0;
+        self.ordinal = 0;
+        self.idle = Nanos::MAX;
+        self.status = 0;
+        self.first_byte_at = 0;
+        self.answered_at = 0;
+        self.response_start = 0;
+        self.ended = None;
+        self.bits = Exchange::USED;
+        self.head.clear();
+        self.opening = None;
+        self.answer = None;
+    }
+
+    pub(super) fn set_idle(&mut self, idle: Option<Nanos>) {
+        self.idle = idle.unwrap_or(Nanos::MAX);
+    }
+
+    /// How long the connection had been idle before the request.
+    pub(super) fn idle(&self) -> Option<Nanos> {
+        Some(self.idle).filter(|idle| *idle != Nanos::MAX)
+    }
+
     /// What the request is, in the words of signals.
     pub(super) fn opening(&self) -> Opening {
         match &self.opening {
-            Some(opening) => opening.clone(),
+            Some(opening) => (**opening).clone(),
             None => wire::request(&self.head),
         }
     }
@@ -132,6 +178,8 @@ impl Exchange {
     /// Remembers method, target and host, and what to compare them by.
     pub(super) fn keep_request(&mut self, line: &[u8], host: Option<&[u8]>) {
         self.head.clear();
+        let host_line = host.map_or(0, |host| host.len().min(HOST)) + "\r\nHost: \r\n\r\n".len();
+        self.head.reserve(line.len().min(LINE) + host_line);
         self.head.extend_from_slice(&line[..line.len().min(LINE)]);
         if let Some((method, target)) = http::method_and_target(line) {
             self.content = content(method, target);
@@ -156,7 +204,7 @@ impl Exchange {
         if !request.method.is_empty() && !request.target.is_empty() {
             self.content = content(request.method, wire::origin_form(request.target));
         }
-        self.opening = Some(Opening::Uwsgi);
+        self.opening = Some(Box::new(Opening::Uwsgi));
     }
 
     /// The request line's end is not in the capture: what there is of it cannot be compared.
@@ -164,6 +212,10 @@ impl Exchange {
         let end = self.head.iter().rposition(|b| !matches!(b, b'\r' | b'\n'));
         self.head.truncate(end.map_or(0, |end| end + 1));
     }
+}
+
+fn tag(content: u64) -> u32 {
+    (content >> 16) as u32
 }
 
 /// What requests are compared by.
@@ -175,13 +227,19 @@ pub(super) fn content(method: &[u8], target: &[u8]) -> u64 {
     hasher.finish() | 1
 }
 
+/// Part of the content beside the exchange's number: others are nearly never looked at in vain.
+#[derive(Clone, Copy)]
+struct Slot {
+    tag: u32,
+    id: u32,
+}
+
 /// All exchanges that may still matter.
 #[derive(Default)]
 pub(super) struct Exchanges {
-    all: Vec<Exchange>,
-    free: Vec<u32>,
+    all: Arena<Exchange, 16384>,
     /// Those with a content, by it.
-    by_content: HashTable<(u64, u32)>,
+    by_content: HashTable<Slot>,
     /// Answered ones, by the time at which they may go.
     recent: VecDeque<(Nanos, u32)>,
     recent_failed: VecDeque<(Nanos, u32)>,
@@ -189,45 +247,54 @@ pub(super) struct Exchanges {
 
 impl Exchanges {
     pub(super) fn live(&self) -> usize {
-        self.all.len() - self.free.len()
+        self.all.in_use()
     }
 
     pub(super) fn at(&self, id: u32) -> &Exchange {
-        &self.all[id as usize]
+        self.all.at(id)
     }
 
     pub(super) fn at_mut(&mut self, id: u32) -> &mut Exchange {
-        &mut self.all[id as usize]
+        self.all.at_mut(id)
     }
 
     /// A new one, its buffers those of one that is gone.
     pub(super) fn begin(&mut self, flow: u32, flow_id: u64, at: Nanos) -> u32 {
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.all.push(Exchange::default());
-            (self.all.len() - 1) as u32
-        });
-        let slot = &mut self.all[id as usize];
-        let mut head = std::mem::take(&mut slot.head);
-        head.clear();
-        *slot = Exchange {
-            flow,
-            flow_id,
-            at,
-            next: NONE,
-            head,
-            bits: Exchange::USED,
-            ..Exchange::default()
-        };
+        let id = self.all.take();
+        self.all.at_mut(id).begin(flow, flow_id, at);
         id
     }
 
-    /// Enters it under its content.
-    pub(super) fn index(&mut self, id: u32) {
+    /// Asks for so many entries that will be taken next.
+    pub(super) fn prefetch_next(&self, count: usize) {
+        self.all.next(count).for_each(prefetch);
+    }
+
+    #[inline]
+    pub(super) fn prefetch(&self, id: u32) {
+        prefetch(self.at(id));
+    }
+
+    /// Enters it under its content; says whether there are others.
+    pub(super) fn index(&mut self, id: u32) -> bool {
         let content = self.at(id).content;
-        if content != 0 {
-            self.by_content
-                .insert_unique(content, (content, id), |&(content, _)| content);
+        if content == 0 {
+            return false;
         }
+        // Looked for first: what was just written would be waited for.
+        let alike = self
+            .by_content
+            .find(content, |slot| self.holds(slot, content))
+            .is_some();
+        let tag = tag(content);
+        let all = &self.all;
+        self.by_content
+            .insert_unique(content, Slot { tag, id }, |slot| all.at(slot.id).content);
+        alike
+    }
+
+    fn holds(&self, slot: &Slot, content: u64) -> bool {
+        slot.tag == tag(content) && self.at(slot.id).content == content
     }
 
     /// All with this content, in the order of their times.
@@ -238,15 +305,15 @@ impl Exchanges {
         let mut ids: Vec<u32> = self
             .by_content
             .iter_hash(content)
-            .filter(|(other, _)| *other == content)
-            .map(|(_, id)| *id)
+            .filter(|slot| self.holds(slot, content))
+            .map(|slot| slot.id)
             .collect();
         ids.sort_unstable_by_key(|id| (self.at(*id).at, *id));
         ids
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.all.len() as u32).filter(|id| self.at(*id).is(Exchange::USED))
+        (0..self.all.used()).filter(|id| self.at(*id).is(Exchange::USED))
     }
 
     /// Its response is whole: it is kept for a while, in case its other side asks for it.
@@ -263,23 +330,47 @@ impl Exchanges {
     /// Forgets those whose time is over.
     pub(super) fn expire(&mut self, now: Nanos) {
         for failed in [false, true] {
-            loop {
-                let ring = if failed {
-                    &mut self.recent_failed
-                } else {
-                    &mut self.recent
-                };
-                let crowded = ring.len() > RING;
-                match ring.front() {
-                    Some(&(at, id)) if crowded || at <= now => {
-                        ring.pop_front();
-                        self.at_mut(id).clear(Exchange::KEPT);
-                        self.release(id);
+            while self.fetch_over(failed, now) {
+                for _ in 0..AT_ONCE {
+                    let ring = self.ring(failed);
+                    let crowded = ring.len() > RING;
+                    match ring.front() {
+                        Some(&(at, id)) if crowded || at <= now => {
+                            ring.pop_front();
+                            self.at_mut(id).clear(Exchange::KEPT);
+                            self.release(id);
+                        }
+                        _ => break,
                     }
-                    _ => break,
                 }
             }
         }
+    }
+
+    fn ring(&mut self, failed: bool) -> &mut VecDeque<(Nanos, u32)> {
+        match failed {
+            true => &mut self.recent_failed,
+            false => &mut self.recent,
+        }
+    }
+
+    /// Those of a ring that will be forgotten next come from memory together; false when there are
+    /// none.
+    fn fetch_over(&self, failed: bool, now: Nanos) -> bool {
+        let ring = match failed {
+            true => &self.recent_failed,
+            false => &self.recent,
+        };
+        let crowded = ring.len() > RING;
+        let over = || {
+            let over = ring.iter().take_while(|(at, _)| crowded || *at <= now);
+            over.take(AT_ONCE).map(|(_, id)| *id)
+        };
+        let sum = over().fold(0, |sum, id| sum ^ self.at(id).fetch());
+        let slot = |id: u32| self.by_content.find(self.at(id).content, |s| s.id == id);
+        let sum = over().fold(sum, |sum, id| sum ^ slot(id).map_or(0, |slot| slot.tag));
+        std::hint::black_box(sum);
+        over().next().is_some()
     }
 
     /// Frees it, unless something still needs it.
@@ -294,9 +385,7 @@ impl Exchanges {
         }
         let content = exchange.content;
         if content != 0
-            && let Ok(entry) = self
-                .by_content
-                .find_entry(content, |&(_, other)| other == id)
+            && let Ok(entry) = self.by_content.find_entry(content, |slot| slot.id == id)
         {
             entry.remove();
         }
@@ -304,6 +393,6 @@ impl Exchanges {
         exchange.bits = 0;
         exchange.ended = None;
         exchange.content = 0;
-        self.free.push(id);
+        self.all.give_back(id);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Nothing here knows HTTP's meaning; the entry is compact because there may be a million of them.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use crate::signal::{FlowId, Nanos};
 
 use super::http::Parse;
+use super::prefetch::prefetch;
 use super::serving::Spaces;
 
 /// No entry.
@@ -21,6 +23,9 @@ pub(super) fn before(a: u32, b: u32) -> bool {
 pub(super) fn ahead(a: u32, b: u32) -> u32 {
     if before(a, b) { b.wrapping_sub(a) } else { 0 }
 }
+
+/// What IPv4 addresses have above them where they are written as IPv6.
+const MAPPED: u64 = 0xffff_0000_0000;
 
 /// A connection's number leaves room for the number of the network namespace whose loopback it is on.
 const SPACE_SHIFT: u32 = 48;
@@ -37,7 +42,7 @@ pub fn space_of(flow: FlowId) -> u32 {
 }
 
 /// Both ends of a connection, the lower one first, so that both directions have one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Key {
     ips: [u64; 4],
     ports: [u16; 2],
@@ -47,23 +52,36 @@ pub(super) struct Key {
 
 impl Key {
     /// The key, and which side of it sent (0 or 1).
+    #[inline]
     pub(super) fn new(from: SocketAddr, to: SocketAddr) -> (Key, usize) {
-        let (a, b) = (words(from.ip()), words(to.ip()));
-        let sender = usize::from((a, from.port()) > (b, to.port()));
-        let key = if sender == 0 {
-            Key {
-                ips: [a.0, a.1, b.0, b.1],
-                ports: [from.port(), to.port()],
-                space: 0,
-            }
-        } else {
-            Key {
-                ips: [b.0, b.1, a.0, a.1],
-                ports: [to.port(), from.port()],
-                space: 0,
-            }
+        let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else {
+            return Key::general(from, to);
         };
-        (key, sender)
+        // Which side sent is as good as random: nothing here is a branch that has to be guessed.
+        let end = |v4: SocketAddrV4| u64::from(v4.ip().to_bits()) << 16 | u64::from(v4.port());
+        let (from, to) = (end(from), end(to));
+        let (low, high) = (from.min(to), from.max(to));
+        let key = Key {
+            ips: [0, MAPPED | low >> 16, 0, MAPPED | high >> 16],
+            ports: [low as u16, high as u16],
+            space: 0,
+        };
+        (key, usize::from(from > to))
+    }
+
+    fn general(from: SocketAddr, to: SocketAddr) -> (Key, usize) {
+        let (a, b) = (words(from.ip()), words(to.ip()));
+        let swapped = (a, from.port()) > (b, to.port());
+        let ((a, b), (from, to)) = match swapped {
+            true => ((b, a), (to, from)),
+            false => ((a, b), (from, to)),
+        };
+        let key = Key {
+            ips: [a.0, a.1, b.0, b.1],
+            ports: [from.port(), to.port()],
+            space: 0,
+        };
+        (key, usize::from(swapped))
     }
 
     /// The same in one of several network namespaces, each of which has a loopback of its own.
@@ -78,14 +96,8 @@ impl Key {
         self.space
     }
 
-    pub(super) fn hash(&self) -> u64 {
-        use std::hash::Hasher;
-        let mut hasher = rustc_hash::FxHasher::default();
-        // The upper half of an IPv4 address is the same for all of them.
-        hasher.write_u64(self.ips[0] ^ self.ips[2].rotate_left(32));
-        hasher.write_u64(self.ips[1] ^ self.ips[3].rotate_left(29));
-        hasher.write_u32(u32::from(self.ports[0]) << 16 | u32::from(self.ports[1]));
-        hasher.finish()
+    fn is_v4(&self, side: usize) -> bool {
+        self.ips[2 * side] == 0 && self.ips[2 * side + 1] >> 32 == MAPPED >> 32
     }
 
     pub(super) fn address(&self, side: usize) -> SocketAddr {
@@ -93,14 +105,31 @@ impl Key {
     }
 
     pub(super) fn ip(&self, side: usize) -> IpAddr {
-        let bits = u128::from(self.ips[2 * side]) << 64 | u128::from(self.ips[2 * side + 1]);
-        Ipv6Addr::from_bits(bits).to_canonical()
+        let low = self.ips[2 * side + 1];
+        if self.is_v4(side) {
+            return IpAddr::V4(Ipv4Addr::from_bits(low as u32));
+        }
+        let bits = u128::from(self.ips[2 * side]) << 64 | u128::from(low);
+        IpAddr::V6(Ipv6Addr::from_bits(bits))
+    }
+}
+
+impl Hash for Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let end = |side: usize| self.ips[2 * side + 1] << 16 | u64::from(self.ports[side]);
+        hasher.write_u128(u128::from(end(0)) << 64 | u128::from(end(1)));
+        if !(self.is_v4(0) && self.is_v4(1)) {
+            let low = |side: usize| u128::from(self.ips[2 * side + 1]);
+            hasher.write_u128(u128::from(self.ips[0]) << 64 | u128::from(self.ips[2]));
+            hasher.write_u128(low(0) << 64 | low(1));
+        }
     }
 }
 
 fn words(ip: IpAddr) -> (u64, u64) {
     match ip {
-        IpAddr::V4(ip) => (0, 0xffff_0000_0000 | u64::from(ip.to_bits())),
+        IpAddr::V4(ip) => (0, MAPPED | u64::from(ip.to_bits())),
         IpAddr::V6(ip) => {
             let bits = ip.to_bits();
             ((bits >> 64) as u64, bits as u64)
@@ -108,27 +137,33 @@ fn words(ip: IpAddr) -> (u64, u64) {
     }
 }
 
-/// What one side has sent, and what the other has acknowledged of it.
+/// What one side has sent, and what the other has acknowledged of it: as far as every packet may
+/// change it.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     /// The sequence number after the last byte that was followed in order.
     pub next: u32,
-    /// The first sequence number after its SYN.
-    pub start: u32,
     /// The highest acknowledgement of this direction's bytes, by the other side.
     pub acked: u32,
-    pub fin_seq: u32,
-    /// What the FIN acknowledged of the other direction.
-    pub fin_ack: u32,
-    pub fin_at: Nanos,
     /// The last new payload's time.
     pub last_at: Nanos,
     pub parse: Parse,
-    /// Sent again since the newest request began.
-    pub retransmits: u16,
     /// As last advertised by this side, not scaled.
     pub window: u16,
     pub bits: u8,
+}
+
+/// A direction's beginning and end, and what else few packets change.
+#[derive(Debug, Default)]
+pub(super) struct Bounds {
+    /// The first sequence number after its SYN.
+    pub start: u32,
+    pub fin_seq: u32,
+    /// What the FIN acknowledged of the other direction.
+    pub fin_ack: u32,
+    /// Sent again since the newest request began.
+    pub retransmits: u16,
+    pub fin_at: Nanos,
 }
 
 impl Direction {
@@ -164,39 +199,46 @@ impl Direction {
 }
 
 /// One connection. Times of 0 mean never.
-#[derive(Debug)]
+///
+/// Four cache lines: two that each packet needs, one that requests need, and one for the rest.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
 pub(super) struct Flow {
     pub key: Key,
-    /// Its identity in signals, never used again.
-    pub id: FlowId,
-    pub syn_at: Nanos,
-    pub established_at: Nanos,
     pub seen_at: Nanos,
-    pub reset_at: Nanos,
-    /// The longest idle time after which it was used again.
-    pub longest_reuse: Nanos,
-    pub sides: [Direction; 2],
-    /// The reset's acknowledgement.
-    pub reset_ack: u32,
-    /// Round trip of the handshake in microseconds.
-    pub round_trip_us: u32,
-    /// Its exchanges without a whole response, oldest and newest.
+    /// Its identity in signals, never used again; 0 where there is no connection.
+    pub id: FlowId,
+    /// Its oldest exchange without a whole response.
     pub oldest: u32,
-    pub newest: u32,
-    pub requests: u32,
     pub bits: u16,
     /// Which side of the key began the connection.
     pub client: u8,
     /// Who sent payload last (0, 1), 2 before any.
     pub spoke: u8,
+    pub sides: [Direction; 2],
+
+    pub bounds: [Bounds; 2],
+    /// Its newest exchange, where it has an oldest one.
+    pub newest: u32,
+    pub requests: u32,
+    /// The longest idle time after which it was used again.
+    pub longest_reuse: Nanos,
+
+    pub syn_at: Nanos,
+    pub established_at: Nanos,
+    pub reset_at: Nanos,
+    /// The reset's acknowledgement.
+    pub reset_ack: u32,
     /// SYNs sent.
     pub syns: u8,
     /// Exchanges that wait to be judged.
     pub queued: u8,
-    /// The network namespaces in which it was seen.
-    pub seen_in: Spaces,
+    /// Round trip of the handshake in microseconds.
+    pub round_trip_us: u32,
     /// The process of a proxy that asks on it, by its place among those that are known, from 1.
     pub asker: u16,
+    /// The network namespaces in which it was seen.
+    pub seen_in: Spaces,
 }
 
 impl Flow {
@@ -223,32 +265,56 @@ impl Flow {
     pub(super) const RESET_BY_CLIENT: u16 = 2048;
     /// Taken up again after bytes that were not followed.
     pub(super) const RESUMED: u16 = 4096;
+    /// Its ports are used again: it is no longer found by its ends.
+    pub(super) const DETACHED: u16 = 8192;
+    /// Its client is known to have sent a request in the clear.
+    pub(super) const ASKED: u16 = 16384;
 
-    pub(super) fn new(key: Key, id: u64, at: Nanos) -> Flow {
-        Flow {
-            key,
-            id,
-            syn_at: 0,
-            established_at: 0,
-            seen_at: at,
-            reset_at: 0,
-            longest_reuse: 0,
-            sides: [Direction::default(), Direction::default()],
-            reset_ack: 0,
-            round_trip_us: 0,
-            oldest: NONE,
-            newest: NONE,
-            requests: 0,
-            bits: 0,
-            client: 0,
-            spoke: 2,
-            syns: 0,
-            queued: 0,
-            seen_in: 0,
-            asker: 0,
+    /// Makes this entry a new connection's. In its place: a connection made elsewhere and moved
+    /// here would be read word by word as it was just written, which stalls.
+    pub(super) fn begin(&mut self, key: Key, id: FlowId, at: Nanos) {
+        self.key = key;
+        self.seen_at = at;
+        self.id = id;
+        self.oldest = NONE;
+        self.bits = Flow::JOINED;
+        self.client = 0;
+        self.spoke = 2;
+        for side in &mut self.sides {
+            *side = Direction::default();
         }
+        for bounds in &mut self.bounds {
+            *bounds = Bounds::default();
+        }
+        self.newest = NONE;
+        self.requests = 0;
+        self.longest_reuse = 0;
+        self.syn_at = 0;
+        self.established_at = 0;
+        self.reset_at = 0;
+        self.reset_ack = 0;
+        self.syns = 0;
+        self.queued = 0;
+        self.round_trip_us = 0;
+        self.asker = 0;
+        self.seen_in = 0;
     }
 
+    /// Asks for the cache lines that each packet needs.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.key);
+        prefetch(&self.sides);
+    }
+
+    /// The same for those that packets at a connection's or a request's beginning need as well.
+    #[inline]
+    pub(super) fn prefetch_rest(&self) {
+        prefetch(&self.bounds);
+        prefetch(&self.syn_at);
+    }
+
+    #[inline]
     pub(super) fn is(&self, bit: u16) -> bool {
         self.bits & bit != 0
     }
@@ -263,6 +329,14 @@ impl Flow {
 
     pub(super) fn to_client(&self) -> &Direction {
         &self.sides[usize::from(self.client ^ 1)]
+    }
+
+    pub(super) fn by_client(&self) -> &Bounds {
+        &self.bounds[usize::from(self.client)]
+    }
+
+    pub(super) fn by_server(&self) -> &Bounds {
+        &self.bounds[usize::from(self.client ^ 1)]
     }
 
     pub(super) fn client(&self) -> SocketAddr {
@@ -295,7 +369,7 @@ impl Flow {
     /// Nothing more is to come: reset, or closed both ways.
     pub(super) fn closed(&self) -> bool {
         let [a, b] = &self.sides;
-        self.reset_at != 0 || (a.is(Direction::FIN) && b.is(Direction::FIN))
+        (a.is(Direction::FIN) && b.is(Direction::FIN)) || self.reset_at != 0
     }
 
     /// Some of its packets are known to be missing from the capture.
@@ -304,8 +378,9 @@ impl Flow {
     }
 }
 
-/// With the hash table's slot it stays within 256 bytes.
-const _: () = assert!(size_of::<Option<Flow>>() <= 248);
+const _: () = assert!(size_of::<Flow>() == 256);
+const _: () = assert!(std::mem::offset_of!(Flow, bounds) == 128);
+const _: () = assert!(std::mem::offset_of!(Flow, syn_at) == 192);
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::signal::Nanos;
+use crate::signal::{Address, Nanos};
 
 /// Addresses remembered.
 const CAP: usize = 16_384;
@@ -16,6 +16,8 @@ const HANDSHAKES: usize = 4096;
 const COINCIDENCES: usize = 3;
 /// Larger than any process id can be (`PID_MAX_LIMIT`).
 const FIRST_NUMBER: u32 = 1 << 22;
+/// Upstreams whose names are kept.
+const NAMES: usize = 1024;
 const SAME_MOMENT: Nanos = 1_000_000_000;
 
 #[derive(Debug, Default)]
@@ -50,6 +52,8 @@ pub(super) struct Hosts {
     secretive: FxHashSet<SocketAddr>,
     /// Who connects to whom for no request: health checks.
     checked: FxHashSet<(IpAddr, SocketAddr)>,
+    /// Upstreams' addresses as signals have them: there are few, and making one takes time.
+    names: FxHashMap<SocketAddr, Address>,
 }
 
 impl Hosts {
@@ -143,6 +147,18 @@ impl Hosts {
             true => *self.numbers.entry((ip, space)).or_insert(next),
             false => self.numbers.get(&(ip, space)).copied().unwrap_or(0),
         }
+    }
+
+    /// An upstream's address in the words of signals.
+    pub(super) fn name(&mut self, upstream: SocketAddr) -> Address {
+        if let Some(name) = self.names.get(&upstream) {
+            return name.clone();
+        }
+        let name = Address(upstream.to_string());
+        if self.names.len() < NAMES {
+            self.names.insert(upstream, name.clone());
+        }
+        name
     }
 
     /// Whether two addresses are one host's, as far as seen.

@@ -30,13 +30,13 @@ pub(super) enum Stage {
     Opaque,
 }
 
-/// The state of one direction between two segments.
+/// The state of one direction between two segments; packed, for it is part of each connection's
+/// most used cache line.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(Rust, packed(4))]
 pub(super) struct Parse {
     /// Bytes of the body or chunk to come; in `ChunkSize` the size so far.
     left: u64,
-    /// Where the newest message began.
-    pub message: u32,
     pub stage: Stage,
 }
 
@@ -49,6 +49,21 @@ impl Parse {
             Framing::UntilClose => (Stage::UntilClose, 0),
             Framing::Unknown => (Stage::Lost, 0),
         };
+    }
+
+    /// Follows a body of known length through a segment that does not go beyond it; false where
+    /// that is not what the bytes are.
+    #[inline]
+    pub(super) fn within_body(&mut self, length: u32) -> bool {
+        let length = u64::from(length);
+        if self.stage != Stage::Body || length > self.left {
+            return false;
+        }
+        self.left -= length;
+        if self.left == 0 {
+            self.stage = Stage::Start;
+        }
+        true
     }
 
     /// Follows a body through `length` bytes, of which the first are there to be read.
@@ -170,8 +185,7 @@ pub(super) fn head(bytes: &[u8]) -> Option<Head<'_>> {
             }
             Some(b'c' | b'C') => {
                 if let Some(value) = value(line, b"content-length:") {
-                    let number = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
-                    head.content_length = Some(number.ok_or(()));
+                    head.content_length = Some(number(value).ok_or(()));
                 }
             }
             Some(b't' | b'T') => {
@@ -217,9 +231,23 @@ fn trim(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let (begin, rest) = line.split_at_checked(name.len())?;
-    begin.eq_ignore_ascii_case(name).then(|| rest.trim_ascii())
+/// The value of a header line, if it is of this name, which ends with the colon.
+#[inline]
+fn value<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Option<&'a [u8]> {
+    let (begin, rest) = line.split_first_chunk::<N>()?;
+    // Most names are of another length; the rest is compared as a whole, not byte after byte.
+    let differs = |d, (a, b): (&u8, &u8)| d | (a.to_ascii_lowercase() ^ b);
+    let named = begin[N - 1] == b':' && begin.iter().zip(name).fold(0, differs) == 0;
+    named.then(|| rest.trim_ascii())
+}
+
+/// As `str::parse` has it.
+fn number(value: &[u8]) -> Option<u64> {
+    let digit = |n: u64, b: &u8| n * 10 + u64::from(b - b'0');
+    if (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit) {
+        return Some(value.iter().fold(0, digit));
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 /// Method and target of a request line, for comparing: the target without scheme and authority.

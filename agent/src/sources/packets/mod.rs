@@ -3,6 +3,7 @@
 //! `tcp` follows connections, `talk` finds requests and responses in them, `ties` and `connects`
 //! find what belongs to a failed one, `judge` decides what is told, and `signals` tells it. Healthy exchanges leave nothing but a few numbers.
 
+mod arena;
 mod connects;
 pub mod decode;
 pub mod excerpt;
@@ -17,6 +18,7 @@ mod libpcap;
 pub mod live;
 mod order;
 mod owners;
+mod prefetch;
 pub mod raw;
 mod reorder;
 pub mod ring;
@@ -47,6 +49,7 @@ use order::Order;
 use reorder::Reorder;
 use serving::Owners;
 use table::Table;
+use tcp::Place;
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -89,6 +92,8 @@ pub struct Counts {
 #[derive(Default)]
 pub struct Packets {
     flows: Table,
+    /// Of the segments at hand: kept for its memory alone.
+    places: Vec<Place>,
     exchanges: Exchanges,
     reorder: Reorder,
     hosts: Hosts,
@@ -114,6 +119,8 @@ pub struct Packets {
     segments: u32,
     /// The network namespace of what comes now: each has a loopback of its own.
     space: u32,
+    /// There was another than the first one.
+    several_spaces: bool,
     owners: Owners,
     /// Processes that connections were found to belong to.
     askers: Vec<u32>,
@@ -148,6 +155,7 @@ impl Packets {
     /// What comes now was captured in this network namespace.
     pub fn set_namespace(&mut self, space: u32) {
         self.space = space;
+        self.several_spaces |= space != 0;
     }
 
     /// Which processes serve which addresses, from now on.
@@ -214,9 +222,19 @@ impl Packets {
     }
 
     /// The capture's time, which does not go back far.
+    #[inline]
     fn clock(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
         // A damaged file may claim any time: sums with this one must not overflow.
-        let mut at = at.saturating_add(self.shift).min(Nanos::MAX / 4);
+        let at = at.saturating_add(self.shift).min(Nanos::MAX / 4);
+        if at >= self.now && at < self.next_due && at < self.ticked + TICK {
+            self.now = at;
+            return at;
+        }
+        self.clock_moved(at, out)
+    }
+
+    #[cold]
+    fn clock_moved(&mut self, mut at: Nanos, out: &mut Vec<Signal>) -> Nanos {
         if at + STEP_BACK < self.now {
             self.shift += self.now - at;
             at = self.now;
@@ -326,6 +344,9 @@ impl Packets {
         const IDLE: Nanos = 7200 * SECOND;
         let Some(at) = self.flows.turn() else { return };
         let flow = self.flows.at(at);
+        if flow.seen_at + CLOSED >= self.now {
+            return;
+        }
         let patience = if flow.closed() {
             CLOSED
         } else if !flow.is(Flow::ESTABLISHED) && flow.requests == 0 {
@@ -333,7 +354,7 @@ impl Packets {
         } else {
             IDLE
         };
-        if flow.queued == 0 && flow.seen_at + patience < self.now {
+        if flow.seen_at + patience < self.now && flow.queued == 0 {
             self.forget(at);
         }
     }

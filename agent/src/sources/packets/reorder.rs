@@ -2,6 +2,8 @@
 
 use crate::signal::Nanos;
 
+use super::talk::Bytes;
+
 /// Segments held at once, over all connections.
 const CAP: usize = 64;
 /// Of one direction; more than these are not reordered but missing some.
@@ -23,6 +25,31 @@ pub(super) struct Held {
     pub payload: Vec<u8>,
 }
 
+impl Held {
+    pub(super) fn new(flow: u32, side: usize, bytes: &Bytes<'_>, fin: bool) -> Held {
+        Held {
+            flow,
+            side,
+            seq: bytes.seq,
+            ack: bytes.ack,
+            fin,
+            at: bytes.at,
+            length: bytes.length,
+            payload: bytes.there[..bytes.there.len().min(KEPT)].to_vec(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> Bytes<'_> {
+        Bytes {
+            seq: self.seq,
+            ack: self.ack,
+            there: &self.payload,
+            length: self.length,
+            at: self.at,
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Reorder {
     held: Vec<Held>,
@@ -30,7 +57,7 @@ pub(super) struct Reorder {
 
 impl Reorder {
     /// Keeps a segment; false when the direction has waited long enough, or there is no room.
-    pub(super) fn hold(&mut self, mut segment: Held) -> bool {
+    pub(super) fn hold(&mut self, segment: Held) -> bool {
         let same = |h: &&Held| h.flow == segment.flow && h.side == segment.side;
         let (mut count, mut oldest) = (0, segment.at);
         for held in self.held.iter().filter(same) {
@@ -41,7 +68,6 @@ impl Reorder {
             oldest = oldest.min(held.at);
         }
         let late = segment.at.saturating_sub(oldest) > PATIENCE;
-        segment.payload.truncate(KEPT);
         self.held.push(segment);
         count < PER_DIRECTION && !late && self.held.len() <= CAP
     }

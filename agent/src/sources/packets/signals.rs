@@ -219,7 +219,7 @@ impl Packets {
             connected: (!reused && flow.established_at != 0).then_some(flow.established_at),
             reused,
             requests_before: exchange.ordinal.saturating_sub(1),
-            idle_ns: exchange.idle,
+            idle_ns: exchange.idle(),
             request: (!bare).then(|| RequestSent {
                 at: exchange.at,
                 bytes: u64::from(bytes),
@@ -245,8 +245,8 @@ impl Packets {
         let reset_at = reset_at(exchange, flow);
         let at = flow
             .reset_at
-            .max(flow.sides[0].fin_at)
-            .max(flow.sides[1].fin_at)
+            .max(flow.bounds[0].fin_at)
+            .max(flow.bounds[1].fin_at)
             .max(outcome.at);
         let closed = FlowClosed {
             flow: flow.id,
@@ -272,7 +272,7 @@ impl Packets {
             DownstreamState::Unknown
         } else if flow.is(Flow::RESET_BY_CLIENT) && flow.reset_at <= ended {
             DownstreamState::ResetByClient
-        } else if up.is(Direction::FIN) && up.fin_at <= ended {
+        } else if up.is(Direction::FIN) && flow.by_client().fin_at <= ended {
             DownstreamState::ClosedByClient
         } else {
             DownstreamState::Open
@@ -316,7 +316,7 @@ impl Packets {
             link.client = Some(address(other.client()));
             link.proxy_address = Some(address(other.server()));
             let up = other.to_server();
-            if up.is(Direction::FIN) && up.fin_at <= at {
+            if up.is(Direction::FIN) && other.by_client().fin_at <= at {
                 link.state = DownstreamState::ClosedByClient;
             } else if other.is(Flow::RESET_BY_CLIENT) && other.reset_at <= at {
                 link.state = DownstreamState::ResetByClient;
@@ -366,10 +366,11 @@ impl Packets {
     ) {
         let proxy = self.asker(index);
         let flow = self.flows.at(index);
+        let upstream = self.hosts.name(flow.server());
         let close = IdleClose {
             flow: flow.id,
             proxy,
-            upstream: address(flow.server()),
+            upstream,
             by,
             reset,
             idle_ns: at.saturating_sub(flow.last_payload()),
@@ -401,12 +402,13 @@ fn tcp_facts(exchange: &Exchange, flow: &Flow, outcome: Outcome, bytes: u32) -> 
     let ended = exchange.ended.as_deref().filter(|e| e.at <= outcome.at);
     let (up, down) = (flow.to_server(), flow.to_client());
     let by_peer = matches!(outcome.how, End::PeerClosed | End::Reset);
-    let fin = (down.is(Direction::FIN) && (by_peer || down.fin_at <= outcome.at)).then(|| Fin {
-        at: down.fin_at,
-        acked: u64::from(ahead(exchange.start, down.fin_ack).min(bytes)),
+    let closed = flow.by_server();
+    let fin = (down.is(Direction::FIN) && (by_peer || closed.fin_at <= outcome.at)).then(|| Fin {
+        at: closed.fin_at,
+        acked: u64::from(ahead(exchange.start, closed.fin_ack).min(bytes)),
         // What the request acknowledged says whether the FIN had arrived when it was written,
         // wherever the capture was taken.
-        after_request: !covers(exchange.ack, down.fin_seq),
+        after_request: !covers(exchange.ack, closed.fin_seq),
     });
     let reset_at = reset_at(exchange, flow).filter(|at| *at <= outcome.at);
     let reset_acked = (flow.is(Flow::RESET_ACK) && flow.is(Flow::RESET_BY_SERVER))
@@ -416,7 +418,7 @@ fn tcp_facts(exchange: &Exchange, flow: &Flow, outcome: Outcome, bytes: u32) -> 
     let resent = if connecting {
         u16::from(flow.syns.saturating_sub(1))
     } else {
-        ended.map_or(up.retransmits, |e| e.retransmits)
+        ended.map_or(flow.by_client().retransmits, |e| e.retransmits)
     };
     TcpFacts {
         acked: u64::from(known.min(bytes)),

@@ -12,23 +12,27 @@ use super::{PARTIAL, Packets, SECOND, SETTLE};
 const TELLING: usize = 16;
 
 /// A segment's bytes while they are taken apart.
-#[derive(Clone, Copy)]
-struct Bytes<'a> {
-    seq: u32,
-    ack: u32,
+///
+/// Handed on by reference: a copy would be made of words that were written just before, which
+/// stalls until all that was written earlier has reached the cache.
+pub(super) struct Bytes<'a> {
+    pub seq: u32,
+    pub ack: u32,
     /// Fewer than `length` where the snap length cut them.
-    there: &'a [u8],
-    length: u32,
-    at: Nanos,
+    pub there: &'a [u8],
+    pub length: u32,
+    pub at: Nanos,
 }
 
 impl<'a> Bytes<'a> {
-    fn after(self, count: u32) -> Bytes<'a> {
+    #[inline]
+    pub(super) fn after(&self, count: u32) -> Bytes<'a> {
         Bytes {
             seq: self.seq.wrapping_add(count),
             there: self.there.get(count as usize..).unwrap_or_default(),
             length: self.length.saturating_sub(count),
-            ..self
+            ack: self.ack,
+            at: self.at,
         }
     }
 
@@ -58,42 +62,40 @@ impl Packets {
         self.hosts.connection(client, server);
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a segment's parts, with its payload cut"
-    )]
+    #[inline]
     pub(super) fn payload(
         &mut self,
         index: u32,
         sender: usize,
-        seq: u32,
-        ack: u32,
-        there: &[u8],
-        length: u32,
-        at: Nanos,
+        bytes: &Bytes<'_>,
         out: &mut Vec<Signal>,
     ) {
-        let mut bytes = Bytes {
-            seq,
-            ack,
-            there,
-            length,
-            at,
-        };
         let flow = self.flows.at(index);
         let is_client = sender == usize::from(flow.client);
         let turn = usize::from(flow.spoke) != sender;
         let stage = flow.sides[sender].parse.stage;
-        if stage == Stage::Lost && turn && self.begins_message(index, is_client, there) {
+        if stage == Stage::Lost && turn && self.begins_message(index, is_client, bytes.there) {
             self.resume(index, sender, is_client);
         }
-        while bytes.length > 0 {
-            let taken = if is_client {
-                self.request_bytes(index, sender, bytes, turn)
+        let mut taken = 0;
+        while taken < bytes.length {
+            let rest = bytes.after(taken);
+            let more = if is_client {
+                self.request_bytes(index, sender, &rest, turn)
             } else {
-                self.response_bytes(index, sender, bytes, out)
+                self.response_bytes(index, sender, &rest, out)
             };
-            bytes = bytes.after(taken.max(1));
+            taken = taken.saturating_add(more.max(1));
+        }
+    }
+
+    /// A segment that was nothing but more of a body.
+    pub(super) fn body(&mut self, index: u32, sender: usize, end: u32) {
+        let flow = self.flows.at(index);
+        if sender == usize::from(flow.client) {
+            self.sent(index, end);
+        } else if flow.sides[sender].parse.stage == Stage::Start {
+            self.finished(index);
         }
     }
 
@@ -123,9 +125,8 @@ impl Packets {
     }
 
     /// Takes some of a client's bytes; returns how many.
-    fn request_bytes(&mut self, index: u32, sender: usize, bytes: Bytes<'_>, turn: bool) -> u32 {
+    fn request_bytes(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>, turn: bool) -> u32 {
         let flow = self.flows.at_mut(index);
-        let newest = flow.newest;
         let parse = &mut flow.sides[sender].parse;
         match parse.stage {
             Stage::Start | Stage::Head => return self.request_head(index, sender, bytes),
@@ -139,20 +140,18 @@ impl Packets {
             _ => {}
         }
         let taken = parse.skip(bytes.there, bytes.length);
-        if newest != NONE {
-            self.exchanges.at_mut(newest).end = bytes.seq.wrapping_add(taken);
-        }
+        self.sent(index, bytes.seq.wrapping_add(taken));
         taken
     }
 
     fn sent(&mut self, index: u32, end: u32) {
-        let newest = self.flows.at(index).newest;
-        if newest != NONE {
-            self.exchanges.at_mut(newest).end = end;
+        let flow = self.flows.at(index);
+        if flow.oldest != NONE {
+            self.exchanges.at_mut(flow.newest).end = end;
         }
     }
 
-    fn request_head(&mut self, index: u32, sender: usize, bytes: Bytes<'_>) -> u32 {
+    fn request_head(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) -> u32 {
         let flow = self.flows.at(index);
         if flow.sides[sender].parse.stage == Stage::Start {
             if flow.requests == 0 {
@@ -186,7 +185,7 @@ impl Packets {
         sender: usize,
         whole: &[u8],
         before: usize,
-        bytes: Bytes<'_>,
+        bytes: &Bytes<'_>,
     ) -> Option<u32> {
         let newest = self.flows.at(index).newest;
         let is_http = wire::method(whole).is_some();
@@ -225,8 +224,8 @@ impl Packets {
         let flow = self.flows.at_mut(index);
         flow.sides[sender].parse.body(framing);
         let newest = flow.newest;
-        self.exchanges.index(newest);
-        self.check_role(index, newest);
+        let alike = self.exchanges.index(newest);
+        self.check_role(index, newest, alike);
         self.met_close(index, newest);
     }
 
@@ -251,7 +250,7 @@ impl Packets {
         sender: usize,
         whole: &[u8],
         before: usize,
-        bytes: Bytes<'_>,
+        bytes: &Bytes<'_>,
     ) -> Option<u32> {
         let opening = wire::request(whole);
         let newest = self.flows.at(index).newest;
@@ -282,24 +281,28 @@ impl Packets {
             host.encrypted = Some(index);
             host.encrypted_count += 1;
         }
-        self.exchanges.at_mut(newest).opening = Some(opening);
+        self.exchanges.at_mut(newest).opening = Some(Box::new(opening));
         self.met_close(index, newest);
         Some(bytes.length)
     }
 
     /// A connection that is not understood: what a client sends after the server's turn is a request.
-    fn opaque_request(&mut self, index: u32, sender: usize, bytes: Bytes<'_>) {
+    fn opaque_request(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
         let oldest = self.flows.at(index).oldest;
-        let opening = (oldest != NONE).then(|| self.exchanges.at(oldest).opening.clone());
+        let opening = match oldest {
+            NONE => None,
+            oldest => self.exchanges.at(oldest).opening.clone(),
+        };
         if oldest != NONE {
             self.finished(index);
         }
         self.new_exchange(index, sender, bytes);
         let newest = self.flows.at(index).newest;
-        self.exchanges.at_mut(newest).opening = Some(opening.flatten().unwrap_or(Opening::Other));
+        let opening = opening.unwrap_or_else(|| Box::new(Opening::Other));
+        self.exchanges.at_mut(newest).opening = Some(opening);
     }
 
-    fn begin_request(&mut self, index: u32, sender: usize, bytes: Bytes<'_>) {
+    fn begin_request(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
         let flow = self.flows.at(index);
         let (oldest, answers) = (flow.oldest, flow.to_client().parse.stage);
         // A response without a known end was over before this.
@@ -313,13 +316,17 @@ impl Packets {
             flow.sides[side].parse.stage = Stage::Lost;
         }
         self.new_exchange(index, sender, bytes);
-        let client = self.flows.at(index).client_ip();
-        if let Some(host) = self.hosts.entry(client) {
-            host.requests = true;
+        let flow = self.flows.at_mut(index);
+        if !flow.is(Flow::ASKED) {
+            flow.set(Flow::ASKED);
+            let client = flow.client_ip();
+            if let Some(host) = self.hosts.entry(client) {
+                host.requests = true;
+            }
         }
     }
 
-    fn new_exchange(&mut self, index: u32, sender: usize, bytes: Bytes<'_>) {
+    fn new_exchange(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
         let flow = self.flows.at_mut(index);
         let id = self.exchanges.begin(index, flow.id, bytes.at);
         let lost_before = flow.incomplete() || flow.is(Flow::RESUMED);
@@ -338,13 +345,12 @@ impl Packets {
         flow.longest_reuse = flow.longest_reuse.max(idle.unwrap_or(0));
         let ordinal = flow.requests;
         let side = &mut flow.sides[sender];
-        side.parse.message = bytes.seq;
         side.parse.stage = if side.parse.stage == Stage::Opaque {
             Stage::Opaque
         } else {
             Stage::Head
         };
-        side.retransmits = 0;
+        flow.bounds[sender].retransmits = 0;
         let newest = std::mem::replace(&mut flow.newest, id);
         if alone {
             flow.oldest = id;
@@ -356,7 +362,7 @@ impl Packets {
         exchange.end = bytes.seq;
         exchange.ack = bytes.ack;
         exchange.ordinal = ordinal;
-        exchange.idle = idle;
+        exchange.set_idle(idle);
         if lost_before {
             exchange.set(Exchange::RESUMED);
         }
@@ -367,7 +373,7 @@ impl Packets {
         &mut self,
         index: u32,
         sender: usize,
-        bytes: Bytes<'_>,
+        bytes: &Bytes<'_>,
         out: &mut Vec<Signal>,
     ) -> u32 {
         let flow = self.flows.at_mut(index);
@@ -399,7 +405,7 @@ impl Packets {
         &mut self,
         index: u32,
         sender: usize,
-        bytes: Bytes<'_>,
+        bytes: &Bytes<'_>,
         out: &mut Vec<Signal>,
     ) -> u32 {
         let flow = self.flows.at(index);
@@ -498,7 +504,7 @@ impl Packets {
         }
     }
 
-    fn opaque_response(&mut self, index: u32, bytes: Bytes<'_>) {
+    fn opaque_response(&mut self, index: u32, bytes: &Bytes<'_>) {
         // A TLS alert is how one side says that it closes.
         if matches!(bytes.there, [21, 3, ..]) {
             return;
@@ -514,7 +520,7 @@ impl Packets {
         }
     }
 
-    fn first_byte(&mut self, index: u32, id: u32, bytes: Bytes<'_>, out: &mut Vec<Signal>) {
+    fn first_byte(&mut self, index: u32, id: u32, bytes: &Bytes<'_>, out: &mut Vec<Signal>) {
         let exchange = self.exchanges.at_mut(id);
         if exchange.first_byte_at != 0 {
             return;
@@ -536,9 +542,6 @@ impl Packets {
         }
         let next = self.exchanges.at(id).next;
         flow.oldest = next;
-        if next == NONE {
-            flow.newest = NONE;
-        }
         self.exchanges.answered(id, self.now);
     }
 
@@ -587,7 +590,7 @@ impl Packets {
             at,
             how,
             acked,
-            retransmits: up.retransmits,
+            retransmits: flow.by_client().retransmits,
             zero_window: down.window == 0 && before(up.acked, up.next),
             received,
             response,
@@ -704,6 +707,9 @@ impl Packets {
 
     /// The bytes of a head that came before, with these.
     fn joined(&mut self, index: u32, side: usize, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.partial_bytes == 0 {
+            return None;
+        }
         let mut partial = self.partial.remove(&(index, side as u8))?;
         self.partial_bytes -= partial.len();
         partial.extend_from_slice(bytes);

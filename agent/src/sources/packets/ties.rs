@@ -85,8 +85,9 @@ impl Packets {
         flow.is_some_and(|flow| self.hosts.same(flow.server_ip(), client))
     }
 
-    /// A connection's first requests tell whether its client is a proxy.
-    pub(super) fn check_role(&mut self, index: u32, id: u32) {
+    /// A connection's first requests tell whether its client is a proxy. `alike`: there are others
+    /// of this content.
+    pub(super) fn check_role(&mut self, index: u32, id: u32, alike: bool) {
         const FIRST: u32 = 8;
         let flow = self.flows.at_mut(index);
         if flow.is(Flow::ROLE_CHECKED) {
@@ -96,6 +97,9 @@ impl Packets {
             flow.set(Flow::ROLE_CHECKED);
         }
         let client = flow.client_ip();
+        if !alike {
+            return;
+        }
         let Some(&downstream) = self.downstreams_of(id, false).first() else {
             return;
         };

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::MILLISECOND;
+use super::processes::Label;
 use crate::signal::Address;
 
 const CLIENTS: usize = 1024;
@@ -13,12 +14,12 @@ const ENOUGH: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     /// By proxy and the client's host.
-    waits: HashMap<(String, String), VecDeque<u64>>,
+    waits: HashMap<(Label, String), VecDeque<u64>>,
 }
 
 impl Patience {
-    pub(super) fn gave_up(&mut self, proxy: &str, client: &Address, waited: u64) -> u64 {
-        let key = (proxy.to_owned(), host(client).to_owned());
+    pub(super) fn gave_up(&mut self, proxy: &Label, client: &Address, waited: u64) -> u64 {
+        let key = (proxy.clone(), host(client).to_owned());
         if !self.waits.contains_key(&key) && self.waits.len() >= CLIENTS {
             return 1;
         }
@@ -31,10 +32,8 @@ impl Patience {
     }
 
     /// The wait that most of this client's abandoned requests have in common, within 1 % or 20 ms.
-    pub(super) fn constant(&self, proxy: &str, client: &Address) -> Option<u64> {
-        let waits = self
-            .waits
-            .get(&(proxy.to_owned(), host(client).to_owned()))?;
+    pub(super) fn constant(&self, proxy: &Label, client: &Address) -> Option<u64> {
+        let waits = self.waits.get(&(proxy.clone(), host(client).to_owned()))?;
         let near = |of: u64| {
             let slack = (of / 100).max(20 * MILLISECOND);
             waits.iter().filter(|w| w.abs_diff(of) <= slack).count()

@@ -1,7 +1,10 @@
 //! Per proxy and upstream: how pooled connections end, and how attempts went.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use rustc_hash::FxHashMap;
+
+use super::processes::Label;
 use super::{SECOND, spread};
 use crate::signal::{Address, Attempt, ClosedBy, End, IdleClose, Nanos};
 use crate::verdict::Spread;
@@ -88,18 +91,22 @@ impl Pool {
 
 #[derive(Debug, Default)]
 pub(super) struct Pools {
-    by_pair: HashMap<(String, Address), Pool>,
+    /// Nested, so that looking one up makes no key.
+    by_proxy: FxHashMap<Label, FxHashMap<Address, Pool>>,
+    count: usize,
 }
 
 impl Pools {
-    pub(super) fn get(&self, proxy: &str, upstream: &Address) -> Option<&Pool> {
-        self.by_pair.get(&(proxy.to_owned(), upstream.clone()))
+    pub(super) fn get(&self, proxy: &Label, upstream: &Address) -> Option<&Pool> {
+        self.by_proxy.get(proxy)?.get(upstream)
     }
 
-    pub(super) fn new_risk(&mut self, proxy: &str, upstream: &Address) -> Option<ClosesEarly> {
-        let pool = self
-            .by_pair
-            .get_mut(&(proxy.to_owned(), upstream.clone()))?;
+    fn get_mut(&mut self, proxy: &Label, upstream: &Address) -> Option<&mut Pool> {
+        self.by_proxy.get_mut(proxy)?.get_mut(upstream)
+    }
+
+    pub(super) fn new_risk(&mut self, proxy: &Label, upstream: &Address) -> Option<ClosesEarly> {
+        let pool = self.get_mut(proxy, upstream)?;
         if pool.reported {
             return None;
         }
@@ -108,8 +115,11 @@ impl Pools {
         Some(risk)
     }
 
-    pub(super) fn idle_closed(&mut self, proxy: &str, close: &IdleClose, at: Nanos) -> u64 {
-        let (pool, lost) = self.entry(proxy, &close.upstream, at);
+    pub(super) fn idle_closed(&mut self, proxy: &Label, close: &IdleClose, at: Nanos) -> u64 {
+        let lost = self.used(proxy, &close.upstream, at);
+        let Some(pool) = self.get_mut(proxy, &close.upstream) else {
+            return lost;
+        };
         match close.by {
             ClosedBy::Upstream => push(&mut pool.by_upstream, (close.idle_ns, close.requests)),
             ClosedBy::Proxy => push(&mut pool.by_proxy, close.idle_ns),
@@ -118,8 +128,11 @@ impl Pools {
         lost
     }
 
-    pub(super) fn attempted(&mut self, proxy: &str, attempt: &Attempt, at: Nanos) -> u64 {
-        let (pool, lost) = self.entry(proxy, &attempt.upstream, at);
+    pub(super) fn attempted(&mut self, proxy: &Label, attempt: &Attempt, at: Nanos) -> u64 {
+        let lost = self.used(proxy, &attempt.upstream, at);
+        let Some(pool) = self.get_mut(proxy, &attempt.upstream) else {
+            return lost;
+        };
         if attempt.end == End::Answered {
             pool.last_answer = pool.last_answer.max(Some(at));
             if attempt.reused {
@@ -132,23 +145,45 @@ impl Pools {
         lost
     }
 
-    fn entry(&mut self, proxy: &str, upstream: &Address, at: Nanos) -> (&mut Pool, u64) {
-        let key = (proxy.to_owned(), upstream.clone());
-        let mut lost = 0;
-        if !self.by_pair.contains_key(&key) && self.by_pair.len() >= CAP {
-            let unused = self
-                .by_pair
-                .iter()
-                .min_by_key(|(_, p)| p.last_used)
-                .map(|(k, _)| k.clone());
-            if let Some(unused) = unused {
-                self.by_pair.remove(&unused);
-                lost = 1;
+    /// Sees to it that there is one; says how many were forgotten for it.
+    fn used(&mut self, proxy: &Label, upstream: &Address, at: Nanos) -> u64 {
+        if let Some(pool) = self.get_mut(proxy, upstream) {
+            pool.last_used = pool.last_used.max(at);
+            return 0;
+        }
+        let lost = match self.count >= CAP {
+            true => self.forget_unused(),
+            false => 0,
+        };
+        let pool = Pool {
+            last_used: at,
+            ..Pool::default()
+        };
+        let pools = self.by_proxy.entry(proxy.clone()).or_default();
+        pools.insert(upstream.clone(), pool);
+        self.count += 1;
+        lost
+    }
+
+    /// Forgets the pool that was not used for longest; says how many those are.
+    fn forget_unused(&mut self) -> u64 {
+        let all = self
+            .by_proxy
+            .iter()
+            .flat_map(|(proxy, pools)| pools.iter().map(move |(to, pool)| (proxy, to, pool)));
+        let unused = all.min_by_key(|(_, _, pool)| pool.last_used);
+        let Some((proxy, upstream)) = unused.map(|(proxy, to, _)| (proxy.clone(), to.clone()))
+        else {
+            return 0;
+        };
+        if let Some(pools) = self.by_proxy.get_mut(&proxy) {
+            pools.remove(&upstream);
+            if pools.is_empty() {
+                self.by_proxy.remove(&proxy);
             }
         }
-        let pool = self.by_pair.entry(key).or_default();
-        pool.last_used = pool.last_used.max(at);
-        (pool, lost)
+        self.count -= 1;
+        1
     }
 }
 

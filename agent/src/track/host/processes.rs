@@ -7,6 +7,14 @@ use crate::signal::{Address, Nanos, Process};
 
 const CAP: usize = 4096;
 
+/// What statistics are kept under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Label {
+    Name(String),
+    /// Of a process without a name.
+    Pid(u32),
+}
+
 #[derive(Debug)]
 struct Known {
     process: Process,
@@ -56,9 +64,9 @@ impl Processes {
     }
 
     /// What to keep statistics under: a proxy's workers share a pool's fate, not a process id.
-    pub(super) fn label(&self, pid: u32) -> String {
+    pub(super) fn label(&self, pid: u32) -> Label {
         self.get(pid)
-            .map_or_else(|| format!("pid {pid}"), |p| p.name.clone())
+            .map_or(Label::Pid(pid), |p| Label::Name(p.name.clone()))
     }
 
     pub(super) fn told_to_listen(&self, address: &Address, at: Nanos) -> Option<&Process> {

@@ -211,7 +211,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Once, on fewer packets: both programs on the same file.
+    /// On fewer packets, both programs on the same file: tshark once, for it takes seconds.
     fn tshark(&self, folder: &Path, report: &mut Report) -> Result<()> {
         if shell::find("tshark").is_none() {
             bail!("tshark is not installed; `cargo xtask setup` installs it");
@@ -219,7 +219,11 @@ impl Bench {
         let file = folder.join("tshark.pcap");
         let sessions = TSHARK_SESSIONS / self.scale;
         let generated = generate::capture(&file, sessions, AT_ONCE.min(sessions), SEED)?;
-        let own = measure::run(&mut self.explain(&file))?.cpu_seconds;
+        let mut own = Vec::new();
+        for _ in 0..self.runs {
+            own.push(measure::run(&mut self.explain(&file))?.cpu_seconds);
+        }
+        let own = median(own).context("a run")?;
         let mut tshark = shell::command("tshark");
         tshark
             .arg("-r")

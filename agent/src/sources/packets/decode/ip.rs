@@ -12,47 +12,7 @@ pub(super) struct Ends {
     pub(super) to: IpAddr,
 }
 
-#[inline]
 pub(super) fn decode(rest: Rest<'_>) -> Result<Decoded<'_>, Reason> {
-    match plain(rest) {
-        Some((ends, payload)) => tcp::decode(ends, payload),
-        None => general(rest),
-    }
-}
-
-/// What nearly every frame is, without the general way's cost: IPv4 without options, whole, with
-/// TCP and a length.
-#[inline]
-fn plain(rest: Rest<'_>) -> Option<(Ends, Rest<'_>)> {
-    const HEADER: usize = 20;
-    const VERSION_AND_LENGTH: u8 = 0x45;
-    let (header, bytes) = rest.bytes.split_first_chunk::<HEADER>()?;
-    let &[first, _, high, low, _, _, flags, offset, _, protocol, ..] = header;
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    let fragmented = flags & 0x3f != 0 || offset != 0;
-    if first != VERSION_AND_LENGTH || protocol != IpNumber::TCP.0 || fragmented || length < HEADER {
-        return None;
-    }
-    let wire = length - HEADER;
-    let address =
-        |at: usize| IpAddr::from([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let ends = Ends {
-        from: address(12),
-        to: address(16),
-    };
-    let bytes = &bytes[..bytes.len().min(wire)];
-    Some((
-        ends,
-        Rest {
-            bytes,
-            wire,
-            ..rest
-        },
-    ))
-}
-
-#[cold]
-pub(super) fn general(rest: Rest<'_>) -> Result<Decoded<'_>, Reason> {
     let packet = slice(rest)?;
     let Packet {
         protocol,

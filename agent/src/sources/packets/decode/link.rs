@@ -5,14 +5,15 @@ use etherparse::EtherType;
 use super::super::raw::LinkType;
 use super::{Decoded, Reason, Rest, ip};
 
-const ETHERNET_HEADER: usize = 14;
+pub(super) const ETHERNET_HEADER: usize = 14;
 const VLAN_TAG: usize = 4;
-const LINUX_SLL_HEADER: usize = 16;
-const LINUX_SLL2_HEADER: usize = 20;
+pub(super) const LINUX_SLL_HEADER: usize = 16;
+pub(super) const LINUX_SLL2_HEADER: usize = 20;
 const PPPOE_SESSION: EtherType = EtherType(0x8864);
 const MPLS: EtherType = EtherType(0x8847);
 
-#[inline]
+/// The general way, for every kind of frame.
+#[cold]
 pub(super) fn decode(link_type: LinkType, rest: Rest<'_>) -> Decoded<'_> {
     let decoded = match link_type {
         LinkType::ETHERNET => ethernet(rest),
@@ -29,20 +30,17 @@ pub(super) fn decode(link_type: LinkType, rest: Rest<'_>) -> Decoded<'_> {
     decoded.unwrap_or_else(Decoded::NotUnderstood)
 }
 
-#[inline]
 pub(super) fn ethernet(rest: Rest<'_>) -> Result<Decoded<'_>, Reason> {
     typed(rest, ETHERNET_HEADER - 2, ETHERNET_HEADER)
 }
 
 /// A header that has the payload's type at `at`.
-#[inline]
 fn typed(rest: Rest<'_>, at: usize, header: usize) -> Result<Decoded<'_>, Reason> {
     let ether_type = EtherType(rest.number16(at)?);
     network(ether_type, rest.after(header)?)
 }
 
 /// What an Ethernet type announces, with VLAN tags before it.
-#[inline]
 pub(super) fn network(
     mut ether_type: EtherType,
     mut rest: Rest<'_>,

@@ -6,11 +6,14 @@
 mod icmp;
 mod ip;
 mod link;
+mod plain;
 mod tcp;
 mod tunnel;
 
 #[cfg(test)]
 mod tests;
+
+pub use plain::plain;
 
 use super::raw::RawFrame;
 use super::segment::{Frame, Segment, Unreachable};
@@ -66,14 +69,10 @@ impl Reason {
 /// Decodes one frame.
 #[inline]
 pub fn decode<'a>(raw: &RawFrame<'a>) -> Decoded<'a> {
-    let rest = Rest {
-        at: raw.at,
-        frame: raw.frame,
-        bytes: raw.data,
-        wire: (raw.original_length as usize).max(raw.data.len()),
-        depth: 0,
-    };
-    link::decode(raw.link_type, rest)
+    match plain(raw) {
+        Some(segment) => Decoded::Segment(segment),
+        None => link::decode(raw.link_type, Rest::of(raw)),
+    }
 }
 
 /// How many of the frame's bytes are headers up to TCP's; what follows is users' traffic. For a
@@ -107,8 +106,17 @@ struct Rest<'a> {
 }
 
 impl<'a> Rest<'a> {
+    fn of(raw: &RawFrame<'a>) -> Rest<'a> {
+        Rest {
+            at: raw.at,
+            frame: raw.frame,
+            bytes: raw.data,
+            wire: (raw.original_length as usize).max(raw.data.len()),
+            depth: 0,
+        }
+    }
+
     /// What follows a header of this length, or that it was cut off.
-    #[inline]
     fn after(self, header: usize) -> Result<Rest<'a>, Reason> {
         let bytes = self.bytes.get(header..).ok_or(Reason::Truncated)?;
         Ok(Rest {
@@ -119,7 +127,6 @@ impl<'a> Rest<'a> {
     }
 
     /// A number in network byte order.
-    #[inline]
     fn number16(&self, at: usize) -> Result<u16, Reason> {
         match self.bytes.get(at..at + 2) {
             Some(&[high, low]) => Ok(u16::from_be_bytes([high, low])),

@@ -6,9 +6,8 @@ use super::super::segment::{Flags, Segment};
 use super::ip::Ends;
 use super::{Decoded, Reason, Rest};
 
-const SMALLEST_HEADER: usize = 20;
+pub(super) const SMALLEST_HEADER: usize = 20;
 
-#[inline]
 pub(super) fn decode(ends: Ends, rest: Rest<'_>) -> Result<Decoded<'_>, Reason> {
     let Some((header, _)) = rest.bytes.split_first_chunk::<SMALLEST_HEADER>() else {
         return Err(if rest.wire < SMALLEST_HEADER {

@@ -10,6 +10,7 @@ mod interface;
 mod kind;
 mod pcap;
 mod pcapng;
+mod record;
 mod window;
 mod zstd;
 
@@ -25,9 +26,14 @@ use std::path::Path;
 
 use super::raw::RawFrame;
 use error::Fault;
+use record::{Record, Step};
 use window::Window;
 
-/// An open capture; `next_frame` gives its frames in order.
+/// Frames given at once at most: so many of them fit in the first-level cache while they are
+/// followed.
+pub const BATCH: usize = 64;
+
+/// An open capture; `next_frame` and `next_frames` give its frames in order.
 #[derive(Debug)]
 pub struct Capture {
     name: String,
@@ -84,28 +90,57 @@ impl Capture {
     /// The next frame; after an error, which is the last thing told, `None`.
     #[inline]
     pub fn next_frame(&mut self) -> Option<Result<RawFrame<'_>, ReadError>> {
+        Some(self.next_record()?.map(|record| {
+            self.frames += 1;
+            let data = self.window.taken(record.from, record.captured);
+            record.frame(self.frames, data)
+        }))
+    }
+
+    /// The next frame and those after it that are at hand; like `next_frame` otherwise.
+    pub fn next_frames(&mut self) -> Option<Result<Frames<'_>, ReadError>> {
+        let first = match self.next_record()? {
+            Ok(record) => record,
+            Err(error) => return Some(Err(error)),
+        };
+        let (bytes, start) = self.window.parts();
+        Some(Ok(Frames {
+            format: &mut self.format,
+            bytes,
+            start,
+            first: Some(first),
+            frames: &mut self.frames,
+            left: BATCH,
+        }))
+    }
+
+    fn next_record(&mut self) -> Option<Result<Record, ReadError>> {
         if self.ended {
             return None;
         }
-        let number = self.frames + 1;
-        let next = match &mut self.format {
-            Format::Pcap(format) => format.next(&mut self.window, number),
-            Format::PcapNg(format) => format.next(&mut self.window, number),
+        let fault = loop {
+            match self.format.step(self.window.held()) {
+                Ok(Step::Frame(mut record)) => {
+                    record.from += self.window.take(record.length);
+                    return Some(Ok(record));
+                }
+                Ok(Step::Other(length)) => {
+                    self.window.take(length);
+                }
+                Ok(Step::Short(length)) => match self.window.ensure(length) {
+                    Ok(true) => {}
+                    Ok(false) if self.window.held().is_empty() => {
+                        self.ended = true;
+                        return None;
+                    }
+                    Ok(false) => break self.window.fault(Problem::Truncated),
+                    Err(fault) => break fault,
+                },
+                Err(reason) => break self.window.malformed(reason),
+            }
         };
-        match next {
-            Ok(Some(frame)) => {
-                self.frames = number;
-                Some(Ok(frame))
-            }
-            Ok(None) => {
-                self.ended = true;
-                None
-            }
-            Err(fault) => {
-                self.ended = true;
-                Some(Err(fault.named(&self.name, self.compressed, self.frames)))
-            }
-        }
+        self.ended = true;
+        Some(Err(fault.named(&self.name, self.compressed, self.frames)))
     }
 
     /// Frames that the capturing program said it lost, so far in the file; only pcapng can say.
@@ -119,6 +154,60 @@ impl Capture {
     /// The name that messages use.
     pub fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// Some frames of a capture; those that are left when it is dropped come with the next ones.
+pub struct Frames<'a> {
+    format: &'a mut Format,
+    bytes: &'a [u8],
+    start: &'a mut usize,
+    /// It has been read: `start` is behind it.
+    first: Option<Record>,
+    frames: &'a mut u64,
+    left: usize,
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = RawFrame<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RawFrame<'a>> {
+        if self.left == 0 {
+            return None;
+        }
+        let record = match self.first.take() {
+            Some(first) => first,
+            None => loop {
+                match self.format.step(&self.bytes[*self.start..]) {
+                    Ok(Step::Frame(mut record)) => {
+                        record.from += *self.start;
+                        *self.start += record.length;
+                        break record;
+                    }
+                    Ok(Step::Other(length)) => *self.start += length,
+                    // The next reading goes on, or finds the damage again.
+                    Ok(Step::Short(_)) | Err(_) => {
+                        self.left = 0;
+                        return None;
+                    }
+                }
+            },
+        };
+        self.left -= 1;
+        *self.frames += 1;
+        let data = &self.bytes[record.from..record.from + record.captured];
+        Some(record.frame(*self.frames, data))
+    }
+}
+
+impl Format {
+    #[inline(always)]
+    fn step(&mut self, held: &[u8]) -> Result<Step, String> {
+        match self {
+            Format::Pcap(format) => format.step(held),
+            Format::PcapNg(format) => format.step(held),
+        }
     }
 }
 

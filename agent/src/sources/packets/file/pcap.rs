@@ -1,8 +1,8 @@
 //! The classic format: one header, then records, in the byte order of the host that wrote it.
 
-use super::super::raw::{LinkType, RawFrame};
-use super::super::segment::Frame;
+use super::super::raw::LinkType;
 use super::error::{Fault, Problem};
+use super::record::{Record, Step};
 use super::window::{MAX_RECORD, Window};
 
 const HEADER: usize = 24;
@@ -56,41 +56,29 @@ impl Pcap {
         Ok(format)
     }
 
-    #[inline]
-    pub(super) fn next<'a>(
-        &mut self,
-        window: &'a mut Window,
-        number: u64,
-    ) -> Result<Option<RawFrame<'a>>, Fault> {
-        if !window.ensure(RECORD)? {
-            return match window.held() {
-                [] => Ok(None),
-                _ => Err(window.fault(Problem::Truncated)),
-            };
-        }
-        let record = &window.held()[..RECORD];
+    #[inline(always)]
+    pub(super) fn step(&self, held: &[u8]) -> Result<Step, String> {
+        let Some(record) = held.first_chunk::<RECORD>() else {
+            return Ok(Step::Short(RECORD));
+        };
         let seconds = self.number(record, 0);
         let fraction = self.number(record, 4);
         let captured = self.number(record, 8) as usize;
-        let original_length = self.number(record, 12);
         if captured > self.longest {
-            return Err(window.malformed(format!(
-                "a record of {captured} bytes, more than any frame has: the file is damaged"
-            )));
+            return Err(overlong(captured));
         }
-        if !window.ensure(RECORD + captured)? {
-            return Err(window.fault(Problem::Truncated));
+        let length = RECORD + captured;
+        if held.len() < length {
+            return Ok(Step::Short(length));
         }
-        let at = u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * u64::from(self.unit);
-        Ok(Some(RawFrame {
-            at,
-            frame: Frame {
-                number,
-                interface: 0,
-            },
+        Ok(Step::Frame(Record {
+            at: u64::from(seconds) * 1_000_000_000 + u64::from(fraction) * u64::from(self.unit),
+            interface: 0,
             link_type: self.link_type,
-            original_length,
-            data: &window.take(RECORD + captured)[RECORD..],
+            original_length: self.number(record, 12),
+            from: RECORD,
+            captured,
+            length,
         }))
     }
 
@@ -103,4 +91,9 @@ impl Pcap {
             u32::from_le_bytes(bytes)
         }
     }
+}
+
+#[cold]
+fn overlong(captured: usize) -> String {
+    format!("a record of {captured} bytes, more than any frame has: the file is damaged")
 }

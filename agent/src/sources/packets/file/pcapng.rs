@@ -1,11 +1,10 @@
 //! The block format: sections, each in its own byte order, with interfaces, each with its own
 //! link type and clock.
 
-use super::super::raw::{LinkType, RawFrame};
-use super::super::segment::Frame;
-use super::error::{Fault, Problem};
+use super::super::raw::LinkType;
 use super::interface::{Interface, Unit};
-use super::window::{MAX_RECORD, Window};
+use super::record::{Record, Step};
+use super::window::MAX_RECORD;
 use crate::signal::Nanos;
 
 const SECTION: u32 = 0x0a0d_0d0a;
@@ -40,86 +39,60 @@ impl PcapNg {
     }
 
     #[inline]
-    pub(super) fn next<'a>(
-        &mut self,
-        window: &'a mut Window,
-        number: u64,
-    ) -> Result<Option<RawFrame<'a>>, Fault> {
-        let (length, packet) = loop {
-            let Some((kind, length)) = self.block(window)? else {
-                return Ok(None);
-            };
-            let body = &window.held()[8..length - 4];
-            let packet = match kind {
-                ENHANCED_PACKET => self.enhanced(body),
-                SIMPLE_PACKET => self.simple(body),
-                OBSOLETE_PACKET => self.obsolete(body),
-                _ => {
-                    self.other(kind, body)
-                        .map_err(|reason| window.malformed(reason))?;
-                    window.take(length);
-                    continue;
-                }
-            };
-            break (length, packet.map_err(|reason| window.malformed(reason))?);
+    pub(super) fn step(&mut self, held: &[u8]) -> Result<Step, String> {
+        let (kind, length) = match self.block(held)? {
+            Some(block) => block,
+            None => return Ok(Step::Short(SMALLEST_BLOCK)),
         };
-        let body = &window.take(length)[8..length - 4];
-        Ok(Some(RawFrame {
-            at: packet.at,
-            frame: Frame {
-                number,
-                interface: packet.interface,
-            },
-            link_type: packet.link_type,
-            original_length: packet.original_length,
-            data: &body[packet.from..packet.from + packet.captured],
-        }))
+        if held.len() < length {
+            return Ok(Step::Short(length));
+        }
+        if self.number(held, length - 4) as usize != length {
+            return Err(unequal());
+        }
+        let body = &held[8..length - 4];
+        let mut record = match kind {
+            ENHANCED_PACKET => self.enhanced(body)?,
+            SIMPLE_PACKET => self.simple(body)?,
+            OBSOLETE_PACKET => self.obsolete(body)?,
+            _ => {
+                self.other(kind, body)?;
+                return Ok(Step::Other(length));
+            }
+        };
+        record.from += 8;
+        record.length = length;
+        Ok(Step::Frame(record))
     }
 
-    /// Type and length of the next block, which is at hand whole; `None` at the end.
+    /// Type and length of the next block; `None` where its beginning is not at hand.
     #[inline]
-    fn block(&mut self, window: &mut Window) -> Result<Option<(u32, usize)>, Fault> {
+    fn block(&mut self, held: &[u8]) -> Result<Option<(u32, usize)>, String> {
         // A section's byte order is in its third word; every block has three.
-        if !window.ensure(SMALLEST_BLOCK)? {
-            return match window.held() {
-                [] => Ok(None),
-                _ => Err(window.fault(Problem::Truncated)),
-            };
-        }
-        let head = window.held();
+        let Some(head) = held.first_chunk::<SMALLEST_BLOCK>() else {
+            return Ok(None);
+        };
         // The same in either byte order.
         if head[..4] == SECTION.to_be_bytes() {
             self.big_endian = match head[8..12] {
                 [0x1a, 0x2b, 0x3c, 0x4d] => true,
                 [0x4d, 0x3c, 0x2b, 0x1a] => false,
-                _ => return Err(window.malformed("a section of no known byte order")),
+                _ => return Err("a section of no known byte order".to_owned()),
             };
         }
         let kind = self.number(head, 0);
         let length = self.number(head, 4) as usize;
         if length < SMALLEST_BLOCK || !length.is_multiple_of(4) {
-            return Err(window.malformed(format!(
-                "a block of {length} bytes, which none can have: the file is damaged"
-            )));
+            return Err(impossible(length));
         }
         if length > MAX_RECORD {
-            return Err(window.malformed(format!(
-                "a block of {length} bytes, more than the {MAX_RECORD} that are read: the file is damaged"
-            )));
-        }
-        if !window.ensure(length)? {
-            return Err(window.fault(Problem::Truncated));
-        }
-        if self.number(window.held(), length - 4) as usize != length {
-            return Err(window.malformed(
-                "a block whose length at its end differs from the one at its beginning: the file is damaged",
-            ));
+            return Err(enormous(length));
         }
         Ok(Some((kind, length)))
     }
 
     #[inline]
-    fn enhanced(&mut self, body: &[u8]) -> Result<Packet, String> {
+    fn enhanced(&mut self, body: &[u8]) -> Result<Record, String> {
         if body.len() < 20 {
             return Err(short("packet"));
         }
@@ -130,7 +103,7 @@ impl PcapNg {
         self.packet(index, ticks, (20, captured, original_length), body)
     }
 
-    fn obsolete(&mut self, body: &[u8]) -> Result<Packet, String> {
+    fn obsolete(&mut self, body: &[u8]) -> Result<Record, String> {
         if body.len() < 20 {
             return Err(short("packet"));
         }
@@ -141,7 +114,7 @@ impl PcapNg {
         self.packet(index, ticks, (20, captured, original_length), body)
     }
 
-    fn simple(&mut self, body: &[u8]) -> Result<Packet, String> {
+    fn simple(&mut self, body: &[u8]) -> Result<Record, String> {
         if body.len() < 4 {
             return Err(short("packet"));
         }
@@ -155,13 +128,14 @@ impl PcapNg {
         if captured > body.len() - 4 {
             return Err(overlong(captured));
         }
-        Ok(Packet {
+        Ok(Record {
             at: self.last,
             interface: self.before,
             link_type: interface.link_type,
             original_length,
             from: 4,
             captured,
+            length: 0,
         })
     }
 
@@ -172,7 +146,7 @@ impl PcapNg {
         ticks: u64,
         (from, captured, original_length): (usize, usize, u32),
         body: &[u8],
-    ) -> Result<Packet, String> {
+    ) -> Result<Record, String> {
         let interface = self
             .interfaces
             .get(index as usize)
@@ -187,13 +161,14 @@ impl PcapNg {
         if end < body.len() {
             self.packet_options(index as usize, &body[end..]);
         }
-        Ok(Packet {
+        Ok(Record {
             at,
             interface: self.before.saturating_add(index),
             link_type,
             original_length,
             from,
             captured,
+            length: 0,
         })
     }
 
@@ -340,14 +315,22 @@ impl PcapNg {
     }
 }
 
-/// A packet block's content: `captured` bytes of its body after `from`.
-struct Packet {
-    at: Nanos,
-    interface: u32,
-    link_type: LinkType,
-    original_length: u32,
-    from: usize,
-    captured: usize,
+#[cold]
+fn unequal() -> String {
+    "a block whose length at its end differs from the one at its beginning: the file is damaged"
+        .to_owned()
+}
+
+#[cold]
+fn impossible(length: usize) -> String {
+    format!("a block of {length} bytes, which none can have: the file is damaged")
+}
+
+#[cold]
+fn enormous(length: usize) -> String {
+    format!(
+        "a block of {length} bytes, more than the {MAX_RECORD} that are read: the file is damaged"
+    )
 }
 
 #[cold]

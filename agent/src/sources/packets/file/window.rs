@@ -60,11 +60,23 @@ impl Window {
         self.fill(length)
     }
 
-    /// Steps over bytes that are at hand, and gives them.
+    /// Steps over bytes that are at hand; says where they begin in the buffer, in which they stay
+    /// until more are asked for than it holds.
     #[inline]
-    pub(super) fn take(&mut self, length: usize) -> &[u8] {
+    pub(super) fn take(&mut self, length: usize) -> usize {
         let start = self.start;
         self.start += length;
+        start
+    }
+
+    /// The bytes in the buffer, and where those at hand begin, which the caller moves on.
+    pub(super) fn parts(&mut self) -> (&[u8], &mut usize) {
+        (&self.bytes[..self.end], &mut self.start)
+    }
+
+    /// Bytes that were taken.
+    #[inline]
+    pub(super) fn taken(&self, start: usize, length: usize) -> &[u8] {
         &self.bytes[start..start + length]
     }
 
