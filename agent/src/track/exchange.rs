@@ -1,5 +1,6 @@
 //! One exchange while its facts come in: attempts, what was learned after them, the response. Pure.
 
+use super::told::Told;
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, FlowClosed, FlowId, Nanos, Opening, Response, Source};
 
@@ -15,6 +16,10 @@ pub(super) struct Exchange {
     pub(super) response: Option<(Nanos, Source, Response)>,
     /// The last failed attempt is being tried again.
     pub(super) retried: bool,
+    /// What lines of logs say about it.
+    pub(super) told: Option<Told>,
+    /// The client's status is the log's word.
+    pub(super) status_of_log: bool,
 }
 
 impl Exchange {
@@ -24,7 +29,55 @@ impl Exchange {
             attempts: Vec::new(),
             response: None,
             retried: false,
+            told: None,
+            status_of_log: false,
         }
+    }
+
+    /// An exchange of which only lines are known.
+    pub(super) fn of_log(told: Told, flow: FlowId) -> Exchange {
+        let (attempts, response) = told.facts(flow);
+        Exchange {
+            touched: told.from,
+            attempts,
+            response,
+            retried: false,
+            told: Some(told),
+            status_of_log: false,
+        }
+    }
+
+    /// Takes in what lines of logs say about it.
+    pub(super) fn take_told(&mut self, told: Told) {
+        let mut open: Vec<_> = told
+            .tries
+            .iter()
+            .filter(|(_, one)| one.said.is_some())
+            .collect();
+        let alone = open.len() == 1;
+        for tried in &mut self.attempts {
+            let same = |one: &Option<crate::signal::Address>| {
+                one.as_ref() == Some(&tried.attempt.upstream)
+            };
+            let place = open.iter().position(|(_, one)| same(&one.upstream));
+            tried.said = place
+                .map(|place| open.remove(place))
+                .and_then(|(at, one)| Some((*at, one.said?)));
+        }
+        // A log that names its servers in its own way tells of the last one.
+        if let ([(at, one)], true, Some(last)) = (&open[..], alone, self.attempts.last_mut())
+            && last.said.is_none()
+        {
+            last.said = one.said.map(|said| (*at, said));
+        }
+        if let Some((_, _, response)) = &mut self.response
+            && response.status.is_none()
+            && told.status.is_some()
+        {
+            response.status = told.status;
+            self.status_of_log = true;
+        }
+        self.told = Some(told);
     }
 
     /// Adds an attempt, or completes the one already told (a flow's attempt is told once as ended,
@@ -64,6 +117,7 @@ impl Exchange {
             source,
             attempt,
             closed: None,
+            said: None,
         });
         self.attempts.sort_by_key(|t| t.attempt.began);
         forgotten
@@ -157,6 +211,10 @@ impl Exchange {
             && !self.retried
             && !self.client_left()
             && !self.saved()
+            && self
+                .told
+                .as_ref()
+                .is_none_or(|told| told.status.is_none_or(|s| s >= 500))
     }
 
     /// The longest round trip of its attempts.

@@ -2,15 +2,25 @@
 
 mod exchange;
 pub mod host;
+mod logs;
 pub mod render;
+mod seen;
+pub mod told;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use crate::cause::Cause;
 use crate::diagnose::{self, Case, Diagnosis, Tried};
-use crate::signal::{Attempt, Fact, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Source};
+use crate::signal::{
+    Attempt, Fact, FlowId, LinkOrder, Logged, Nanos, Opening, Response, Signal, Source,
+};
 use crate::verdict::Kind;
 use exchange::Exchange;
 use host::Host;
+pub(crate) use logs::ServerLines;
+use logs::{Followed, Logs, ToldId};
+use seen::{Match, Seen};
+use told::Told;
 
 /// The time given to facts that come after the response: an exit comes 40 ms later, a reset one
 /// round trip.
@@ -21,6 +31,14 @@ const ABANDONED: Nanos = 90_000_000_000;
 const LEFT: Nanos = 300_000_000;
 /// Exchanges open at once; the oldest is decided with what is there.
 const OPEN: usize = 20_000;
+/// So many lines too late in a row, and no verdict waits for one.
+const LATE: u32 = 32;
+/// Decided exchanges whose lines may still come.
+const RECENT: usize = 4096;
+/// Numbers of flows that no kernel gives: those of exchanges that only a log tells of.
+const LOGGED: FlowId = 1 << 63;
+/// More attempts than an exchange keeps.
+const LOGGED_STEP: FlowId = 64;
 
 /// What identifies an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +47,8 @@ enum Key {
     Request(FlowId, u32),
     /// Known by its first attempt alone: the downstream's bytes are not to be understood.
     Attempt(FlowId, Nanos),
+    /// Known by lines of logs alone.
+    Logged(ToldId),
 }
 
 /// An exchange that is decided.
@@ -42,6 +62,10 @@ pub struct Decided {
     pub diagnosis: Diagnosis,
     pub advice: crate::verdict::Advice,
     pub lost: u64,
+    /// What lines of logs say about it.
+    pub told: Option<Told>,
+    /// The client's status is the log's word.
+    pub status_of_log: bool,
     /// The moment of the response, or of the last attempt's end.
     pub at: Nanos,
     /// When it was decided.
@@ -57,6 +81,13 @@ pub struct Tracker {
     by_flow: HashMap<FlowId, Key>,
     /// Exchanges whose response has come, by the time at which waiting ends.
     due: BTreeSet<(Nanos, Key)>,
+    logs: Logs,
+    /// The exchanges of other sources to which lines were found to belong.
+    told_of: HashMap<ToldId, Key>,
+    /// Decided a moment ago: a late line about one of them tells nothing new.
+    recent: VecDeque<Seen>,
+    /// Exchanges in a row whose lines did not come in time: a proxy may hold its lines back.
+    late_lines: u32,
     now: Nanos,
     last_sweep: Nanos,
     /// What had to be forgotten for want of room.
@@ -80,10 +111,12 @@ impl Tracker {
         match &signal.fact {
             Fact::AttemptEnded(attempt) => {
                 let key = self.attempt_ended(signal, attempt);
+                self.seek_told(key, &mut out);
                 self.decide_if_settled(key, &mut out);
             }
             Fact::ResponseSent(response) => {
                 let key = self.response_sent(signal, response);
+                self.seek_told(key, &mut out);
                 self.decide_if_settled(key, &mut out);
             }
             Fact::AttemptRetried { flow } => {
@@ -100,6 +133,7 @@ impl Tracker {
                     self.decide_if_settled(key, &mut out);
                 }
             }
+            Fact::Logged(line) => self.logged(signal.at, line, &mut out),
             Fact::ProcessExited(_) | Fact::OomKilled { .. } | Fact::ProcessSampled(_) => {
                 let waiting: Vec<Key> = self.due.iter().map(|(_, key)| *key).collect();
                 for key in waiting {
@@ -119,7 +153,111 @@ impl Tracker {
         for (_, key) in keys {
             self.decide(key, true, &mut out);
         }
+        for id in self.logs.ids() {
+            self.decide_told(id, &mut out);
+        }
         out
+    }
+
+    /// A line of a proxy's log: about an exchange that another source sees, or one that none does.
+    fn logged(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
+        let followed = Followed {
+            access: self.host.sees("access_log"),
+            error_of_apache: self.host.sees("apache_error_log"),
+        };
+        let Some(id) = self.logs.line(self.now, at, line, followed) else {
+            return;
+        };
+        let key = match self.told_of.get(&id) {
+            Some(key) => Some(*key),
+            None => self.exchange_of(id),
+        };
+        if let Some(key) = key {
+            self.attach(id, key, out);
+        }
+    }
+
+    /// The exchange of another source that these lines are about.
+    fn exchange_of(&mut self, id: ToldId) -> Option<Key> {
+        let told = self.logs.get(id)?;
+        let mut best: Option<(Match, Key)> = None;
+        let mut others = false;
+        for (key, exchange) in &self.open {
+            let free = exchange.told.is_none() && !matches!(key, Key::Logged(_));
+            if !free || !seen::about_then(exchange, told) {
+                continue;
+            }
+            let fit = Seen::of(exchange).matches(told);
+            if fit == Match::No || best.is_some_and(|(known, _)| fit < known) {
+                continue;
+            }
+            others = best.is_some_and(|(known, _)| known == fit);
+            // Among equals the first, so that a replay chooses the same.
+            let first = best.is_none_or(|(known, of)| fit > known || *key < of);
+            if first {
+                best = Some((fit, *key));
+            }
+        }
+        let (_, key) = best?;
+        self.logs.doubt(id, others);
+        Some(key)
+    }
+
+    fn attach(&mut self, id: ToldId, key: Key, out: &mut Vec<Decided>) {
+        self.told_of.insert(id, key);
+        self.late_lines = 0;
+        let Some(told) = self.logs.get(id).cloned() else {
+            return;
+        };
+        if let Some(exchange) = self.open.get_mut(&key) {
+            exchange.take_told(told);
+            self.decide_if_settled(key, out);
+        }
+    }
+
+    /// Lines that came before the exchange they are about was seen.
+    fn seek_told(&mut self, key: Key, out: &mut Vec<Decided>) {
+        if self.logs.is_empty() {
+            return;
+        }
+        let Some(exchange) = self.open.get(&key).filter(|e| e.told.is_none()) else {
+            return;
+        };
+        let seen = Seen::of(exchange);
+        let free = self
+            .logs
+            .iter()
+            .filter(|(id, _)| !self.told_of.contains_key(id));
+        let mut fits: Vec<(Match, ToldId)> = free
+            .map(|(id, told)| (seen.matches(told), id))
+            .filter(|(fit, _)| *fit != Match::No)
+            .collect();
+        fits.sort_by_key(|(fit, id)| (std::cmp::Reverse(*fit), *id));
+        let Some(&(fit, id)) = fits.first() else {
+            return;
+        };
+        self.logs
+            .doubt(id, fits.get(1).is_some_and(|(other, _)| *other == fit));
+        self.attach(id, key, out);
+    }
+
+    /// No more lines are to be expected about it.
+    fn decide_told(&mut self, id: ToldId, out: &mut Vec<Decided>) {
+        let Some(told) = self.logs.remove(id) else {
+            return;
+        };
+        if self.told_of.remove(&id).is_some() {
+            return;
+        }
+        let late = |seen: &Seen| seen.matches(&told) != Match::No;
+        if self.recent.iter().any(late) {
+            *self.dropped.entry("late_log_lines").or_default() += 1;
+            return;
+        }
+        let key = Key::Logged(id);
+        let exchange = Exchange::of_log(told, LOGGED | (id * LOGGED_STEP));
+        self.open.insert(key, exchange);
+        self.decide(key, true, out);
     }
 
     fn attempt_ended(&mut self, signal: &Signal, attempt: &Attempt) -> Key {
@@ -175,7 +313,8 @@ impl Tracker {
     /// What was forgotten for want of room so far, by what it was.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let own = self.dropped.iter().map(|(what, count)| (*what, *count));
-        own.chain(self.host.dropped())
+        let lines = Some(("log_exchanges", self.logs.dropped)).filter(|(_, count)| *count > 0);
+        own.chain(lines).chain(self.host.dropped())
     }
 
     fn exchange(&mut self, key: Key) -> &mut Exchange {
@@ -206,6 +345,10 @@ impl Tracker {
             } else {
                 self.decide(key, true, out);
             }
+        }
+        while let Some((at, id)) = self.logs.overdue(now) {
+            self.now = self.now.max(at);
+            self.decide_told(id, out);
         }
         self.now = self.now.max(now);
         // Exchanges without a response are looked through now and then.
@@ -245,10 +388,24 @@ impl Tracker {
             attempts: &exchange.attempts,
             response: exchange.response.as_ref().map(|(_, _, response)| response),
             source: exchange.source(),
+            told: exchange.told.as_ref(),
             host: &self.host,
             lost: self.host.lost_since(exchange.began()),
             deadline_passed,
         }
+    }
+
+    /// The proxy writes a line about it as well, which may say otherwise.
+    fn awaits_line(&self, exchange: &Exchange, diagnosis: &Diagnosis) -> bool {
+        let told = exchange.told.as_ref();
+        let errors = self.host.sees("nginx_error_log") || self.host.sees("apache_error_log");
+        // What an upstream answered makes no error.
+        let error_comes = errors && diagnosis.cause != Cause::UpstreamAnswered;
+        let complete = |told: &Told| {
+            (told.has_access || !self.host.sees("access_log")) && (told.has_error || !error_comes)
+        };
+        let follows = self.host.sees("proxy_log") && self.late_lines < LATE;
+        follows && !told.is_some_and(complete)
     }
 
     fn awaits_exit(&self, exchange: &Exchange) -> bool {
@@ -262,9 +419,17 @@ impl Tracker {
         let case = self.case(exchange, deadline_passed);
         let lost = case.lost;
         let diagnosis = diagnose::diagnose(&case);
-        if !diagnosis.settled && !deadline_passed {
+        if !deadline_passed && (!diagnosis.settled || self.awaits_line(exchange, &diagnosis)) {
             return;
         }
+        let in_vain = deadline_passed && diagnosis.settled && exchange.told.is_none();
+        if in_vain && self.awaits_line(exchange, &diagnosis) {
+            self.late_lines += 1;
+        }
+        let Some(exchange) = self.open.get(&key) else {
+            return;
+        };
+        let case = self.case(exchange, deadline_passed);
         let causes = exchange
             .attempts
             .iter()
@@ -275,6 +440,12 @@ impl Tracker {
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
+        if self.host.sees("proxy_log") && !matches!(key, Key::Logged(_)) {
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(Seen::of(&exchange));
+        }
         for tried in &exchange.attempts {
             // A pooled connection may carry a newer exchange by now.
             if self.by_flow.get(&tried.attempt.flow) == Some(&key) {
@@ -294,6 +465,8 @@ impl Tracker {
             diagnosis,
             advice,
             lost,
+            told: exchange.told,
+            status_of_log: exchange.status_of_log,
             at,
             decided: self.now,
         });
@@ -302,6 +475,12 @@ impl Tracker {
 
 /// A response that no upstream saved is a failure; a failed attempt without a failed response is not.
 fn kind(exchange: &Exchange) -> Kind {
+    if let (Source::Log, Some(told)) = (exchange.source(), &exchange.told) {
+        return match told.saved() || told.client_left() {
+            true => Kind::NearMiss,
+            false => Kind::Verdict,
+        };
+    }
     match &exchange.response {
         Some((_, _, response)) => {
             let failed_status = response.status.is_some_and(|status| status >= 500);
