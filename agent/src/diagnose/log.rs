@@ -376,7 +376,15 @@ fn agrees(said: Said, attempt: Option<&Attempt>) -> bool {
     let Some(attempt) = attempt else {
         return told_by_log_alone(said);
     };
-    let end = attempt.end;
+    match said {
+        // Plain HTTP is what a server without TLS answers.
+        Said::TlsFailed { how } => how == TlsFault::NotTls || speaks_tls(attempt),
+        _ => ended_so(said, attempt.end),
+    }
+}
+
+/// Whether what the log says of a try can be what was seen of its end.
+pub(crate) fn ended_so(said: Said, end: End) -> bool {
     let broken = matches!(end, End::PeerClosed | End::Reset | End::SendFailed { .. });
     match said {
         Said::ConnectFailed { errno } => end == End::ConnectFailed { errno },
@@ -386,15 +394,15 @@ fn agrees(said: Said, attempt: Option<&Attempt>) -> bool {
         Said::NotConnected => {
             broken || matches!(end, End::ConnectGivenUp | End::ConnectFailed { .. })
         }
-        // Plain HTTP is what a server without TLS answers.
-        Said::TlsFailed { how } => how == TlsFault::NotTls || speaks_tls(attempt),
         Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. } => broken,
         Said::ReadTimedOut | Said::SendTimedOut | Said::TimedOut => {
             matches!(end, End::GivenUp | End::ConnectGivenUp)
         }
-        Said::HeadTooBig | Said::HeadInvalid | Said::HeadRefused | Said::NotHttp { .. } => {
-            broken || matches!(end, End::GivenUp | End::Answered)
-        }
+        Said::TlsFailed { .. }
+        | Said::HeadTooBig
+        | Said::HeadInvalid
+        | Said::HeadRefused
+        | Said::NotHttp { .. } => broken || matches!(end, End::GivenUp | End::Answered),
         Said::Answered => end == End::Answered,
         _ => false,
     }

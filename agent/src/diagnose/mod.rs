@@ -33,6 +33,7 @@ pub use advice::advise;
 pub(crate) use deaths::DYING;
 use finding::Finding;
 use known::Known;
+pub(crate) use log::ended_so;
 pub use risk::risk_text;
 
 /// Everything known of one exchange in which an attempt failed, or that the proxy failed.

@@ -23,6 +23,8 @@ pub(super) struct Logs {
     due_of: HashMap<ToldId, Nanos>,
     /// By the client's address, in order of arrival.
     by_client: BTreeMap<String, VecDeque<ToldId>>,
+    /// Not found to be about another source's exchange.
+    free: BTreeSet<ToldId>,
     next: ToldId,
     pub(super) dropped: u64,
 }
@@ -35,23 +37,32 @@ pub(super) struct Followed {
 }
 
 impl Logs {
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
     pub(super) fn get(&self, id: ToldId) -> Option<&Told> {
         self.open.get(&id)
     }
 
-    /// Other exchanges fit its lines as well.
-    pub(super) fn doubt(&mut self, id: ToldId, doubtful: bool) {
-        if let Some(told) = self.open.get_mut(&id) {
-            told.ambiguous |= doubtful;
+    /// Those not found to be about another source's exchange, in order of arrival.
+    pub(super) fn free(&self) -> impl Iterator<Item = (ToldId, &Told)> {
+        let told = |id: &ToldId| Some((*id, self.open.get(id)?));
+        self.free.iter().filter_map(told)
+    }
+
+    pub(super) fn is_free(&self, id: ToldId) -> bool {
+        self.free.contains(&id)
+    }
+
+    /// Other exchanges' lines may be these.
+    pub(super) fn doubt(&mut self, ids: &[ToldId]) {
+        for id in ids {
+            if let Some(told) = self.open.get_mut(id) {
+                told.ambiguous = true;
+            }
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ToldId, &Told)> {
-        self.open.iter().map(|(id, told)| (*id, told))
+    /// These lines are about an exchange that is decided.
+    pub(super) fn claim(&mut self, id: ToldId) {
+        self.free.remove(&id);
     }
 
     /// Takes in a line; gives the exchange that it is about, if anything failed in it.
@@ -116,6 +127,7 @@ impl Logs {
         self.next += 1;
         let id = self.next;
         self.open.insert(id, told);
+        self.free.insert(id);
         self.by_client.entry(client).or_default().push_back(id);
         id
     }
@@ -148,6 +160,7 @@ impl Logs {
         if let Some(due) = self.due_of.remove(&id) {
             self.due.remove(&(due, id));
         }
+        self.free.remove(&id);
         let told = self.open.remove(&id)?;
         let client = told.client.as_ref().map_or("", |c| c.ip()).to_owned();
         if let Some(ids) = self.by_client.get_mut(&client) {

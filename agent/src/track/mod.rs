@@ -2,6 +2,7 @@
 
 mod exchange;
 pub mod host;
+mod lines;
 mod logs;
 pub mod render;
 mod seen;
@@ -9,17 +10,14 @@ pub mod told;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::cause::Cause;
 use crate::diagnose::{self, Case, Diagnosis, Tried};
-use crate::signal::{
-    Attempt, Fact, FlowId, LinkOrder, Logged, Nanos, Opening, Response, Signal, Source,
-};
+use crate::signal::{Attempt, Fact, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Source};
 use crate::verdict::Kind;
 use exchange::Exchange;
 use host::Host;
 pub(crate) use logs::ServerLines;
-use logs::{Followed, Logs, ToldId};
-use seen::{Match, Seen};
+use logs::{Logs, ToldId};
+use seen::Seen;
 use told::Told;
 
 /// The time given to facts that come after the response: an exit comes 40 ms later, a reset one
@@ -31,14 +29,6 @@ const ABANDONED: Nanos = 90_000_000_000;
 const LEFT: Nanos = 300_000_000;
 /// Exchanges open at once; the oldest is decided with what is there.
 const OPEN: usize = 20_000;
-/// So many lines too late in a row, and no verdict waits for one.
-const LATE: u32 = 32;
-/// Decided exchanges whose lines may still come.
-const RECENT: usize = 4096;
-/// Numbers of flows that no kernel gives: those of exchanges that only a log tells of.
-const LOGGED: FlowId = 1 << 63;
-/// More attempts than an exchange keeps.
-const LOGGED_STEP: FlowId = 64;
 
 /// What identifies an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,9 +72,7 @@ pub struct Tracker {
     /// Exchanges whose response has come, by the time at which waiting ends.
     due: BTreeSet<(Nanos, Key)>,
     logs: Logs,
-    /// The exchanges of other sources to which lines were found to belong.
-    told_of: HashMap<ToldId, Key>,
-    /// Decided a moment ago: a late line about one of them tells nothing new.
+    /// Decided a moment ago without their lines: these tell nothing new when they come.
     recent: VecDeque<Seen>,
     /// Exchanges in a row whose lines did not come in time: a proxy may hold its lines back.
     late_lines: u32,
@@ -111,12 +99,10 @@ impl Tracker {
         match &signal.fact {
             Fact::AttemptEnded(attempt) => {
                 let key = self.attempt_ended(signal, attempt);
-                self.seek_told(key, &mut out);
                 self.decide_if_settled(key, &mut out);
             }
             Fact::ResponseSent(response) => {
                 let key = self.response_sent(signal, response);
-                self.seek_told(key, &mut out);
                 self.decide_if_settled(key, &mut out);
             }
             Fact::AttemptRetried { flow } => {
@@ -159,107 +145,6 @@ impl Tracker {
         out
     }
 
-    /// A line of a proxy's log: about an exchange that another source sees, or one that none does.
-    fn logged(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
-        let followed = Followed {
-            access: self.host.sees("access_log"),
-            error_of_apache: self.host.sees("apache_error_log"),
-        };
-        let Some(id) = self.logs.line(self.now, at, line, followed) else {
-            return;
-        };
-        let key = match self.told_of.get(&id) {
-            Some(key) => Some(*key),
-            None => self.exchange_of(id),
-        };
-        if let Some(key) = key {
-            self.attach(id, key, out);
-        }
-    }
-
-    /// The exchange of another source that these lines are about.
-    fn exchange_of(&mut self, id: ToldId) -> Option<Key> {
-        let told = self.logs.get(id)?;
-        let mut best: Option<(Match, Key)> = None;
-        let mut others = false;
-        for (key, exchange) in &self.open {
-            let free = exchange.told.is_none() && !matches!(key, Key::Logged(_));
-            if !free || !seen::about_then(exchange, told) {
-                continue;
-            }
-            let fit = Seen::of(exchange).matches(told);
-            if fit == Match::No || best.is_some_and(|(known, _)| fit < known) {
-                continue;
-            }
-            others = best.is_some_and(|(known, _)| known == fit);
-            // Among equals the first, so that a replay chooses the same.
-            let first = best.is_none_or(|(known, of)| fit > known || *key < of);
-            if first {
-                best = Some((fit, *key));
-            }
-        }
-        let (_, key) = best?;
-        self.logs.doubt(id, others);
-        Some(key)
-    }
-
-    fn attach(&mut self, id: ToldId, key: Key, out: &mut Vec<Decided>) {
-        self.told_of.insert(id, key);
-        self.late_lines = 0;
-        let Some(told) = self.logs.get(id).cloned() else {
-            return;
-        };
-        if let Some(exchange) = self.open.get_mut(&key) {
-            exchange.take_told(told);
-            self.decide_if_settled(key, out);
-        }
-    }
-
-    /// Lines that came before the exchange they are about was seen.
-    fn seek_told(&mut self, key: Key, out: &mut Vec<Decided>) {
-        if self.logs.is_empty() {
-            return;
-        }
-        let Some(exchange) = self.open.get(&key).filter(|e| e.told.is_none()) else {
-            return;
-        };
-        let seen = Seen::of(exchange);
-        let free = self
-            .logs
-            .iter()
-            .filter(|(id, _)| !self.told_of.contains_key(id));
-        let mut fits: Vec<(Match, ToldId)> = free
-            .map(|(id, told)| (seen.matches(told), id))
-            .filter(|(fit, _)| *fit != Match::No)
-            .collect();
-        fits.sort_by_key(|(fit, id)| (std::cmp::Reverse(*fit), *id));
-        let Some(&(fit, id)) = fits.first() else {
-            return;
-        };
-        self.logs
-            .doubt(id, fits.get(1).is_some_and(|(other, _)| *other == fit));
-        self.attach(id, key, out);
-    }
-
-    /// No more lines are to be expected about it.
-    fn decide_told(&mut self, id: ToldId, out: &mut Vec<Decided>) {
-        let Some(told) = self.logs.remove(id) else {
-            return;
-        };
-        if self.told_of.remove(&id).is_some() {
-            return;
-        }
-        let late = |seen: &Seen| seen.matches(&told) != Match::No;
-        if self.recent.iter().any(late) {
-            *self.dropped.entry("late_log_lines").or_default() += 1;
-            return;
-        }
-        let key = Key::Logged(id);
-        let exchange = Exchange::of_log(told, LOGGED | (id * LOGGED_STEP));
-        self.open.insert(key, exchange);
-        self.decide(key, true, out);
-    }
-
     fn attempt_ended(&mut self, signal: &Signal, attempt: &Attempt) -> Key {
         let retried = attempt
             .retry_of
@@ -290,10 +175,7 @@ impl Tracker {
         if let Some(last) = &response.last_attempt {
             forgotten = exchange.add(signal.at, signal.source, (**last).clone());
         }
-        exchange.touched = signal.at;
-        exchange
-            .response
-            .get_or_insert((signal.at, signal.source, response.clone()));
+        exchange.respond(signal.at, signal.source, response);
         let wait = SETTLE.max(2 * exchange.round_trip());
         if let Some(last) = &response.last_attempt {
             self.by_flow.insert(last.flow, key);
@@ -395,24 +277,12 @@ impl Tracker {
         }
     }
 
-    /// The proxy writes a line about it as well, which may say otherwise.
-    fn awaits_line(&self, exchange: &Exchange, diagnosis: &Diagnosis) -> bool {
-        let told = exchange.told.as_ref();
-        let errors = self.host.sees("nginx_error_log") || self.host.sees("apache_error_log");
-        // What an upstream answered makes no error.
-        let error_comes = errors && diagnosis.cause != Cause::UpstreamAnswered;
-        let complete = |told: &Told| {
-            (told.has_access || !self.host.sees("access_log")) && (told.has_error || !error_comes)
-        };
-        let follows = self.host.sees("proxy_log") && self.late_lines < LATE;
-        follows && !told.is_some_and(complete)
-    }
-
     fn awaits_exit(&self, exchange: &Exchange) -> bool {
         diagnose::diagnose(&self.case(exchange, false)).awaits_exit
     }
 
     fn decide(&mut self, key: Key, deadline_passed: bool, out: &mut Vec<Decided>) {
+        self.tie(key);
         let Some(exchange) = self.open.get(&key) else {
             return;
         };
@@ -440,12 +310,7 @@ impl Tracker {
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
-        if self.host.sees("proxy_log") && !matches!(key, Key::Logged(_)) {
-            if self.recent.len() >= RECENT {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(Seen::of(&exchange));
-        }
+        self.part(key, &exchange);
         for tried in &exchange.attempts {
             // A pooled connection may carry a newer exchange by now.
             if self.by_flow.get(&tried.attempt.flow) == Some(&key) {

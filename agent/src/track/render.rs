@@ -18,7 +18,8 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
     let response = decided.response.as_ref().map(|(_, _, response)| response);
     let last = decided.attempts.last().map(|t| &t.attempt);
     let response_source = decided.response.as_ref().map(|(_, source, _)| *source);
-    let told_status = decided.told.as_ref().and_then(|told| told.status);
+    let certain = decided.told.as_ref().filter(|told| !told.ambiguous);
+    let told_status = certain.and_then(|told| told.status);
     let seen_status = response.and_then(|r| r.status);
     let status = seen_status.or(told_status.filter(|s| decided.kind == Kind::Verdict && *s != 499));
     let of_log = decided.status_of_log || seen_status.is_none();
@@ -66,7 +67,7 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
                 .and_then(|r| r.client.clone())
                 .or_else(|| link_of(last)?.client.clone()),
         },
-        request: request(response, last),
+        request: request(decided, response, last),
         upstream: upstream(decided, host),
         attempts: decided
             .attempts
@@ -106,10 +107,13 @@ fn duration(decided: &Decided, response: Option<&Response>) -> Option<u64> {
 }
 
 /// What the client asked for, else what the proxy asked the upstream for.
-fn request(response: Option<&Response>, last: Option<&Attempt>) -> Request {
+fn request(decided: &Decided, response: Option<&Response>, last: Option<&Attempt>) -> Request {
+    let told = decided.told.as_ref();
+    let told = told.filter(|told| told.alone && !told.ambiguous);
     let candidates = [
         response.and_then(|r| r.request.as_ref()),
         link_of(last).and_then(|link| link.request.as_ref()),
+        told.and_then(|told| told.request.as_ref()),
         last.and_then(|a| a.request.as_ref()).map(|r| &r.opening),
     ];
     let mut request = Request::default();

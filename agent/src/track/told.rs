@@ -36,6 +36,8 @@ pub struct Told {
     pub has_access: bool,
     /// Another exchange's lines fit as well, and say something else.
     pub ambiguous: bool,
+    /// No other lines, and no other exchange, come into question.
+    pub alone: bool,
 }
 
 impl Told {
@@ -56,6 +58,7 @@ impl Told {
             has_error: false,
             has_access: false,
             ambiguous: false,
+            alone: true,
         };
         told.add(at, line);
         told

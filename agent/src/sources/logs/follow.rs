@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,7 +91,10 @@ impl Followed {
     }
 
     fn open_again(&mut self) -> io::Result<()> {
-        let mut file = File::open(&self.path)?;
+        // A pipe of that name must not hold up the other logs.
+        let mut open = File::options();
+        open.read(true).custom_flags(libc::O_NONBLOCK);
+        let mut file = open.open(&self.path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -276,6 +279,17 @@ mod tests {
         assert!(scene.log.format().unwrap().contains("combined"));
         scene.append(&line("/after"));
         assert_eq!(scene.look(), ["/after"]);
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_holds_nothing_up() {
+        let mut scene = Scene::new();
+        let made = std::process::Command::new("mkfifo")
+            .arg(scene.path())
+            .status();
+        assert!(made.unwrap().success());
+        let error = scene.log.look(1, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "not a regular file");
     }
 
     #[test]
