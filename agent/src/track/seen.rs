@@ -14,6 +14,8 @@ pub(super) struct Seen {
     /// When its attempts ended and its response began.
     times: Vec<Nanos>,
     client: Option<Address>,
+    /// Behind TLS, that it was this client's connection follows from the order of things alone.
+    guessed: bool,
     /// As the client sent it; `None` where that cannot be read.
     request: Option<Opening>,
     tries: Vec<Try>,
@@ -37,7 +39,14 @@ pub(super) struct Fit {
     upstream: bool,
     /// The line says of the last try what was seen of it.
     agrees: bool,
-    address: bool,
+    client: Client,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Client {
+    Differs,
+    SameAddress,
+    SamePort,
 }
 
 impl Try {
@@ -67,13 +76,14 @@ impl Seen {
         let request = response
             .and_then(|(_, _, r)| r.request.clone())
             .or_else(|| link?.request.clone());
+        let request = request.filter(is_request);
+        let answered = response.and_then(|(_, _, r)| r.client.clone());
         let own = |_: &u16| !exchange.status_of_log;
         Seen {
             times: times.chain(response.map(|(at, _, _)| *at)).collect(),
-            client: response
-                .and_then(|(_, _, r)| r.client.clone())
-                .or_else(|| link?.client.clone()),
-            request: request.filter(is_request),
+            guessed: answered.is_none() && request.is_none(),
+            client: answered.or_else(|| link?.client.clone()),
+            request,
             tries: exchange
                 .attempts
                 .iter()
@@ -103,7 +113,8 @@ impl Seen {
         let ports = port(client).zip(port(other));
         let address = client.zip(other).is_none_or(|(a, b)| a.ip() == b.ip());
         // Behind a load balancer the log may name another client, at a port of its own.
-        if address && ports.is_some_and(|(a, b)| a != b) {
+        let ports = ports.filter(|_| address).map(|(a, b)| a == b);
+        if ports == Some(false) && !self.guessed {
             return None;
         }
         let asked = |request: Option<&Opening>| {
@@ -112,14 +123,18 @@ impl Seen {
                 && same_request(request, told.request.as_ref())
         };
         let fit = Fit {
-            port: address && ports.is_some(),
+            port: ports == Some(true) && !self.guessed,
             request: asked(self.request.as_ref())
                 || self.tries.iter().any(|t| asked(t.request.as_ref())),
             upstream,
             agrees: self.agrees(told),
-            address,
+            client: match (address, ports) {
+                (false, _) => Client::Differs,
+                (true, Some(true)) => Client::SamePort,
+                (true, _) => Client::SameAddress,
+            },
         };
-        let tied = fit.port || fit.request || fit.upstream;
+        let tied = fit.request || fit.upstream || fit.client == Client::SamePort;
         (tied || address && self.may_be_by_moment(told, errors)).then_some(fit)
     }
 
