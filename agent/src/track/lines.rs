@@ -18,6 +18,8 @@ const LATE: u32 = 32;
 const RECENT: usize = 4096;
 /// The same before any log was recognised, which may take until its first line.
 const BEFORE: usize = 64;
+/// So many lines or exchanges that fit, and none is tied: it would be doubtful, and costs time.
+const CROWD: usize = 256;
 /// Numbers of flows that no kernel gives: those of exchanges that only a log tells of.
 const LOGGED: FlowId = 1 << 63;
 /// More attempts than an exchange keeps.
@@ -34,23 +36,24 @@ impl Tracker {
         let Some(told) = id.and_then(|id| self.logs.get(id)) else {
             return;
         };
-        let fits = self.exchanges_of(told);
+        let fits = self.exchanges_of(told, self.errors_are_read());
+        let fits: Vec<_> = fits.take(CROWD).collect();
         // Among equals the first, so that a replay chooses the same.
-        let best = fits.max_by(|(a, x), (b, y)| a.cmp(b).then(y.cmp(x)));
-        if let Some((_, key)) = best {
+        let best = fits.iter().max_by(|(a, x), (b, y)| a.cmp(b).then(y.cmp(x)));
+        if let Some(&(_, key)) = best.filter(|_| fits.len() < CROWD) {
             self.decide_if_settled(key, out);
         }
     }
 
     /// The undecided exchanges that these lines may be about.
-    fn exchanges_of(&self, told: &Told) -> impl Iterator<Item = (Fit, Key)> {
+    fn exchanges_of(&self, told: &Told, errors: bool) -> impl Iterator<Item = (Fit, Key)> {
         let open = self.open.iter();
         let others = open.filter(|(key, _)| !matches!(key, Key::Logged(_)));
-        others.filter_map(|(key, exchange)| Some((self.fit(exchange, told)?, *key)))
+        others.filter_map(move |(key, exchange)| Some((self.fit(exchange, told, errors)?, *key)))
     }
 
-    fn fit(&self, exchange: &Exchange, told: &Told) -> Option<Fit> {
-        let fit = exchange.seen().fit(told, self.errors_are_read())?;
+    fn fit(&self, exchange: &Exchange, told: &Told, errors: bool) -> Option<Fit> {
+        let fit = exchange.seen().fit(told, errors)?;
         wrote(self.proxy_of(exchange), told.proxy).then_some(fit)
     }
 
@@ -79,23 +82,32 @@ impl Tracker {
     }
 
     fn told_of(&self, exchange: &Exchange) -> Option<(ToldId, Told)> {
-        let fit = |(id, told)| Some((self.fit(exchange, told)?, id, told));
-        let mut fits: Vec<(Fit, ToldId, &Told)> = self.logs.free().filter_map(fit).collect();
+        let errors = self.errors_are_read();
+        let fit = |(id, told)| Some((self.fit(exchange, told, errors)?, id, told));
+        let fits = self.logs.free().filter_map(fit).take(CROWD);
+        let mut fits: Vec<(Fit, ToldId, &Told)> = fits.collect();
+        if fits.len() == CROWD {
+            return None;
+        }
         fits.sort_by_key(|(fit, id, _)| (std::cmp::Reverse(*fit), *id));
         for equal in fits.chunk_by(|(a, ..), (b, ..)| a == b) {
             let (fit, id, told) = equal[0];
             let mut exchanges = 0;
             let mut of_another = false;
-            for (other, _) in self.exchanges_of(told) {
+            let mut all = 0;
+            for (other, _) in self.exchanges_of(told, errors).take(CROWD) {
+                all += 1;
                 exchanges += usize::from(other == fit);
                 of_another |= other > fit;
+            }
+            if all == CROWD {
+                return None;
             }
             if of_another {
                 continue;
             }
+            let all_say_the_same = equal.iter().all(|(.., other)| told.says_the_same(other));
             let mut told = told.clone();
-            let same = |other: &Told| other.status == told.status && other.why() == told.why();
-            let all_say_the_same = equal.iter().all(|(_, _, other)| same(other));
             // As many lines as exchanges that they fit: whichever is whose, it is this.
             told.ambiguous |= !all_say_the_same || equal.len() < exchanges;
             told.alone = equal.len() == 1 && exchanges == 1;
@@ -125,8 +137,11 @@ impl Tracker {
             self.logs.claim(id);
             if told.ambiguous {
                 // Those left over may be this one's, and this one's another's.
-                let fit = self.fit(exchange, told);
-                let equal = |(_, other): &(ToldId, &Told)| self.fit(exchange, other) == fit;
+                let errors = self.errors_are_read();
+                let fit = self.fit(exchange, told, errors);
+                let equal = |(_, other): &(ToldId, &Told)| {
+                    !other.ambiguous && self.fit(exchange, other, errors) == fit
+                };
                 let left: Vec<_> = self.logs.free().filter(equal).map(|(id, _)| id).collect();
                 self.logs.doubt(&left);
             }

@@ -112,7 +112,7 @@ impl Logs {
 
     fn differ(&self, a: ToldId, b: ToldId) -> bool {
         match (self.open.get(&a), self.open.get(&b)) {
-            (Some(a), Some(b)) => a.why() != b.why() || a.status != b.status,
+            (Some(a), Some(b)) => !a.says_the_same(b),
             _ => false,
         }
     }
@@ -139,7 +139,7 @@ impl Logs {
         let begun_then = told.proxy != Some(Software::Nginx) && followed.error_of_apache;
         let wait = match (told.has_access, told.has_error) {
             (true, true) => SETTLE,
-            (true, false) if begun_then && told.why().is_empty() => UNFINISHED,
+            (true, false) if begun_then && told.why().next().is_none() => UNFINISHED,
             (true, false) => SETTLE,
             (false, _) if followed.access => UNFINISHED,
             (false, _) => SETTLE,

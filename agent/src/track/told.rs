@@ -210,15 +210,20 @@ impl Told {
                 && line.said.is_none()
     }
 
-    /// What is said of why, in brief: to tell whether two such say the same.
-    pub(super) fn why(&self) -> Vec<Said> {
+    /// What is said of why, in brief.
+    pub(super) fn why(&self) -> impl Iterator<Item = Said> {
         let tries = self.tries.iter().filter_map(|(_, one)| one.said);
-        tries.chain(self.said.map(|(_, said)| said)).collect()
+        tries.chain(self.said.map(|(_, said)| said))
+    }
+
+    /// Whether the two say the same, whosever they are.
+    pub(super) fn says_the_same(&self, other: &Told) -> bool {
+        self.status == other.status && self.why().eq(other.why())
     }
 
     /// Anything failed in it, as far as its lines tell.
     pub(super) fn failed(&self) -> bool {
-        self.has_error || self.status.is_some_and(|s| s >= 500) || !self.why().is_empty()
+        self.has_error || self.status.is_some_and(|s| s >= 500) || self.why().next().is_some()
     }
 
     /// A later try saved it, as far as the lines tell.
@@ -232,7 +237,7 @@ impl Told {
 
     /// The client ended it first.
     pub(super) fn client_left(&self) -> bool {
-        self.why().contains(&Said::ClientLeft) || self.status == Some(499)
+        self.why().any(|said| said == Said::ClientLeft) || self.status == Some(499)
     }
 
     /// As facts of the kind that all sources give. `flow` begins numbers that no kernel gives.
