@@ -61,6 +61,10 @@ pub fn same(sk: *const u8) -> Option<&'static mut Flow> {
 /// The flow of this socket, if it is still the same socket.
 #[inline(always)]
 pub fn of(sk: u64, cookie: u64) -> Option<&'static mut Flow> {
+    // Nothing is linked: a free slot has this address as well.
+    if sk == 0 {
+        return None;
+    }
     find(sk).filter(|flow| flow.cookie == cookie)
 }
 

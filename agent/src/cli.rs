@@ -145,13 +145,15 @@ Examples:
 It writes the line `ready` on standard error when it sees everything that it will: start the
 load then.")]
     Capture(CaptureArgs),
-    /// Give verdicts from a packet capture or a recording, without any privilege
+    /// Give verdicts from a packet capture, a recording or logs, without any privilege
     #[command(after_long_help = "\
 Examples:
   why502 explain trace.pcapng                  a capture of both sides of the proxy says most
   why502 explain proxy.pcap.gz --proxy-address 10.0.0.7
   ssh web-3 tcpdump -i any -s 2048 -w - | why502 explain -
   why502 explain failures.jsonl
+  why502 explain --log error.log --log access.log    what the logs alone admit
+  why502 explain trace.pcapng --log error.log        with the proxy's own word
   why502 explain trace.pcapng --report failures.html
   why502 explain trace.pcapng -w failures.pcapng    then: wireshark failures.pcapng
   zcat failures.jsonl.gz | why502 explain - --json")]
@@ -212,6 +214,41 @@ pub struct WatchArgs {
     #[arg(long, value_name = "ADDR", value_delimiter = ',', action = ArgAction::Append,
           value_parser = ip_address, env = "WHY502_PROXY_ADDRESS", hide_env_values = true)]
     pub proxy_address: Vec<IpAddr>,
+    #[command(flatten)]
+    pub logs: LogArgs,
+    /// Follow no logs of proxies but those that --log names [default: those they hold open too]
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_NO_LOGS", hide_env_values = true)]
+    pub no_logs: bool,
+}
+
+/// Which logs are read, and how.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Also read this log, of the proxy or of an upstream's server; can be repeated
+    ///
+    /// Error and access logs of nginx and Apache, HAProxy's, Envoy's, Caddy's and Traefik's log,
+    /// gunicorn's and uWSGI's, as files, from syslog or from containers. What a log is, is found by
+    /// its lines.
+    #[arg(long, value_name = "FILE", value_delimiter = ',', action = ArgAction::Append,
+          env = "WHY502_LOG", hide_env_values = true)]
+    pub log: Vec<PathBuf>,
+    /// The format of nginx's access logs: a name, or the format itself [default: found]
+    #[arg(
+        long,
+        value_name = "NAME|FORMAT",
+        env = "WHY502_LOG_FORMAT",
+        hide_env_values = true
+    )]
+    pub log_format: Option<String>,
+    /// Take formats of access logs from this nginx configuration [default: /etc/nginx/nginx.conf]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WHY502_NGINX_CONFIG",
+        hide_env_values = true
+    )]
+    pub nginx_config: Option<PathBuf>,
 }
 
 /// What is kept of the results, beside standard output.
@@ -315,9 +352,11 @@ pub struct CaptureArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Packet captures (pcap, pcapng; plain, gzip or zstd), or recordings made by `why502 capture
-    /// --record`; `-` is standard input
-    #[arg(value_name = "FILE", required = true)]
+    /// --record`; `-` is standard input; none where logs are all there is
+    #[arg(value_name = "FILE", required_unless_present = "log")]
     pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub logs: LogArgs,
     /// In a packet capture, only this is a proxy's address; can be repeated [default: found]
     ///
     /// Without it, a proxy is found where a request arrives at an address and goes on from it. A

@@ -36,6 +36,11 @@ impl Clock {
         Clock { offset_ns }
     }
 
+    /// A wall-clock time as a time of signals; `None` before their beginning.
+    pub fn of_unix(self, unix: Nanos) -> Option<Nanos> {
+        u64::try_from(i128::from(unix) - i128::from(self.offset_ns)).ok()
+    }
+
     pub fn offset_ns(self) -> i64 {
         self.offset_ns
     }
@@ -101,6 +106,16 @@ pub fn now() -> Nanos {
 /// Nanoseconds since 1970: now on the clock of captured packets.
 pub fn unix_now() -> Nanos {
     read(libc::CLOCK_REALTIME) as Nanos
+}
+
+/// How many seconds this host's local time is east of Greenwich at a moment, in seconds since 1970.
+pub fn seconds_east(at: i64) -> i64 {
+    // SAFETY: a tm of zeros is valid; localtime_r writes to it and reads `at`.
+    unsafe {
+        let mut local: libc::tm = std::mem::zeroed();
+        let found = libc::localtime_r(&at, &mut local);
+        if found.is_null() { 0 } else { local.tm_gmtoff }
+    }
 }
 
 /// Seconds since 1970, for what is compared with other programs' clocks.

@@ -85,6 +85,7 @@ pub struct Capture {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explain {
     pub inputs: Vec<Input>,
+    pub logs: Logs,
     /// The proxies' own addresses; with none, they are found.
     pub proxies: Vec<IpAddr>,
     pub privacy: Privacy,
@@ -98,6 +99,31 @@ pub struct Kept {
     pub report: Option<PathBuf>,
     pub pcap: Option<PathBuf>,
     pub with_payload: bool,
+}
+
+/// Which logs are read, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Logs {
+    pub files: Vec<PathBuf>,
+    pub format: Option<String>,
+    pub nginx_config: Option<PathBuf>,
+}
+
+impl From<cli::LogArgs> for Logs {
+    fn from(args: cli::LogArgs) -> Logs {
+        Logs {
+            files: args.log,
+            format: args.log_format,
+            nginx_config: args.nginx_config,
+        }
+    }
+}
+
+impl Logs {
+    /// For titles, as of inputs.
+    pub fn inputs(&self) -> Vec<Input> {
+        self.files.iter().cloned().map(Input::File).collect()
+    }
 }
 
 impl From<cli::KeptArgs> for Kept {
@@ -151,6 +177,8 @@ pub enum Choice {
     Kernel,
     /// Packets
     Packets,
+    /// Logs alone
+    Logs,
 }
 
 /// Which processes are proxies to watch, and how.
@@ -163,6 +191,9 @@ pub struct Watch {
     pub interface: String,
     /// The proxies' own addresses in packets; with none, they are found.
     pub addresses: Vec<IpAddr>,
+    pub logs: Logs,
+    /// The logs that proxies hold open are followed as well.
+    pub find_logs: bool,
 }
 
 impl Watch {
@@ -181,6 +212,8 @@ impl Watch {
             source: args.source,
             interface,
             addresses: args.proxy_address,
+            logs: args.logs.into(),
+            find_logs: !args.no_logs,
         }
     }
 }
@@ -201,7 +234,14 @@ impl Settings {
             (false, _) => Verbosity::Everything,
         };
         match &cli.command {
-            Command::Explain(args) => kept_is_possible(&args.kept, args.privacy, &args.files)?,
+            Command::Explain(args) => {
+                let read = [args.files.as_slice(), args.logs.log.as_slice()].concat();
+                kept_is_possible(&args.kept, args.privacy, &read)?;
+                if args.kept.pcap.is_some() && args.files.is_empty() {
+                    let why = "--pcap: logs hold no packets; give a packet capture as well";
+                    return Err(Refusal::Usage(why.to_owned()));
+                }
+            }
             Command::Capture(args) => {
                 kept_is_possible(&args.kept, args.privacy, args.record.as_slice())?;
             }
@@ -225,7 +265,8 @@ impl Settings {
                 record: args.record,
             }),
             Command::Explain(args) => Job::Explain(Explain {
-                inputs: inputs(args.files)?,
+                inputs: inputs(args.files, &args.logs)?,
+                logs: args.logs.into(),
                 proxies: args.proxy_address,
                 privacy: args.privacy,
                 json: args.json,
@@ -300,7 +341,13 @@ fn pcap_is_possible(
     Ok(())
 }
 
-fn inputs(files: Vec<PathBuf>) -> Result<Vec<Input>, Refusal> {
+fn inputs(files: Vec<PathBuf>, logs: &cli::LogArgs) -> Result<Vec<Input>, Refusal> {
+    let streamed = logs.log.iter().filter(|log| log.as_os_str() == "-").count();
+    if streamed > 0 && (streamed > 1 || !files.is_empty()) {
+        return Err(Refusal::Usage(
+            "--log -: standard input can be read only once, and only as the one input".to_owned(),
+        ));
+    }
     let inputs: Vec<Input> = files
         .into_iter()
         .map(|file| match file.as_os_str() == "-" {

@@ -3,7 +3,9 @@
 mod again;
 mod excerpt;
 mod explain;
+mod following;
 mod live;
+mod logs;
 mod packets;
 mod pipeline;
 mod until_seen;

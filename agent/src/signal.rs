@@ -3,9 +3,13 @@
 //! Sources make them, `track` consumes them, recordings store them as JSON lines. A signal holds
 //! nothing of users' traffic but method, path without query, and Host.
 
+mod logged;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use logged::{LogLine, Logged, LoggedTry, Protocol, Said, ServerLine, ServerSaid, TlsFault};
 
 /// Nanoseconds of the host's monotonic clock (`CLOCK_MONOTONIC`, as `bpf_ktime_get_ns`).
 pub type Nanos = u64;
@@ -69,6 +73,14 @@ pub enum Fact {
     },
     /// A listener's queue, as remembered or just measured.
     ListenerSeen(Listener),
+    /// A proxy wrote a line about one of its exchanges.
+    Logged(Box<Logged>),
+    /// An upstream's server wrote a line about one of its processes.
+    ServerLogged(Box<ServerLine>),
+    /// Lines of a log were left out: a client may have written them. Their absence tells nothing.
+    LinesDistrusted {
+        count: u64,
+    },
     /// A source began to deliver. `sees` names the kinds of facts that it reports whenever they
     /// happen, by their tag here (`signal_sent`, `process_exited`, `oom_killed`): of those, and
     /// only of those, silence means that they did not happen.
@@ -94,6 +106,17 @@ pub enum Fact {
 pub struct Address(pub String);
 
 impl Address {
+    /// Without the port.
+    pub fn ip(&self) -> &str {
+        match self.0.parse::<std::net::SocketAddr>() {
+            Ok(_) => self
+                .0
+                .rsplit_once(':')
+                .map_or(self.0.as_str(), |(ip, _)| ip.trim_matches(['[', ']'])),
+            Err(_) => &self.0,
+        }
+    }
+
     pub fn is_unix(&self) -> bool {
         self.0.starts_with("unix:")
     }
@@ -537,6 +560,7 @@ pub enum Software {
     Envoy,
     Apache,
     Caddy,
+    Traefik,
     Gunicorn,
     Node,
     Uwsgi,

@@ -72,6 +72,9 @@ pub struct Verdict {
     pub advice: Advice,
     /// Signals lost in the window of this exchange.
     pub lost_signals: u64,
+    /// The proxy's log says otherwise, which the evidence shows; not part of the JSON.
+    #[serde(skip)]
+    pub contradicted: bool,
     /// The same moment on the monotonic clock; not part of the JSON.
     #[serde(skip)]
     pub at: Nanos,

@@ -70,7 +70,7 @@ fn wrong_usage_is_status_2_and_says_what_to_do() {
         (&["capture", "--count", "0"], "--count"),
         (&["run", "--listen", "9502"], "--listen"),
         (&["run", "--pid", "nginx"], "--pid"),
-        (&["run", "--source", "logs"], "auto, kernel, packets"),
+        (&["run", "--source", "log"], "auto, kernel, packets, logs"),
         (&["capture", "--proxy-address", "web-3"], "--proxy-address"),
         (&["explain"], "FILE"),
         (

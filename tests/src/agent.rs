@@ -66,7 +66,15 @@ impl Capture {
     /// `why502 capture` of nginx for longer than any scenario takes.
     pub fn command(why502: &Path) -> Command {
         let mut command = Command::new(why502);
-        command.args(["capture", "--for", "600s", "--json", "--proxy", "nginx"]);
+        command.args([
+            "capture",
+            "--for",
+            "600s",
+            "--json",
+            "--no-logs",
+            "--proxy",
+            "nginx",
+        ]);
         // It is what is judged here: nothing else may take its place.
         command.args(["--source", "kernel"]);
         command

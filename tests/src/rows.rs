@@ -22,6 +22,7 @@ mod r17_tls_http2;
 mod r18_health;
 mod r19_bad_days;
 mod r20_live_packets;
+mod r21_logs;
 
 use crate::run::{Need, Scenario};
 
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Scenario> {
         r18_health::scenarios(),
         r19_bad_days::scenarios(),
         r20_live_packets::scenarios(),
+        r21_logs::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -198,7 +198,15 @@ impl Run {
                 let pids: Vec<String> = proxies.iter().map(|p| p.pid().to_string()).collect();
                 let mut command = Command::new(why502);
                 command
-                    .args(["capture", "--for", "600s", "--json", "--source", "packets"])
+                    .args([
+                        "capture",
+                        "--for",
+                        "600s",
+                        "--json",
+                        "--no-logs",
+                        "--source",
+                        "packets",
+                    ])
                     .args(["--pid", &pids.join(",")]);
                 let mut live = Capture::launch(command, &self.out.join("packets"))?;
                 live.wait_ready()?;

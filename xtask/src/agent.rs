@@ -33,7 +33,8 @@ impl Agent {
         let log = folder.join("why502.log");
         let mut command = shell::command(&program.display().to_string());
         command
-            .args(["run", "--json", "--privacy", "full"])
+            // The kernel alone is what is shown.
+            .args(["run", "--json", "--no-logs", "--privacy", "full"])
             .args([
                 "--listen",
                 &metrics.to_string(),

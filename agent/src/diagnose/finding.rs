@@ -18,6 +18,8 @@ pub(super) struct Finding {
     pub settled: bool,
     /// A process that is certain to die has not been seen to exit yet.
     pub awaits_exit: bool,
+    /// The proxy's log does not admit this cause.
+    pub contradicted: bool,
 }
 
 impl Finding {
@@ -31,6 +33,7 @@ impl Finding {
             facts: Vec::new(),
             settled: true,
             awaits_exit: false,
+            contradicted: false,
         }
     }
 
@@ -97,6 +100,14 @@ impl Finding {
             text,
             source: past.source,
         });
+        self
+    }
+
+    /// What lines of logs say.
+    pub(super) fn with_log_facts(mut self, facts: Vec<(Nanos, Source, String)>) -> Self {
+        for (at, source, text) in facts {
+            self = self.fact_at(at, source, "log_line", text);
+        }
         self
     }
 

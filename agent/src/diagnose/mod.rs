@@ -10,9 +10,11 @@ mod finding;
 mod keepalive_race;
 mod known;
 mod link;
+mod log;
 mod no_attempt;
 mod protocol;
 mod risk;
+mod said;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
@@ -22,14 +24,16 @@ mod untied;
 mod waiting;
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{Attempt, End, FlowClosed, Nanos, Response, Source};
+use crate::signal::{Attempt, End, FlowClosed, Nanos, Response, Said, Source};
 use crate::track::host::Host;
+use crate::track::told::Told;
 use crate::verdict::Confidence;
 
 pub use advice::advise;
 pub(crate) use deaths::DYING;
 use finding::Finding;
 use known::Known;
+pub(crate) use log::ended_so;
 pub use risk::risk_text;
 
 /// Everything known of one exchange in which an attempt failed, or that the proxy failed.
@@ -43,6 +47,8 @@ pub struct Case<'a> {
     pub source: Source,
     /// What is known of processes, listeners and upstreams on this host.
     pub host: &'a Host,
+    /// What lines of logs say about it.
+    pub told: Option<&'a Told>,
     /// Signals lost since the exchange began: with any, nothing is proven.
     pub lost: u64,
     /// The time to wait for late facts is over: decide with what is there.
@@ -57,6 +63,8 @@ pub struct Tried {
     pub source: Source,
     pub attempt: Attempt,
     pub closed: Option<FlowClosed>,
+    /// What the proxy's log says of its end, and when that was written.
+    pub said: Option<(Nanos, Said)>,
 }
 
 /// The answer for one attempt, or for a whole case.
@@ -73,6 +81,8 @@ pub struct Diagnosis {
     pub settled: bool,
     /// The exit of a process that was killed is still to come: worth a longer wait than other facts.
     pub awaits_exit: bool,
+    /// The proxy's log does not admit this cause.
+    pub contradicted: bool,
 }
 
 /// One piece of evidence on the monotonic clock.
@@ -89,6 +99,9 @@ pub struct Fact {
 ///
 /// Of an exchange that a later attempt saved, it is the cause of the last one that failed.
 pub fn diagnose(case: &Case<'_>) -> Diagnosis {
+    if case.source == Source::Log {
+        return conclude(case, log::diagnose(case), Vec::new());
+    }
     if let Some(last) = answered::answering(case)
         && let Some(finding) = answered::diagnose(last, case.response)
     {
@@ -101,6 +114,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
             source: case.source,
             attempt: last.clone(),
             closed: None,
+            said: case.attempts.last().and_then(|t| t.said),
         };
         let finding = match (Known {
             case,
@@ -130,6 +144,10 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
 
 /// Why one of the exchange's attempts failed; `None` for one that was answered well.
 pub fn diagnose_attempt(case: &Case<'_>, tried: &Tried) -> Option<Diagnosis> {
+    if tried.source == Source::Log {
+        let answered = tried.attempt.end == End::Answered && tried.said.is_none();
+        return (!answered).then(|| conclude(case, log::of_attempt(case, tried), Vec::new()));
+    }
     let known = Known { case, tried };
     let finding = match tried.attempt.end {
         End::Answered => answered::diagnose(&tried.attempt, case.response)?,
@@ -175,6 +193,9 @@ fn finish(case: &Case<'_>, tried: Option<&Tried>, mut finding: Finding) -> Diagn
                 _ => finding.at_most_likely(missing),
             };
         }
+        finding = log::beside(case, Some(&known), finding);
+    } else {
+        finding = log::beside(case, None, finding);
     }
     conclude(case, finding, evidence)
 }
@@ -197,5 +218,6 @@ fn conclude(case: &Case<'_>, mut finding: Finding, mut evidence: Vec<Fact>) -> D
         evidence,
         settled: finding.settled || case.deadline_passed,
         awaits_exit: finding.awaits_exit,
+        contradicted: finding.contradicted,
     }
 }

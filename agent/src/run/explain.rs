@@ -1,4 +1,4 @@
-//! `explain`: captures and recordings, one after the other, to the end or to where they are damaged.
+//! `explain`: captures, recordings and logs, one after the other, to the end or to where they are damaged.
 
 use std::io::{BufReader, BufWriter, Write};
 
@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use super::again::{self, Again};
 use super::excerpt::{self, Awaited, PcapOut};
+use super::logs::{self, Beside};
 use super::packets;
 use super::pipeline::Pipeline;
 use crate::cli::{Exit, warning};
@@ -35,7 +36,8 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
     let mut pipeline = Pipeline::new(results, settings.privacy, node, Clock::from_offset(0));
     let mut seconds = (Nanos::MAX, 0);
     if let Some(path) = &settings.kept.report {
-        let names = Input::names(&settings.inputs);
+        let named = [settings.inputs.clone(), settings.logs.inputs()].concat();
+        let names = Input::names(&named);
         pipeline.report = Some(Report::create(path, &names, &format!("from {names}"))?);
     }
     if let Some(path) = &settings.kept.pcap {
@@ -43,9 +45,21 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
         let pcap = PcapOut::create(path, settings.privacy, settings.kept.with_payload)?;
         pipeline.pcap = Some(pcap);
     }
+    let templates = logs::templates(&settings.logs)?;
+    let mut strange = None;
+    if settings.inputs.is_empty() {
+        let (alone, not_a_log) = Beside::open(&settings.logs, &templates)?;
+        strange = not_a_log;
+        logs::explain(&mut pipeline, alone, &mut seconds)?;
+    }
     let read_again = settings.kept.report.is_some() || settings.kept.pcap.is_some();
     let mut damaged = Vec::new();
     for input in &settings.inputs {
+        if !settings.logs.files.is_empty() {
+            let (beside, not_a_log) = Beside::open(&settings.logs, &templates)?;
+            strange = not_a_log;
+            pipeline.beside = Some(beside);
+        }
         // What came before the damage is explained all the same.
         let damage = match again::open(input, read_again) {
             Ok(opened) => explain_input(&mut pipeline, settings, opened, &mut seconds)?,
@@ -53,6 +67,7 @@ pub fn explain(settings: &Explain, node: &str) -> Result<Exit> {
         };
         damaged.extend(damage);
     }
+    damaged.extend(strange.map(Damage::of));
     let (began, ended) = seconds;
     pipeline.finish(began.min(ended), ended)?;
     let mut exit = Ok(Exit::Done);
@@ -152,6 +167,7 @@ fn replay<W: Write>(
     // Another recording may be another host's.
     pipeline.begin_source(recording.clock());
     pipeline.node.clone_from(&recording.header().node);
+    let mut damage = None;
     for signal in recording {
         match signal {
             Ok(signal) => {
@@ -159,9 +175,12 @@ fn replay<W: Write>(
                 *ended = (*ended).max(signal.at);
                 pipeline.signal(&signal)?;
             }
-            Err(error) => return Ok(Some(error)),
+            Err(error) => {
+                damage = Some(error);
+                break;
+            }
         }
     }
-    pipeline.decide_rest()?;
-    Ok(None)
+    pipeline.end_source()?;
+    Ok(damage)
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::excerpt::{self, Awaited, PcapOut};
+use super::logs;
 use super::pipeline::Pipeline;
 use super::until_seen::{self, Pauses};
 use super::watching::{Started, Watching};
@@ -68,6 +69,9 @@ fn live<W: Write>(
             Ok(signal) => pipeline.signal(&signal)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(Over::Source),
+        }
+        for line in source.lines() {
+            pipeline.signal(&line)?;
         }
         let now = clock::now();
         pipeline.chores(source.now())?;
@@ -176,6 +180,8 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let drops = output.drops();
     let began = clock::now();
     let mut watch = settings.watch.clone();
+    // Wrong from the start on, which trying again does not change.
+    logs::templates(&watch.logs)?;
     let started = start(&watch, &metrics, &stop);
     let now = started.as_ref().map_or_else(clock::now, |s| s.0.now());
     let results = if settings.json {

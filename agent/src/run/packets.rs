@@ -80,7 +80,7 @@ pub(super) fn explain<W: Write>(
     packets.finish(&mut signals);
     take(pipeline, &mut signals, seconds)?;
     bar.clear();
-    pipeline.decide_rest()?;
+    pipeline.end_source()?;
     let counts = packets.counts();
     pipeline.lost("capture", "gaps", counts.gaps);
     for (reason, count) in Reason::ALL.iter().zip(not_understood) {

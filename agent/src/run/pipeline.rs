@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::excerpt::{self, Awaited, PcapOut};
+use super::logs::Beside;
 use crate::cli::{detail, warning};
 use crate::clock::Clock;
 use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
@@ -37,6 +38,8 @@ pub(super) struct Pipeline<W: Write> {
     pub(super) recorder: Option<Recorder>,
     pub(super) report: Option<Report>,
     pub(super) pcap: Option<PcapOut>,
+    /// Logs that are read along with a capture or a recording.
+    pub(super) beside: Option<Beside>,
     /// Verdicts that wait for their packets.
     pub(super) awaited: Option<Awaited>,
     pub(super) totals: Totals,
@@ -73,6 +76,7 @@ impl<W: Write> Pipeline<W> {
             recorder: None,
             report: None,
             pcap: None,
+            beside: None,
             awaited: None,
             totals: Totals::default(),
             drops: None,
@@ -98,7 +102,27 @@ impl<W: Write> Pipeline<W> {
         self.clock = clock;
     }
 
+    /// No more of this source: what its logs say of its last moments, and everything is decided.
+    pub(super) fn end_source(&mut self) -> Result<()> {
+        if let Some(beside) = &mut self.beside {
+            for line in beside.rest(self.clock) {
+                self.take(&line)?;
+            }
+        }
+        self.decide_rest()?;
+        self.beside.take().map_or(Ok(()), Beside::finish)
+    }
+
     pub(super) fn signal(&mut self, signal: &Signal) -> Result<()> {
+        if let Some(beside) = &mut self.beside {
+            for line in beside.until(signal.at, self.clock) {
+                self.take(&line)?;
+            }
+        }
+        self.take(signal)
+    }
+
+    fn take(&mut self, signal: &Signal) -> Result<()> {
         // Time is in every signal: a recording needs no ticks.
         if !matches!(signal.fact, Fact::Tick)
             && let Some(recorder) = &mut self.recorder
@@ -247,6 +271,12 @@ impl<W: Write> Pipeline<W> {
             Fact::ProcessSeen(_) => "process_seen",
             Fact::ProxyStarted { .. } => "proxy_started",
             Fact::ProxyGone { .. } => "proxy_gone",
+            Fact::Logged(_) => "logged",
+            Fact::ServerLogged(_) => "server_logged",
+            Fact::LinesDistrusted { count } => {
+                metrics.lost("log", "distrusted", *count);
+                "lines_distrusted"
+            }
             Fact::SourceStarted { .. } => "source_started",
             Fact::SignalsLost {
                 stage,

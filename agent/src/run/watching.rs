@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
 
+use super::following::{self, Following};
 use super::pipeline::Pipeline;
 use crate::cli::{detail, note, warning};
 use crate::clock::{self, Clock};
@@ -23,7 +24,11 @@ use crate::sources::packets::watch::{self, Namespaces, Request, Tally};
 const NOT_IN_PACKETS: &str =
     "packets show no processes, no Unix sockets, no queues and not what was read";
 
+/// The same of logs.
+const NOT_IN_LOGS: &str = "logs show what proxies say of themselves, and prove nothing";
+
 const KERNEL: &str = "kernel";
+const LOG: &str = "log";
 const PACKETS: &str = "packets";
 
 /// A source under way, and what follows from which it is.
@@ -31,6 +36,8 @@ pub(super) struct Watching {
     source: Kind,
     /// Captures for the ring beside probes.
     beside: Option<JoinHandle<Tally>>,
+    /// Logs that are followed beside it.
+    logs: Option<Following>,
     end: Arc<AtomicBool>,
 }
 
@@ -41,6 +48,7 @@ enum Kind {
         proxies: usize,
         thread: JoinHandle<Tally>,
     },
+    Logs(JoinHandle<()>),
 }
 
 /// A source, and its signals.
@@ -54,7 +62,36 @@ impl Watching {
         channel: usize,
         ring: Option<&Arc<Ring>>,
     ) -> Result<Started> {
+        let (mut watching, signals) = Watching::main(watch, channel, ring)?;
+        let monotonic = match watching.source {
+            Kind::Logs(_) => return Ok((watching, signals)),
+            Kind::Kernel(..) => true,
+            Kind::Packets { .. } => false,
+        };
+        let end = Arc::clone(&watching.end);
+        match Following::beside(watch, selection(watch), channel, monotonic, &end) {
+            Ok(logs) => watching.logs = logs,
+            Err(error) => {
+                watching.end();
+                return Err(error);
+            }
+        }
+        Ok((watching, signals))
+    }
+
+    /// What logs beside it have told since this was asked last.
+    pub(super) fn lines(&self) -> impl Iterator<Item = Signal> + '_ {
+        self.logs.iter().flat_map(Following::lines)
+    }
+
+    fn main(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<Started> {
         match watch.source {
+            Choice::Logs => {
+                let (sender, signals) = sync_channel(channel);
+                let end = Arc::new(AtomicBool::new(false));
+                let thread = following::alone(watch, selection(watch), sender, &end)?;
+                Ok((Watching::new(Kind::Logs(thread), end), signals))
+            }
             Choice::Packets => packets(watch, channel, ring),
             Choice::Kernel => beside(probes(watch, channel)?, watch, ring),
             Choice::Auto => {
@@ -84,6 +121,15 @@ impl Watching {
         }
     }
 
+    fn new(source: Kind, end: Arc<AtomicBool>) -> Watching {
+        Watching {
+            source,
+            beside: None,
+            logs: None,
+            end,
+        }
+    }
+
     /// Has it end after the signals of what has happened.
     pub(super) fn end(&self) {
         self.end.store(true, Ordering::Relaxed);
@@ -110,6 +156,7 @@ impl Watching {
         match &self.source {
             Kind::Kernel(..) => "kernel",
             Kind::Packets { .. } => "packet",
+            Kind::Logs(_) => "log",
         }
     }
 
@@ -119,6 +166,7 @@ impl Watching {
             Choice::Auto => &[KERNEL, PACKETS],
             Choice::Kernel => &[KERNEL],
             Choice::Packets => &[PACKETS],
+            Choice::Logs => &[LOG],
         }
     }
 
@@ -127,6 +175,7 @@ impl Watching {
         match &self.source {
             Kind::Kernel(..) => KERNEL,
             Kind::Packets { .. } => PACKETS,
+            Kind::Logs(_) => LOG,
         }
     }
 
@@ -135,6 +184,7 @@ impl Watching {
         match &self.source {
             Kind::Kernel(..) => Choice::Kernel,
             Kind::Packets { .. } => Choice::Packets,
+            Kind::Logs(_) => Choice::Logs,
         }
     }
 
@@ -148,6 +198,7 @@ impl Watching {
         match &self.source {
             Kind::Kernel(..) => "watched live by kernel probes",
             Kind::Packets { .. } => "watched live in packets",
+            Kind::Logs(_) => "watched live in logs",
         }
     }
 
@@ -155,7 +206,7 @@ impl Watching {
     pub(super) fn now(&self) -> Nanos {
         match &self.source {
             Kind::Kernel(..) => clock::now(),
-            Kind::Packets { .. } => clock::unix_now(),
+            Kind::Packets { .. } | Kind::Logs(_) => clock::unix_now(),
         }
     }
 
@@ -163,7 +214,7 @@ impl Watching {
     pub(super) fn clock(&self) -> Clock {
         match &self.source {
             Kind::Kernel(..) => Clock::of_host(),
-            Kind::Packets { .. } => Clock::from_offset(0),
+            Kind::Packets { .. } | Kind::Logs(_) => Clock::from_offset(0),
         }
     }
 
@@ -172,6 +223,7 @@ impl Watching {
         match &self.source {
             Kind::Kernel(status, _) => status.proxies,
             Kind::Packets { proxies, .. } => *proxies,
+            Kind::Logs(_) => 0,
         }
     }
 
@@ -193,11 +245,23 @@ impl Watching {
                     metrics.source_up(PACKETS, true);
                 }
             }
+            Kind::Logs(_) => {
+                // A log may be another host's.
+                pipeline.saw_proxy = true;
+                pipeline.totals.blind(NOT_IN_LOGS, "");
+                if let Some(metrics) = &pipeline.metrics {
+                    metrics.source_up(LOG, true);
+                }
+            }
         }
     }
 
     /// After its last signal.
     pub(super) fn join<W: Write>(self, pipeline: &mut Pipeline<W>) -> Result<()> {
+        if let Some(logs) = self.logs {
+            self.end.store(true, Ordering::Relaxed);
+            logs.join(|line| pipeline.signal(line))?;
+        }
         if let Some(beside) = self.beside {
             let Ok(tally) = beside.join() else {
                 bail!("the capture beside the probes failed");
@@ -208,6 +272,11 @@ impl Watching {
             pipeline.lost("excerpt", "packets", tally.lost);
         }
         match self.source {
+            Kind::Logs(thread) => {
+                if thread.join().is_err() {
+                    bail!("the log source failed");
+                }
+            }
             Kind::Kernel(_, thread) => {
                 if thread.join().is_err() {
                     bail!("the kernel source failed");
@@ -262,15 +331,7 @@ fn probes(watch: &Watch, channel: usize) -> Result<Started> {
     let end = Arc::new(AtomicBool::new(false));
     let (status, thread) = kernel::start(selection(watch), sender, Arc::clone(&end))?;
     let source = Kind::Kernel(status, thread);
-    let beside = None;
-    Ok((
-        Watching {
-            source,
-            beside,
-            end,
-        },
-        signals,
-    ))
+    Ok((Watching::new(source, end), signals))
 }
 
 fn packets(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<Started> {
@@ -278,15 +339,7 @@ fn packets(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<St
     let end = Arc::new(AtomicBool::new(false));
     let (proxies, thread) = capture(watch, ring.cloned(), Some(sender), Arc::clone(&end))?;
     let source = Kind::Packets { proxies, thread };
-    let beside = None;
-    Ok((
-        Watching {
-            source,
-            beside,
-            end,
-        },
-        signals,
-    ))
+    Ok((Watching::new(source, end), signals))
 }
 
 /// Begins to capture; how many processes of proxies there are.

@@ -95,6 +95,7 @@ pub(crate) fn verdict() -> Verdict {
             ],
         },
         lost_signals: 0,
+        contradicted: false,
         at: 1_000_000_000,
         delay_ns: 40_000_000,
     }

@@ -1,6 +1,7 @@
 //! Where signals come from.
 
 pub mod kernel;
+pub mod logs;
 pub mod packets;
 pub mod process;
 pub mod recording;

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::plain;
 use crate::signal::{Address, Nanos, Process, Software};
+pub use nginx::LogFormat;
 pub use sample::Sampler;
 pub use served::{Owners, Served};
 
@@ -36,6 +37,21 @@ pub struct Seen {
     pub process: Process,
     /// Files of /proc that this program may not read, so that settings may be unknown.
     pub unreadable: Vec<&'static str>,
+}
+
+/// Where nginx's configuration is by default.
+pub const NGINX_CONFIG: &str = nginx::DEFAULT;
+
+/// The `log_format`s of an nginx configuration; `None` if it cannot be read.
+pub fn nginx_log_formats(config: &Path) -> Option<Vec<LogFormat>> {
+    text_file(config)?;
+    let read = |path: &str| text_file(Path::new(path));
+    let list = |folder: &str| {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.collect()
+    };
+    Some(nginx::log_formats(config.to_str()?, &read, &list))
 }
 
 /// Reads who this process is; `None` if it is gone.

@@ -1,5 +1,10 @@
 //! One exchange while its facts come in: attempts, what was learned after them, the response. Pure.
 
+use std::cell::OnceCell;
+
+use super::logs::ToldId;
+use super::seen::Seen;
+use super::told::Told;
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, FlowClosed, FlowId, Nanos, Opening, Response, Source};
 
@@ -15,6 +20,13 @@ pub(super) struct Exchange {
     pub(super) response: Option<(Nanos, Source, Response)>,
     /// The last failed attempt is being tried again.
     pub(super) retried: bool,
+    /// What lines of logs say about it, and which lines these are.
+    pub(super) told: Option<Told>,
+    pub(super) told_id: Option<ToldId>,
+    /// The client's status is the log's word.
+    pub(super) status_of_log: bool,
+    /// What lines are compared with, made when first asked for.
+    seen: OnceCell<Seen>,
 }
 
 impl Exchange {
@@ -24,6 +36,90 @@ impl Exchange {
             attempts: Vec::new(),
             response: None,
             retried: false,
+            told: None,
+            told_id: None,
+            status_of_log: false,
+            seen: OnceCell::new(),
+        }
+    }
+
+    /// An exchange of which only lines are known.
+    pub(super) fn of_log(told: Told, flow: FlowId) -> Exchange {
+        let (attempts, response) = told.facts(flow);
+        Exchange {
+            touched: told.from,
+            attempts,
+            response,
+            retried: false,
+            told: Some(told),
+            told_id: None,
+            status_of_log: false,
+            seen: OnceCell::new(),
+        }
+    }
+
+    pub(super) fn seen(&self) -> &Seen {
+        self.seen.get_or_init(|| Seen::of(self))
+    }
+
+    /// Takes in its response; the first one counts.
+    pub(super) fn respond(&mut self, at: Nanos, source: Source, response: &Response) {
+        self.seen.take();
+        self.touched = at;
+        self.response
+            .get_or_insert_with(|| (at, source, response.clone()));
+    }
+
+    /// Takes in what lines of logs say about it, in the place of what they said before.
+    pub(super) fn take_told(&mut self, told: Option<(ToldId, Told)>) {
+        for tried in &mut self.attempts {
+            tried.said = None;
+        }
+        if let Some((_, _, response)) = self.response.as_mut().filter(|_| self.status_of_log) {
+            response.status = None;
+        }
+        self.status_of_log = false;
+        let (id, told) = told.unzip();
+        if let Some(told) = &told {
+            self.take_statements(told);
+            self.take_status(told);
+        }
+        (self.told_id, self.told) = (id, told);
+    }
+
+    fn take_statements(&mut self, told: &Told) {
+        let said = |(at, one): &(Nanos, crate::signal::LoggedTry)| {
+            Some((*at, one.upstream.clone(), one.said?))
+        };
+        let mut open: Vec<_> = told.tries.iter().filter_map(said).collect();
+        let alone = open.len() == 1;
+        for tried in &mut self.attempts {
+            let same = |upstream: &Option<crate::signal::Address>| {
+                upstream.as_ref() == Some(&tried.attempt.upstream)
+            };
+            let place = open.iter().position(|(_, upstream, _)| same(upstream));
+            tried.said = place.map(|place| {
+                let (at, _, said) = open.remove(place);
+                (at, said)
+            });
+        }
+        // A log that names its servers in its own way tells of the last one.
+        if let ([(at, _, said)], true, Some(last)) = (&open[..], alone, self.attempts.last_mut())
+            && last.said.is_none()
+        {
+            last.said = Some((*at, *said));
+        }
+    }
+
+    /// Where several lines come into question, none gives the status.
+    fn take_status(&mut self, told: &Told) {
+        if let Some((_, _, response)) = &mut self.response
+            && response.status.is_none()
+            && !told.ambiguous
+            && told.status.is_some()
+        {
+            response.status = told.status;
+            self.status_of_log = true;
         }
     }
 
@@ -32,6 +128,7 @@ impl Exchange {
     /// Returns the flow of an attempt that had to be forgotten for it.
     pub(super) fn add(&mut self, at: Nanos, source: Source, attempt: Attempt) -> Option<FlowId> {
         let mut forgotten = None;
+        self.seen.take();
         self.touched = self.touched.max(at);
         self.retried = false;
         if let Some(known) = self
@@ -64,6 +161,7 @@ impl Exchange {
             source,
             attempt,
             closed: None,
+            said: None,
         });
         self.attempts.sort_by_key(|t| t.attempt.began);
         forgotten
@@ -157,6 +255,13 @@ impl Exchange {
             && !self.retried
             && !self.client_left()
             && !self.saved()
+            && self.told_status().is_none_or(|status| status >= 500)
+    }
+
+    /// The client's status as lines tell it that can be of no other exchange.
+    pub(super) fn told_status(&self) -> Option<u16> {
+        let told = self.told.as_ref().filter(|told| !told.ambiguous)?;
+        told.status
     }
 
     /// The longest round trip of its attempts.

@@ -11,9 +11,11 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use super::ServerLines;
+use super::told::Told;
 use crate::signal::{
-    Address, Attempt, End, Fact, FlowId, LinkOrder, Listener, Nanos, Process, ProcessExit,
-    ProcessSample, Signal, SignalSent, Source,
+    Address, Attempt, End, Fact, FlowId, LinkOrder, Listener, Logged, Nanos, Process, ProcessExit,
+    ProcessSample, Said, ServerLine, Signal, SignalSent, Software, Source,
 };
 use crate::verdict::Spread;
 use deaths::Deaths;
@@ -45,6 +47,16 @@ pub struct Past<T> {
     pub fact: T,
 }
 
+/// A failed try, as a proxy's log told it.
+#[derive(Clone, Debug)]
+pub struct LogFailure {
+    pub at: Nanos,
+    proxy: Option<Software>,
+    pid: u32,
+    pub said: Said,
+    pub upstream: Address,
+}
+
 /// Bounded memory of the facts that are not tied to one exchange.
 #[derive(Debug, Default)]
 pub struct Host {
@@ -58,6 +70,11 @@ pub struct Host {
     pools: Pools,
     patience: Patience,
     samples: HashMap<FlowId, VecDeque<Past<ProcessSample>>>,
+    server_lines: ServerLines,
+    /// Tries that proxies' logs call failed, the latest of them.
+    log_failures: VecDeque<LogFailure>,
+    /// When lines of logs were left out, and how many.
+    distrusted: VecDeque<(Nanos, u64)>,
     dropped: BTreeMap<&'static str, u64>,
 }
 
@@ -113,6 +130,18 @@ impl Host {
                 }
             }
             Fact::SignalsLost { count, .. } => self.losses.told(signal.at, *count),
+            Fact::Logged(line) => self.tries_failed(signal.at, line),
+            Fact::LinesDistrusted { count } => {
+                const KEPT: usize = 1024;
+                if self.distrusted.len() >= KEPT {
+                    self.distrusted.pop_front();
+                }
+                self.distrusted.push_back((signal.at, *count));
+            }
+            Fact::ServerLogged(line) => {
+                let lost = self.server_lines.add(signal.at, line);
+                self.count("server_lines", lost);
+            }
             Fact::FlowClosed(_)
             | Fact::AttemptRetried { .. }
             | Fact::FirstByteLate(_)
@@ -229,6 +258,51 @@ impl Host {
     /// What was forgotten for want of room, by what it was.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.dropped.iter().map(|(what, count)| (*what, *count))
+    }
+
+    /// What servers' logs say about this time.
+    pub fn server_lines(
+        &self,
+        from: Nanos,
+        to: Nanos,
+    ) -> impl Iterator<Item = &(Nanos, ServerLine)> {
+        self.server_lines.around(from, to)
+    }
+
+    /// Whether every line of the logs from about this time was believed.
+    pub fn lines_believed(&self, from: Nanos, to: Nanos) -> bool {
+        // Times are of the lines around them.
+        const AROUND: Nanos = 5 * SECOND;
+        let span = from.saturating_sub(AROUND)..=to.saturating_add(AROUND);
+        !self.distrusted.iter().any(|(at, _)| span.contains(at))
+    }
+
+    /// The last failed connection or wait that this proxy's log told of, not longer before.
+    pub fn proxy_failed_before(&self, told: &Told, within: Nanos) -> Option<(Nanos, &LogFailure)> {
+        let from = told.from.saturating_sub(within);
+        let near = |f: &&LogFailure| (from..=told.to).contains(&f.at);
+        let same = |f: &&LogFailure| f.proxy == told.proxy && (told.pid == 0 || f.pid == told.pid);
+        let mut failures = self.log_failures.iter().rev().filter(near).filter(same);
+        failures.next().map(|failure| (failure.at, failure))
+    }
+
+    fn tries_failed(&mut self, at: Nanos, line: &Logged) {
+        const KEPT: usize = 1024;
+        for one in &line.tries {
+            let (Some(said), Some(upstream)) = (one.said, &one.upstream) else {
+                continue;
+            };
+            if self.log_failures.len() >= KEPT {
+                self.log_failures.pop_front();
+            }
+            self.log_failures.push_back(LogFailure {
+                at,
+                proxy: line.proxy,
+                pid: line.pid.unwrap_or(0),
+                said,
+                upstream: upstream.clone(),
+            });
+        }
     }
 
     fn saw(&mut self, kind: &str) {

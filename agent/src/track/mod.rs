@@ -2,15 +2,23 @@
 
 mod exchange;
 pub mod host;
+mod lines;
+mod logs;
 pub mod render;
+mod seen;
+pub mod told;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::diagnose::{self, Case, Diagnosis, Tried};
 use crate::signal::{Attempt, Fact, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Source};
 use crate::verdict::Kind;
 use exchange::Exchange;
 use host::Host;
+pub(crate) use logs::ServerLines;
+use logs::{Logs, ToldId};
+use seen::Seen;
+use told::Told;
 
 /// The time given to facts that come after the response: an exit comes 40 ms later, a reset one
 /// round trip.
@@ -29,6 +37,8 @@ enum Key {
     Request(FlowId, u32),
     /// Known by its first attempt alone: the downstream's bytes are not to be understood.
     Attempt(FlowId, Nanos),
+    /// Known by lines of logs alone.
+    Logged(ToldId),
 }
 
 /// An exchange that is decided.
@@ -42,6 +52,10 @@ pub struct Decided {
     pub diagnosis: Diagnosis,
     pub advice: crate::verdict::Advice,
     pub lost: u64,
+    /// What lines of logs say about it.
+    pub told: Option<Told>,
+    /// The client's status is the log's word.
+    pub status_of_log: bool,
     /// The moment of the response, or of the last attempt's end.
     pub at: Nanos,
     /// When it was decided.
@@ -57,6 +71,11 @@ pub struct Tracker {
     by_flow: HashMap<FlowId, Key>,
     /// Exchanges whose response has come, by the time at which waiting ends.
     due: BTreeSet<(Nanos, Key)>,
+    logs: Logs,
+    /// Decided a moment ago without their lines: these tell nothing new when they come.
+    recent: VecDeque<Seen>,
+    /// Exchanges in a row whose lines did not come in time: a proxy may hold its lines back.
+    late_lines: u32,
     now: Nanos,
     last_sweep: Nanos,
     /// What had to be forgotten for want of room.
@@ -100,6 +119,7 @@ impl Tracker {
                     self.decide_if_settled(key, &mut out);
                 }
             }
+            Fact::Logged(line) => self.logged(signal.at, line, &mut out),
             Fact::ProcessExited(_) | Fact::OomKilled { .. } | Fact::ProcessSampled(_) => {
                 let waiting: Vec<Key> = self.due.iter().map(|(_, key)| *key).collect();
                 for key in waiting {
@@ -118,6 +138,9 @@ impl Tracker {
         let mut out = Vec::new();
         for (_, key) in keys {
             self.decide(key, true, &mut out);
+        }
+        for id in self.logs.ids() {
+            self.decide_told(id, &mut out);
         }
         out
     }
@@ -152,10 +175,7 @@ impl Tracker {
         if let Some(last) = &response.last_attempt {
             forgotten = exchange.add(signal.at, signal.source, (**last).clone());
         }
-        exchange.touched = signal.at;
-        exchange
-            .response
-            .get_or_insert((signal.at, signal.source, response.clone()));
+        exchange.respond(signal.at, signal.source, response);
         let wait = SETTLE.max(2 * exchange.round_trip());
         if let Some(last) = &response.last_attempt {
             self.by_flow.insert(last.flow, key);
@@ -175,7 +195,8 @@ impl Tracker {
     /// What was forgotten for want of room so far, by what it was.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let own = self.dropped.iter().map(|(what, count)| (*what, *count));
-        own.chain(self.host.dropped())
+        let lines = Some(("log_exchanges", self.logs.dropped)).filter(|(_, count)| *count > 0);
+        own.chain(lines).chain(self.host.dropped())
     }
 
     fn exchange(&mut self, key: Key) -> &mut Exchange {
@@ -206,6 +227,10 @@ impl Tracker {
             } else {
                 self.decide(key, true, out);
             }
+        }
+        while let Some((at, id)) = self.logs.overdue(now) {
+            self.now = self.now.max(at);
+            self.decide_told(id, out);
         }
         self.now = self.now.max(now);
         // Exchanges without a response are looked through now and then.
@@ -245,6 +270,7 @@ impl Tracker {
             attempts: &exchange.attempts,
             response: exchange.response.as_ref().map(|(_, _, response)| response),
             source: exchange.source(),
+            told: exchange.told.as_ref(),
             host: &self.host,
             lost: self.host.lost_since(exchange.began()),
             deadline_passed,
@@ -256,15 +282,24 @@ impl Tracker {
     }
 
     fn decide(&mut self, key: Key, deadline_passed: bool, out: &mut Vec<Decided>) {
+        self.tie(key);
         let Some(exchange) = self.open.get(&key) else {
             return;
         };
         let case = self.case(exchange, deadline_passed);
         let lost = case.lost;
         let diagnosis = diagnose::diagnose(&case);
-        if !diagnosis.settled && !deadline_passed {
+        if !deadline_passed && (!diagnosis.settled || self.awaits_line(exchange, &diagnosis)) {
             return;
         }
+        let in_vain = deadline_passed && diagnosis.settled && exchange.told.is_none();
+        if in_vain && self.awaits_line(exchange, &diagnosis) {
+            self.late_lines += 1;
+        }
+        let Some(exchange) = self.open.get(&key) else {
+            return;
+        };
+        let case = self.case(exchange, deadline_passed);
         let causes = exchange
             .attempts
             .iter()
@@ -275,6 +310,7 @@ impl Tracker {
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
+        self.part(key, &exchange);
         for tried in &exchange.attempts {
             // A pooled connection may carry a newer exchange by now.
             if self.by_flow.get(&tried.attempt.flow) == Some(&key) {
@@ -294,6 +330,8 @@ impl Tracker {
             diagnosis,
             advice,
             lost,
+            told: exchange.told,
+            status_of_log: exchange.status_of_log,
             at,
             decided: self.now,
         });
@@ -302,6 +340,12 @@ impl Tracker {
 
 /// A response that no upstream saved is a failure; a failed attempt without a failed response is not.
 fn kind(exchange: &Exchange) -> Kind {
+    if let (Source::Log, Some(told)) = (exchange.source(), &exchange.told) {
+        return match told.saved() || told.client_left() {
+            true => Kind::NearMiss,
+            false => Kind::Verdict,
+        };
+    }
     match &exchange.response {
         Some((_, _, response)) => {
             let failed_status = response.status.is_some_and(|status| status >= 500);

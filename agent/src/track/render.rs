@@ -2,6 +2,7 @@
 
 use crate::diagnose::Diagnosis;
 use crate::signal::{Attempt, End, Nanos, Opening, Response, Source};
+use crate::track::told::unnamed;
 use crate::track::{Decided, host::Host};
 use crate::verdict::{AttemptLine, Client, Evidence, Kind, Party, Request, VERSION, Verdict};
 
@@ -16,13 +17,23 @@ pub struct Stamp {
 pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
     let response = decided.response.as_ref().map(|(_, _, response)| response);
     let last = decided.attempts.last().map(|t| &t.attempt);
-    let status = response.and_then(|r| r.status);
     let response_source = decided.response.as_ref().map(|(_, source, _)| *source);
+    let certain = decided.told.as_ref().filter(|told| !told.ambiguous);
+    let told_status = certain.and_then(|told| told.status);
+    let seen_status = response.and_then(|r| r.status);
+    let status = seen_status.or(told_status.filter(|s| decided.kind == Kind::Verdict && *s != 499));
+    let of_log = decided.status_of_log || seen_status.is_none();
+    let status_source = if of_log {
+        Some(Source::Log)
+    } else {
+        response_source
+    };
     let source = response_source.or_else(|| decided.attempts.last().map(|t| t.source));
     let proxy = response.map(|r| r.proxy).or(last.map(|a| a.proxy));
     // From packets it is who serves the address: which of the proxy's processes had the request
     // is not known.
-    let proxy_pid = proxy.filter(|_| source != Some(Source::Packets));
+    let proxy_pid = proxy.filter(|pid| source != Some(Source::Packets) && *pid != 0);
+    let named_by_log = decided.told.as_ref().and_then(|told| told.proxy);
     Verdict {
         kind: decided.kind,
         version: VERSION,
@@ -30,7 +41,7 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
         time: stamp.time,
         node: stamp.node,
         status,
-        status_source: status.and(response_source),
+        status_source: status.and(status_source),
         // The proxy failed the exchange, and the client saw a status that does not say so.
         status_rewritten: decided.kind == Kind::Verdict && status.is_some_and(|s| s < 500),
         cause: decided.diagnosis.cause,
@@ -41,7 +52,9 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
             name: Some(
                 proxy
                     .and_then(|pid| host.process(pid))
-                    .map_or_else(|| "unknown".to_owned(), |p| p.name.clone()),
+                    .map(|p| p.name.clone())
+                    .or_else(|| named_by_log.map(|software| software.process_name().to_owned()))
+                    .unwrap_or_else(|| "unknown".to_owned()),
             ),
             address: response
                 .and_then(|r| r.proxy_address.clone())
@@ -54,7 +67,7 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
                 .and_then(|r| r.client.clone())
                 .or_else(|| link_of(last)?.client.clone()),
         },
-        request: request(response, last),
+        request: request(decided, response, last),
         upstream: upstream(decided, host),
         attempts: decided
             .attempts
@@ -76,6 +89,7 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
         missing: decided.diagnosis.missing.clone(),
         advice: decided.advice.clone(),
         lost_signals: decided.lost,
+        contradicted: decided.diagnosis.contradicted,
         at: decided.at,
         delay_ns: decided.decided.saturating_sub(decided.at),
     }
@@ -93,10 +107,13 @@ fn duration(decided: &Decided, response: Option<&Response>) -> Option<u64> {
 }
 
 /// What the client asked for, else what the proxy asked the upstream for.
-fn request(response: Option<&Response>, last: Option<&Attempt>) -> Request {
+fn request(decided: &Decided, response: Option<&Response>, last: Option<&Attempt>) -> Request {
+    let told = decided.told.as_ref();
+    let told = told.filter(|told| told.alone && !told.ambiguous);
     let candidates = [
         response.and_then(|r| r.request.as_ref()),
         link_of(last).and_then(|link| link.request.as_ref()),
+        told.and_then(|told| told.request.as_ref()),
         last.and_then(|a| a.request.as_ref()).map(|r| &r.opening),
     ];
     let mut request = Request::default();
@@ -133,7 +150,7 @@ fn upstream(decided: &Decided, host: &Host) -> Party {
         })
         .or_else(|| host.listener(&last.upstream).map(|l| l.fact.pid));
     Party {
-        address: Some(last.upstream.clone()),
+        address: Some(last.upstream.clone()).filter(|address| *address != unnamed()),
         process: Some(
             pid.and_then(|pid| host.process(pid))
                 .map(|p| p.name.clone()),

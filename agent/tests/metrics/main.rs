@@ -66,6 +66,7 @@ pub(crate) fn verdict(kind: Kind, status: Option<u16>, cause: Cause, upstream: &
         missing: Vec::new(),
         advice: Advice::default(),
         lost_signals: 0,
+        contradicted: false,
         at: 5,
         delay_ns: 40_000_000,
     }

@@ -102,6 +102,11 @@ impl Nginx {
         self.proc.signal(libc::SIGHUP);
     }
 
+    /// Has it open its logs anew, by name.
+    pub fn reopen_logs(&self) {
+        self.proc.signal(libc::SIGUSR1);
+    }
+
     pub fn error_log(&self) -> &Path {
         &self.error_log
     }

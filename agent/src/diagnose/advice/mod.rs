@@ -172,6 +172,7 @@ fn name(software: Software) -> &'static str {
         Software::Envoy => "envoy",
         Software::Apache => "apache",
         Software::Caddy => "caddy",
+        Software::Traefik => "traefik",
         Software::Gunicorn => "gunicorn",
         Software::Node => "node",
         Software::Uwsgi => "uwsgi",

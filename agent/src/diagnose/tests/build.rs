@@ -121,6 +121,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
             source: Source::Kernel,
             attempt,
             closed: None,
+            said: None,
         },
         response: Some(response),
         lost: 0,
@@ -343,6 +344,7 @@ impl Scene {
             attempts,
             response: self.response.as_ref(),
             host,
+            told: None,
             lost: self.lost,
             deadline_passed: self.deadline_passed,
         }

@@ -172,6 +172,7 @@ fn connects_that_cannot_be_told_apart_are_likely_whichever_it_was() {
             attempts: &[],
             response: Some(&response),
             source: Source::Packets,
+            told: None,
             host: &host,
             lost: 0,
             deadline_passed: false,

@@ -61,6 +61,8 @@ struct State {
     failed: Counters<3>,
     /// By cause, confidence.
     verdicts: Counters<2>,
+    /// By proxy, cause.
+    contradicted: Counters<2>,
     upstreams: Upstreams,
     listeners: Listeners,
     delay: Buckets,
@@ -84,6 +86,7 @@ impl Default for State {
             watched: BTreeMap::new(),
             failed: Counters::new(MAX_FAILED),
             verdicts: Counters::new(usize::MAX),
+            contradicted: Counters::new(MAX_FAILED),
             upstreams: Upstreams::default(),
             listeners: Listeners::default(),
             delay: Buckets::new(DELAY_EDGES),
@@ -140,6 +143,9 @@ impl Metrics {
         let now = state.now;
         let proxy = state.proxy(verdict.proxy.name.as_deref().unwrap_or(UNKNOWN));
         let cause = verdict.cause;
+        if verdict.contradicted {
+            state.contradicted.add([&proxy, cause.name()], 1);
+        }
         let upstream = upstream_label(verdict);
         state.listeners.on_attempts(&verdict.attempts);
         if verdict.kind == Kind::Verdict {
@@ -274,6 +280,7 @@ impl State {
                 for status in STATUSES {
                     self.failed.touch([name, status, cause.name()]);
                 }
+                self.contradicted.touch([name, cause.name()]);
             }
         }
         name.to_owned()
@@ -293,6 +300,12 @@ impl State {
                 "Verdicts, by how sure they are",
                 ["cause", "confidence"],
                 self.verdicts.export(fresh_as_zero),
+            ),
+            counters(
+                "why502_log_disagreements_total",
+                "Verdicts whose cause the proxy's own log does not admit",
+                ["proxy", "cause"],
+                self.contradicted.export(fresh_as_zero),
             ),
         ];
         families.extend(self.upstreams.gather(fresh_as_zero));

@@ -1,9 +1,10 @@
 //! nginx's settings: from its configuration, as far as a tolerant reader of words and blocks can tell.
 
-const DEFAULT: &str = "/etc/nginx/nginx.conf";
+pub(super) const DEFAULT: &str = "/etc/nginx/nginx.conf";
 const MAX_FILES: usize = 256;
 const MAX_DEPTH: usize = 8;
 const MAX_VALUES: usize = 8;
+const MAX_FORMATS: usize = 64;
 
 /// Directives wherever they stand; several values are listed.
 const ANYWHERE: &[&str] = &[
@@ -83,9 +84,38 @@ pub(super) fn settings(
         folder,
         files: 0,
         found: Vec::new(),
+        formats: Vec::new(),
     };
     reader.file(&main, &mut Vec::new(), 0);
     reader.found
+}
+
+/// A `log_format`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFormat {
+    pub name: String,
+    pub format: String,
+    /// `default`, `json` or `none`.
+    pub escape: String,
+}
+
+/// The formats of access lines that a configuration names.
+pub(super) fn log_formats(
+    main: &str,
+    read: &dyn Fn(&str) -> Option<String>,
+    list: &dyn Fn(&str) -> Vec<String>,
+) -> Vec<LogFormat> {
+    let folder = main.rsplit_once('/').map_or(".", |(folder, _)| folder);
+    let mut reader = Reader {
+        read,
+        list,
+        folder: folder.to_owned(),
+        files: 0,
+        found: Vec::new(),
+        formats: Vec::new(),
+    };
+    reader.file(main, &mut Vec::new(), 0);
+    reader.formats
 }
 
 struct Reader<'a> {
@@ -94,6 +124,7 @@ struct Reader<'a> {
     folder: String,
     files: usize,
     found: Vec<(String, String)>,
+    formats: Vec<LogFormat>,
 }
 
 impl Reader<'_> {
@@ -136,6 +167,18 @@ impl Reader<'_> {
         if name == "include" {
             for file in values.first().map_or_else(Vec::new, |v| self.matching(v)) {
                 self.file(&file, blocks, depth + 1);
+            }
+            return;
+        }
+        if let ("log_format", [name, rest @ ..]) = (name.as_str(), values) {
+            let escape = rest.first().and_then(|word| word.strip_prefix("escape="));
+            let parts = &rest[usize::from(escape.is_some())..];
+            if self.formats.len() < MAX_FORMATS {
+                self.formats.push(LogFormat {
+                    name: name.clone(),
+                    format: parts.concat(),
+                    escape: escape.unwrap_or("default").to_owned(),
+                });
             }
             return;
         }

@@ -10,6 +10,7 @@ pub(in crate::sinks) fn evidence(verdict: &Verdict) -> Option<usize> {
     }
     facts(verdict.cause, verdict.variant)
         .iter()
+        .chain(&["log_line"])
         .find_map(|name| verdict.evidence.iter().rposition(|e| e.fact == *name))
 }
 

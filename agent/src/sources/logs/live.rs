@@ -1,0 +1,245 @@
+//! The live source: logs that were named, and those that proxies hold open, on a thread of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::find::open_logs;
+use super::follow::Followed;
+use super::{Template, Timed, Zone};
+use crate::clock::{self, Clock};
+use crate::signal::{Fact, LogLine, Logged, Nanos, Signal, Source};
+
+/// How often logs are looked at.
+const EVERY: Duration = Duration::from_millis(25);
+/// How often proxies are asked for further logs.
+const SEARCH: Nanos = 2_000_000_000;
+/// Logs followed at once.
+const LOGS: usize = 256;
+/// A healthy exchange's line is of interest where an error of that client came so shortly before.
+const RECENT: Nanos = 120_000_000_000;
+/// Clients with recent errors that are remembered.
+const CLIENTS: usize = 16_384;
+
+/// What is followed, and how its lines are read.
+pub struct Request {
+    pub named: Vec<PathBuf>,
+    pub templates: Arc<[Template]>,
+    /// The processes of proxies that run now; `None`: only named logs are followed.
+    pub proxies: Option<Box<dyn Fn() -> Vec<u32> + Send>>,
+    /// Signals are on the host's monotonic clock; else nanoseconds since 1970.
+    pub monotonic: bool,
+    /// There is no other source to tell the time.
+    pub alone: bool,
+}
+
+/// A log that is followed, or why one is not; told once, when that is known.
+#[derive(Clone, Debug)]
+pub enum News {
+    Followed {
+        path: PathBuf,
+        format: String,
+    },
+    /// Named, but not there or not readable.
+    Unreadable {
+        path: PathBuf,
+        error: String,
+    },
+    NotALog {
+        path: PathBuf,
+    },
+    /// Lines were left out that a client may have written.
+    Distrusted {
+        path: PathBuf,
+        count: u64,
+    },
+}
+
+/// Starts the thread. It ends when `end` is set.
+pub fn start(
+    request: Request,
+    sender: SyncSender<Signal>,
+    news: impl Fn(News) + Send + 'static,
+    end: Arc<AtomicBool>,
+) -> Result<JoinHandle<()>> {
+    let mut live = Live {
+        logs: Vec::new(),
+        known: BTreeSet::new(),
+        told: BTreeMap::new(),
+        sees: BTreeSet::new(),
+        errors: HashMap::new(),
+        searched: 0,
+        request,
+    };
+    std::thread::Builder::new()
+        .name("logs".into())
+        .spawn(move || {
+            for path in live.request.named.clone() {
+                live.add(path);
+            }
+            loop {
+                let last = end.load(Ordering::Relaxed);
+                if !live.turn(&sender, &news, last) || last {
+                    return;
+                }
+                std::thread::sleep(EVERY);
+            }
+        })
+        .context("start the log source")
+}
+
+struct Live {
+    request: Request,
+    logs: Vec<Followed>,
+    known: BTreeSet<PathBuf>,
+    /// What was told of a log last.
+    told: BTreeMap<PathBuf, Told>,
+    sees: BTreeSet<&'static str>,
+    /// When each client had its last error.
+    errors: HashMap<String, Nanos>,
+    searched: Nanos,
+}
+
+#[derive(Default)]
+struct Told {
+    kind: bool,
+    missing: bool,
+    distrusted: u64,
+}
+
+impl Live {
+    fn add(&mut self, path: PathBuf) {
+        if self.logs.len() < LOGS && self.known.insert(path.clone()) {
+            let zone = Zone::Host(clock::seconds_east);
+            self.logs
+                .push(Followed::new(&path, &self.request.templates, zone));
+        }
+    }
+
+    /// One look at every log; false when nobody listens any more.
+    fn turn(&mut self, sender: &SyncSender<Signal>, news: &impl Fn(News), last: bool) -> bool {
+        let unix = clock::unix_now();
+        if unix.saturating_sub(self.searched) >= SEARCH {
+            self.searched = unix;
+            let pids = self.request.proxies.as_ref().map(|proxies| proxies());
+            for path in pids.map(open_logs).into_iter().flatten() {
+                self.add(path);
+            }
+            self.errors.retain(|_, at| *at + RECENT > unix);
+        }
+        let mut lines: Vec<Timed> = Vec::new();
+        for log in &mut self.logs {
+            // Twice at the end: what is quiet is whole.
+            for _ in 0..=usize::from(last) {
+                let looked = log.look(unix, &mut lines);
+                let told = self.told.entry(log.path().to_owned()).or_default();
+                tell(log, told, looked.err(), &self.request.named, news);
+            }
+        }
+        let clock = match self.request.monotonic {
+            true => Clock::of_host(),
+            false => Clock::from_offset(0),
+        };
+        let now = clock.of_unix(unix).unwrap_or(0);
+        let before = self.sees.len();
+        self.sees.extend(self.logs.iter().flat_map(Followed::tells));
+        if self.sees.len() > before {
+            let sees = self.sees.iter().map(|s| (*s).to_owned()).collect();
+            let fact = Fact::SourceStarted {
+                sees,
+                blind: Vec::new(),
+            };
+            if !send(sender, now, fact) {
+                return false;
+            }
+        }
+        lines.sort_by_key(|timed| (timed.at, is_access(&timed.fact)));
+        for timed in lines {
+            if !self.wanted(&timed, unix) {
+                continue;
+            }
+            let Some(at) = clock.of_unix(timed.at) else {
+                continue;
+            };
+            if !send(sender, at, timed.fact) {
+                return false;
+            }
+        }
+        !self.request.alone || send(sender, now, Fact::Tick)
+    }
+
+    /// Healthy exchanges go unsaid, but for those that had an error before.
+    fn wanted(&mut self, timed: &Timed, now: Nanos) -> bool {
+        let Fact::Logged(line) = &timed.fact else {
+            return true;
+        };
+        let client = line.client.as_ref().map_or("", |c| c.ip()).to_owned();
+        if is_healthy(line) {
+            return self.errors.contains_key(&client);
+        }
+        if line.line == LogLine::Error && self.errors.len() < CLIENTS {
+            self.errors.insert(client, now);
+        }
+        true
+    }
+}
+
+fn tell(
+    log: &Followed,
+    told: &mut Told,
+    error: Option<std::io::Error>,
+    named: &[PathBuf],
+    news: &impl Fn(News),
+) {
+    let path = log.path().to_owned();
+    let distrusted = log.counts().distrusted;
+    if distrusted > told.distrusted {
+        let count = distrusted - told.distrusted;
+        told.distrusted = distrusted;
+        news(News::Distrusted {
+            path: path.clone(),
+            count,
+        });
+    }
+    if told.kind {
+        return;
+    }
+    let is_named = named.contains(&path);
+    let lines = log.counts().lines;
+    match (log.format(), error) {
+        (Some(format), _) => news(News::Followed { path, format }),
+        (None, Some(error)) if is_named => {
+            let error = error.to_string();
+            if !std::mem::replace(&mut told.missing, true) {
+                news(News::Unreadable { path, error });
+            }
+            return;
+        }
+        (None, None) if is_named && lines > 20 => news(News::NotALog { path }),
+        _ => return,
+    }
+    told.kind = true;
+}
+
+fn send(sender: &SyncSender<Signal>, at: Nanos, fact: Fact) -> bool {
+    let source = Source::Log;
+    sender.send(Signal { at, source, fact }).is_ok()
+}
+
+fn is_access(fact: &Fact) -> bool {
+    matches!(fact, Fact::Logged(line) if line.line == LogLine::Access)
+}
+
+/// Nothing failed in the exchange that this line tells of, as far as it tells.
+fn is_healthy(line: &Logged) -> bool {
+    let failed = |status: u16| status >= 499;
+    let said = line.said.is_some() || line.tries.iter().any(|t| t.said.is_some());
+    let tries = line.tries.iter().filter_map(|t| t.status).any(failed);
+    line.line == LogLine::Access && !said && !tries && line.status.is_some_and(|s| !failed(s))
+}

@@ -1,0 +1,182 @@
+//! Ties lines of logs to the exchanges that other sources see, and tells those that none saw. Pure.
+//!
+//! Lines are tied anew with every fact, and for good when the exchange is decided: the line that fits
+//! best may come last.
+
+use super::exchange::Exchange;
+use super::logs::{Followed, ToldId};
+use super::seen::{Fit, Seen, wrote};
+use super::told::Told;
+use super::{Decided, Key, Tracker};
+use crate::cause::Cause;
+use crate::diagnose::Diagnosis;
+use crate::signal::{FlowId, Logged, Nanos, Software};
+
+/// So many lines too late in a row, and no verdict waits for one.
+const LATE: u32 = 32;
+/// Decided exchanges whose lines may still come.
+const RECENT: usize = 4096;
+/// The same before any log was recognised, which may take until its first line.
+const BEFORE: usize = 64;
+/// So many lines or exchanges that fit, and none is tied: it would be doubtful, and costs time.
+const CROWD: usize = 256;
+/// Numbers of flows that no kernel gives: those of exchanges that only a log tells of.
+const LOGGED: FlowId = 1 << 63;
+/// More attempts than an exchange keeps.
+const LOGGED_STEP: FlowId = 64;
+
+impl Tracker {
+    /// A line of a proxy's log: about an exchange that another source sees, or one that none does.
+    pub(super) fn logged(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
+        let followed = Followed {
+            access: self.host.sees("access_log"),
+            error_of_apache: self.host.sees("apache_error_log"),
+        };
+        let id = self.logs.line(self.now, at, line, followed);
+        let Some(told) = id.and_then(|id| self.logs.get(id)) else {
+            return;
+        };
+        let fits = self.exchanges_of(told, self.errors_are_read());
+        let fits: Vec<_> = fits.take(CROWD).collect();
+        // Among equals the first, so that a replay chooses the same.
+        let best = fits.iter().max_by(|(a, x), (b, y)| a.cmp(b).then(y.cmp(x)));
+        if let Some(&(_, key)) = best.filter(|_| fits.len() < CROWD) {
+            self.decide_if_settled(key, out);
+        }
+    }
+
+    /// The undecided exchanges that these lines may be about.
+    fn exchanges_of(&self, told: &Told, errors: bool) -> impl Iterator<Item = (Fit, Key)> {
+        let open = self.open.iter();
+        let others = open.filter(|(key, _)| !matches!(key, Key::Logged(_)));
+        others.filter_map(move |(key, exchange)| Some((self.fit(exchange, told, errors)?, *key)))
+    }
+
+    fn fit(&self, exchange: &Exchange, told: &Told, errors: bool) -> Option<Fit> {
+        let fit = exchange.seen().fit(told, errors)?;
+        wrote(self.proxy_of(exchange), told.proxy).then_some(fit)
+    }
+
+    fn proxy_of(&self, exchange: &Exchange) -> Option<Software> {
+        let response = exchange.response.as_ref().map(|(_, _, r)| r.proxy);
+        let pid = response.or_else(|| exchange.attempts.last().map(|t| t.attempt.proxy))?;
+        self.host.process(pid).map(|process| process.software)
+    }
+
+    fn errors_are_read(&self) -> bool {
+        self.host.sees("nginx_error_log") || self.host.sees("apache_error_log")
+    }
+
+    /// Finds the lines about this exchange, among those that are about no other.
+    pub(super) fn tie(&mut self, key: Key) {
+        let Some(exchange) = self.open.get(&key) else {
+            return;
+        };
+        if matches!(key, Key::Logged(_)) || !self.host.sees("proxy_log") {
+            return;
+        }
+        let told = self.told_of(exchange);
+        if let Some(exchange) = self.open.get_mut(&key) {
+            exchange.take_told(told);
+        }
+    }
+
+    fn told_of(&self, exchange: &Exchange) -> Option<(ToldId, Told)> {
+        let errors = self.errors_are_read();
+        let fit = |(id, told)| Some((self.fit(exchange, told, errors)?, id, told));
+        let fits = self.logs.free().filter_map(fit).take(CROWD);
+        let mut fits: Vec<(Fit, ToldId, &Told)> = fits.collect();
+        if fits.len() == CROWD {
+            return None;
+        }
+        fits.sort_by_key(|(fit, id, _)| (std::cmp::Reverse(*fit), *id));
+        for equal in fits.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let (fit, id, told) = equal[0];
+            let mut exchanges = 0;
+            let mut of_another = false;
+            let mut all = 0;
+            for (other, _) in self.exchanges_of(told, errors).take(CROWD) {
+                all += 1;
+                exchanges += usize::from(other == fit);
+                of_another |= other > fit;
+            }
+            if all == CROWD {
+                return None;
+            }
+            if of_another {
+                continue;
+            }
+            let all_say_the_same = equal.iter().all(|(.., other)| told.says_the_same(other));
+            let mut told = told.clone();
+            // As many lines as exchanges that they fit: whichever is whose, it is this.
+            told.ambiguous |= !all_say_the_same || equal.len() < exchanges;
+            told.alone = equal.len() == 1 && exchanges == 1;
+            return Some((id, told));
+        }
+        None
+    }
+
+    /// The proxy writes a line about it as well, which may say otherwise.
+    pub(super) fn awaits_line(&self, exchange: &Exchange, diagnosis: &Diagnosis) -> bool {
+        // What an upstream answered makes no error.
+        let error_comes = self.errors_are_read() && diagnosis.cause != Cause::UpstreamAnswered;
+        let complete = |told: &Told| {
+            let access = told.has_access || !self.host.sees("access_log");
+            access && (told.has_error || !error_comes) && !told.ambiguous
+        };
+        let follows = self.host.sees("proxy_log") && self.late_lines < LATE;
+        follows && !exchange.told.as_ref().is_some_and(complete)
+    }
+
+    /// It is decided: its lines are no other's; those that did not come may still.
+    pub(super) fn part(&mut self, key: Key, exchange: &Exchange) {
+        if matches!(key, Key::Logged(_)) {
+            return;
+        }
+        if let (Some(id), Some(told)) = (exchange.told_id, &exchange.told) {
+            self.logs.claim(id);
+            if told.ambiguous {
+                // Those left over may be this one's, and this one's another's.
+                let errors = self.errors_are_read();
+                let fit = self.fit(exchange, told, errors);
+                let equal = |(_, other): &(ToldId, &Told)| {
+                    !other.ambiguous && self.fit(exchange, other, errors) == fit
+                };
+                let left: Vec<_> = self.logs.free().filter(equal).map(|(id, _)| id).collect();
+                self.logs.doubt(&left);
+            }
+            self.late_lines = 0;
+            return;
+        }
+        let kept = match self.host.sees("proxy_log") {
+            true => RECENT,
+            false => BEFORE,
+        };
+        if self.recent.len() >= kept {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(exchange.seen().clone());
+    }
+
+    /// No more lines are to be expected about it.
+    pub(super) fn decide_told(&mut self, id: ToldId, out: &mut Vec<Decided>) {
+        let free = self.logs.is_free(id);
+        let Some(told) = self.logs.remove(id).filter(|_| free) else {
+            return;
+        };
+        let errors = self.errors_are_read();
+        let late = |seen: &Seen| seen.fit(&told, errors).is_some();
+        if let Some(place) = self.recent.iter().position(late) {
+            self.recent.remove(place);
+            *self.dropped.entry("late_log_lines").or_default() += 1;
+            return;
+        }
+        let key = Key::Logged(id);
+        let exchange = Exchange::of_log(told, LOGGED | (id * LOGGED_STEP));
+        self.open.insert(key, exchange);
+        self.decide(key, true, out);
+    }
+}
+
+#[cfg(test)]
+mod tests;

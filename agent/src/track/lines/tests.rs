@@ -1,0 +1,183 @@
+use serde_json::{Value, json};
+
+use super::super::{Decided, Tracker};
+use crate::signal::{Nanos, Signal};
+use crate::track::host::SECOND;
+use crate::verdict::Kind;
+
+/// What the proxy does behind TLS in one second, and what its logs say of that second.
+struct Scene {
+    tracker: Tracker,
+    out: Vec<Decided>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let mut scene = Scene {
+            tracker: Tracker::default(),
+            out: Vec::new(),
+        };
+        let sees = ["access_log", "nginx_error_log", "proxy_log"];
+        scene.signal(
+            1,
+            "log",
+            json!({"kind": "source_started", "sees": sees, "blind": []}),
+        );
+        scene
+    }
+
+    fn signal(&mut self, at: Nanos, source: &str, fact: Value) {
+        let signal = json!({"at": at, "source": source, "fact": fact});
+        let signal: Signal = serde_json::from_value(signal).unwrap();
+        self.out.extend(self.tracker.observe(&signal));
+    }
+
+    /// An attempt for a client whose side cannot be read.
+    fn attempt(&mut self, flow: u64, upstream: &str, end: &Value) -> &mut Scene {
+        let at = 10 * SECOND + flow;
+        let link = json!({
+            "flow": 5, "ordinal": 1, "order": "after_read", "client": "10.0.0.7:4000",
+            "proxy_address": "10.0.0.1:443", "request": {"protocol": "tls"}, "state": "open",
+            "read_before_ns": 1,
+        });
+        let fact = json!({
+            "kind": "attempt_ended", "flow": flow, "proxy": 1, "thread": 1, "downstream": link,
+            "retry_of": null, "upstream": upstream, "local": null, "began": at - 1,
+            "connected": null, "reused": false, "requests_before": 0, "idle_ns": null,
+            "request": null, "received": 0, "response": null, "end": end, "tcp": null,
+            "peer": null, "queue": null,
+        });
+        self.signal(at, "kernel", fact);
+        self
+    }
+
+    fn refused(&mut self, flow: u64) -> &mut Scene {
+        let end = json!({"how": "connect_failed", "errno": 111});
+        self.attempt(flow, "10.0.0.2:9009", &end)
+    }
+
+    fn line(&mut self, path: &str, mut fact: Value) -> &mut Scene {
+        let rest = json!({
+            "kind": "logged", "proxy": null, "pid": null, "connection": null,
+            "client": "10.0.0.7", "within": SECOND, "took": null, "said": null,
+            "request": {
+                "protocol": "http_request", "method": "GET", "path": path,
+                "path_complete": true, "host": null,
+            },
+        });
+        for (name, value) in rest.as_object().unwrap() {
+            fact[name] = value.clone();
+        }
+        self.signal(10 * SECOND, "log", fact);
+        self
+    }
+
+    fn access(&mut self, path: &str, status: u16) -> &mut Scene {
+        self.line(
+            path,
+            json!({"line": "access", "status": status, "tries": []}),
+        )
+    }
+
+    fn error(&mut self, path: &str, errno: i32) -> &mut Scene {
+        let said = json!({"said": "connect_failed", "errno": errno});
+        let one = json!({
+            "upstream": "10.0.0.2:9009", "said": said, "status": null, "connect": null,
+            "took": null,
+        });
+        self.line(
+            path,
+            json!({"line": "error", "status": null, "tries": [one]}),
+        )
+    }
+
+    /// Status and path of each verdict, in order of their paths.
+    fn verdicts(mut self) -> Vec<(Option<u16>, bool)> {
+        self.out.extend(self.tracker.finish());
+        let failed = self.out.iter().filter(|d| d.kind == Kind::Verdict);
+        let status = |d: &Decided| {
+            let told = d.told.as_ref().filter(|t| !t.ambiguous);
+            (told.and_then(|t| t.status), d.attempts.is_empty())
+        };
+        let mut all: Vec<_> = failed.map(status).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// A log is recognised by its first line, which comes when that failure is decided.
+#[test]
+fn a_failure_is_told_once_where_its_line_is_the_first() {
+    let mut scene = Scene::new();
+    scene.tracker = Tracker::default();
+    scene.refused(1);
+    scene.signal(11 * SECOND, "kernel", json!({"kind": "tick"}));
+    assert_eq!(scene.out.len(), 1);
+    let sees = ["access_log", "proxy_log"];
+    scene.signal(
+        11 * SECOND,
+        "log",
+        json!({"kind": "source_started", "sees": sees, "blind": []}),
+    );
+    scene.error("/a", 111).access("/a", 502);
+    assert_eq!(scene.verdicts(), [(None, false)]);
+}
+
+/// `return 503` at the same second, its line read before that of the refused one.
+#[test]
+fn a_line_that_fits_better_comes_later() {
+    let mut scene = Scene::new();
+    scene.refused(1).access("/own", 503);
+    scene.error("/a", 111).access("/a", 502);
+    assert_eq!(
+        scene.verdicts(),
+        [(Some(502), false), (Some(503), true)],
+        "each has its own"
+    );
+}
+
+#[test]
+fn a_line_of_no_error_is_none_of_a_failure() {
+    let mut scene = Scene::new();
+    scene.refused(1).access("/own", 503);
+    assert_eq!(scene.verdicts(), [(None, false), (Some(503), true)]);
+}
+
+#[test]
+fn lines_that_say_the_same_give_the_status_whichever_is_whose() {
+    let mut scene = Scene::new();
+    scene.refused(1).refused(2);
+    scene.error("/a", 111).access("/a", 502);
+    scene.error("/b", 111).access("/b", 502);
+    assert_eq!(scene.verdicts(), [(Some(502), false), (Some(502), false)]);
+}
+
+#[test]
+fn lines_that_differ_give_no_status_where_both_fit() {
+    let mut scene = Scene::new();
+    scene.refused(1).refused(2);
+    scene.error("/a", 111).access("/a", 502);
+    scene.error("/b", 111).access("/b", 404);
+    let statuses = scene.verdicts();
+    assert_eq!(statuses, [(None, false), (None, false)]);
+}
+
+#[test]
+fn one_line_for_two_failures_gives_neither_its_status() {
+    let mut scene = Scene::new();
+    scene.refused(1).refused(2);
+    scene.error("/a", 111).access("/a", 502);
+    let statuses = scene.verdicts();
+    assert_eq!(statuses[0], (None, false), "{statuses:?}");
+}
+
+#[test]
+fn what_the_line_says_tells_failures_of_one_upstream_apart() {
+    let mut scene = Scene::new();
+    let unreachable = json!({"how": "connect_failed", "errno": 113});
+    scene.refused(1).attempt(2, "10.0.0.2:9009", &unreachable);
+    scene.error("/a", 113).access("/a", 504);
+    scene.error("/b", 111).access("/b", 502);
+    let statuses = scene.verdicts();
+    assert_eq!(statuses, [(Some(502), false), (Some(504), false)]);
+}

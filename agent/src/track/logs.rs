@@ -1,0 +1,212 @@
+//! Joins lines of logs into exchanges, and keeps what servers' logs say. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use super::told::Told;
+use crate::signal::{LogLine, Logged, Nanos, ServerLine, Software};
+use crate::track::host::SECOND;
+
+/// Exchanges that wait for further lines; the oldest goes.
+const OPEN: usize = 20_000;
+/// After its access line: for lines of other logs.
+const SETTLE: Nanos = 2 * SECOND;
+/// An error line waits for its exchange's end, an early access line for its error.
+const UNFINISHED: Nanos = 120 * SECOND;
+
+pub(super) type ToldId = u64;
+
+/// Exchanges of which lines have come.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    open: HashMap<ToldId, Told>,
+    due: BTreeSet<(Nanos, ToldId)>,
+    due_of: HashMap<ToldId, Nanos>,
+    /// By the client's address, in order of arrival.
+    by_client: BTreeMap<String, VecDeque<ToldId>>,
+    /// Not found to be about another source's exchange.
+    free: BTreeSet<ToldId>,
+    next: ToldId,
+    pub(super) dropped: u64,
+}
+
+/// Which lines are to be expected at all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Followed {
+    pub access: bool,
+    pub error_of_apache: bool,
+}
+
+impl Logs {
+    pub(super) fn get(&self, id: ToldId) -> Option<&Told> {
+        self.open.get(&id)
+    }
+
+    /// Those not found to be about another source's exchange, in order of arrival.
+    pub(super) fn free(&self) -> impl Iterator<Item = (ToldId, &Told)> {
+        let told = |id: &ToldId| Some((*id, self.open.get(id)?));
+        self.free.iter().filter_map(told)
+    }
+
+    pub(super) fn is_free(&self, id: ToldId) -> bool {
+        self.free.contains(&id)
+    }
+
+    /// Other exchanges' lines may be these.
+    pub(super) fn doubt(&mut self, ids: &[ToldId]) {
+        for id in ids {
+            if let Some(told) = self.open.get_mut(id) {
+                told.ambiguous = true;
+            }
+        }
+    }
+
+    /// These lines are about an exchange that is decided.
+    pub(super) fn claim(&mut self, id: ToldId) {
+        self.free.remove(&id);
+    }
+
+    /// Takes in a line; gives the exchange that it is about, if anything failed in it.
+    pub(super) fn line(
+        &mut self,
+        now: Nanos,
+        at: Nanos,
+        line: &Logged,
+        followed: Followed,
+    ) -> Option<ToldId> {
+        let client = line.client.as_ref().map_or("", |c| c.ip()).to_owned();
+        let mut fitting: Vec<ToldId> = Vec::new();
+        for id in self.by_client.get(&client).into_iter().flatten() {
+            if self.open.get(id).is_some_and(|told| told.fits(at, line)) {
+                fitting.push(*id);
+            }
+        }
+        let adds_nothing =
+            line.line == LogLine::Error && line.tries.is_empty() && line.said.is_none();
+        let id = match fitting.first() {
+            Some(&id) => id,
+            None if adds_nothing => return None,
+            None => {
+                let told = Told::new(at, line);
+                if !told.failed() {
+                    return None;
+                }
+                self.add(client, told)
+            }
+        };
+        let differ = fitting.iter().skip(1).any(|other| self.differ(id, *other));
+        let told = self.open.get_mut(&id)?;
+        if !fitting.is_empty() {
+            told.add(at, line);
+        }
+        told.ambiguous |= differ;
+        if differ {
+            for other in &fitting {
+                if let Some(other) = self.open.get_mut(other) {
+                    other.ambiguous = true;
+                }
+            }
+        }
+        self.schedule(now, id, followed);
+        Some(id)
+    }
+
+    fn differ(&self, a: ToldId, b: ToldId) -> bool {
+        match (self.open.get(&a), self.open.get(&b)) {
+            (Some(a), Some(b)) => !a.says_the_same(b),
+            _ => false,
+        }
+    }
+
+    fn add(&mut self, client: String, told: Told) -> ToldId {
+        if self.open.len() >= OPEN
+            && let Some(&(_, oldest)) = self.due.first()
+        {
+            self.dropped += 1;
+            self.remove(oldest);
+        }
+        self.next += 1;
+        let id = self.next;
+        self.open.insert(id, told);
+        self.free.insert(id);
+        self.by_client.entry(client).or_default().push_back(id);
+        id
+    }
+
+    fn schedule(&mut self, now: Nanos, id: ToldId, followed: Followed) {
+        let Some(told) = self.open.get(&id) else {
+            return;
+        };
+        let begun_then = told.proxy != Some(Software::Nginx) && followed.error_of_apache;
+        let wait = match (told.has_access, told.has_error) {
+            (true, true) => SETTLE,
+            (true, false) if begun_then && told.why().next().is_none() => UNFINISHED,
+            (true, false) => SETTLE,
+            (false, _) if followed.access => UNFINISHED,
+            (false, _) => SETTLE,
+        };
+        let due = now.max(told.to).saturating_add(wait);
+        if let Some(before) = self.due_of.insert(id, due) {
+            self.due.remove(&(before, id));
+        }
+        self.due.insert((due, id));
+    }
+
+    /// The next exchange that waits no longer.
+    pub(super) fn overdue(&mut self, now: Nanos) -> Option<(Nanos, ToldId)> {
+        self.due.first().copied().filter(|(due, _)| *due <= now)
+    }
+
+    pub(super) fn remove(&mut self, id: ToldId) -> Option<Told> {
+        if let Some(due) = self.due_of.remove(&id) {
+            self.due.remove(&(due, id));
+        }
+        self.free.remove(&id);
+        let told = self.open.remove(&id)?;
+        let client = told.client.as_ref().map_or("", |c| c.ip()).to_owned();
+        if let Some(ids) = self.by_client.get_mut(&client) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_client.remove(&client);
+            }
+        }
+        Some(told)
+    }
+
+    /// All that are left, in order of time.
+    pub(super) fn ids(&self) -> Vec<ToldId> {
+        let mut all: Vec<(Nanos, ToldId)> = self.open.iter().map(|(id, t)| (t.from, *id)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+/// Lines of servers' logs, the latest of them.
+#[derive(Debug, Default)]
+pub(crate) struct ServerLines(VecDeque<(Nanos, ServerLine)>);
+
+impl ServerLines {
+    const KEPT: usize = 1024;
+
+    pub(super) fn add(&mut self, at: Nanos, line: &ServerLine) -> u64 {
+        let lost = u64::from(self.0.len() >= Self::KEPT);
+        if lost > 0 {
+            self.0.pop_front();
+        }
+        self.0.push_back((at, line.clone()));
+        lost
+    }
+
+    /// What was told of this time: the two overlap, as cut as each is.
+    pub(crate) fn around(
+        &self,
+        from: Nanos,
+        to: Nanos,
+    ) -> impl Iterator<Item = &(Nanos, ServerLine)> {
+        let near = move |(at, line): &&(Nanos, ServerLine)| {
+            let until = at.saturating_add(line.within);
+            // A moment that is exact has no width.
+            *at == from || (*at < to && until > from)
+        };
+        self.0.iter().filter(near)
+    }
+}

@@ -1,0 +1,182 @@
+//! Whether lines of a log and what another source saw are one exchange. Pure.
+
+use super::exchange::Exchange;
+use super::told::{Told, port, same_request};
+use crate::diagnose;
+use crate::signal::{Address, Attempt, End, Nanos, Opening, Software};
+
+/// A line is written a moment after the response; two clocks of one host agree to less.
+const SLACK: Nanos = 100_000_000;
+
+/// What identifies an exchange that was seen otherwise.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// When its attempts ended and its response began.
+    times: Vec<Nanos>,
+    client: Option<Address>,
+    /// Behind TLS, that it was this client's connection follows from the order of things alone.
+    guessed: bool,
+    /// As the client sent it; `None` where that cannot be read.
+    request: Option<Opening>,
+    tries: Vec<Try>,
+    status: Option<u16>,
+}
+
+#[derive(Clone, Debug)]
+struct Try {
+    upstream: Address,
+    /// As the proxy sent it, which may have rewritten it.
+    request: Option<Opening>,
+    end: End,
+    answer: Option<u16>,
+}
+
+/// What ties the two; the more telling first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Fit {
+    port: bool,
+    request: bool,
+    upstream: bool,
+    /// The line says of the last try what was seen of it.
+    agrees: bool,
+    client: Client,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Client {
+    Differs,
+    SameAddress,
+    SamePort,
+}
+
+impl Try {
+    fn of(attempt: &Attempt) -> Try {
+        let request = attempt.request.as_ref().map(|r| r.opening.clone());
+        Try {
+            upstream: attempt.upstream.clone(),
+            request: request.filter(is_request),
+            end: attempt.end,
+            answer: match attempt.response {
+                Some(Opening::HttpResponse { status }) => Some(status),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Seen {
+    pub(super) fn of(exchange: &Exchange) -> Seen {
+        let response = exchange.response.as_ref();
+        let link = exchange
+            .attempts
+            .iter()
+            .rev()
+            .find_map(|t| t.attempt.downstream.as_ref());
+        let times = exchange.attempts.iter().map(|t| t.at);
+        let request = response
+            .and_then(|(_, _, r)| r.request.clone())
+            .or_else(|| link?.request.clone());
+        let request = request.filter(is_request);
+        let answered = response.and_then(|(_, _, r)| r.client.clone());
+        let own = |_: &u16| !exchange.status_of_log;
+        Seen {
+            times: times.chain(response.map(|(at, _, _)| *at)).collect(),
+            guessed: answered.is_none() && request.is_none(),
+            client: answered.or_else(|| link?.client.clone()),
+            request,
+            tries: exchange
+                .attempts
+                .iter()
+                .map(|t| Try::of(&t.attempt))
+                .collect(),
+            status: response.and_then(|(_, _, r)| r.status).filter(own),
+        }
+    }
+
+    /// What ties it to these lines; `None` where something speaks against it. `errors`: the proxy's
+    /// error log is read as well, so a failure has a line there.
+    pub(super) fn fit(&self, told: &Told, errors: bool) -> Option<Fit> {
+        if !self.times.iter().any(|at| within(*at, told)) {
+            return None;
+        }
+        let statuses = matches!((self.status, told.status), (Some(a), Some(b)) if a != b);
+        if statuses || !same_request(self.request.as_ref(), told.request.as_ref()) {
+            return None;
+        }
+        let addresses = || told.tries.iter().filter_map(|(_, t)| t.upstream.as_ref());
+        let used = |address: &Address| self.tries.iter().any(|t| t.upstream == *address);
+        let upstream = addresses().any(used);
+        if !upstream && !self.tries.is_empty() && addresses().any(is_address) {
+            return None;
+        }
+        let (client, other) = (self.client.as_ref(), told.client.as_ref());
+        let ports = port(client).zip(port(other));
+        let address = client.zip(other).is_none_or(|(a, b)| a.ip() == b.ip());
+        // Behind a load balancer the log may name another client, at a port of its own.
+        let ports = ports.filter(|_| address).map(|(a, b)| a == b);
+        if ports == Some(false) && !self.guessed {
+            return None;
+        }
+        let asked = |request: Option<&Opening>| {
+            request.is_some()
+                && told.request.is_some()
+                && same_request(request, told.request.as_ref())
+        };
+        let fit = Fit {
+            port: ports == Some(true) && !self.guessed,
+            request: asked(self.request.as_ref())
+                || self.tries.iter().any(|t| asked(t.request.as_ref())),
+            upstream,
+            agrees: self.agrees(told),
+            client: match (address, ports) {
+                (false, _) => Client::Differs,
+                (true, Some(true)) => Client::SamePort,
+                (true, _) => Client::SameAddress,
+            },
+        };
+        let tied = fit.request || fit.upstream || fit.client == Client::SamePort;
+        (tied || address && self.may_be_by_moment(told, errors)).then_some(fit)
+    }
+
+    /// Nothing but the client and the moment tie them.
+    fn may_be_by_moment(&self, told: &Told, errors: bool) -> bool {
+        match self.tries.last() {
+            Some(last) if last.end == End::Answered => last.answer == told.status,
+            Some(_) => told.has_error || !errors,
+            None => true,
+        }
+    }
+
+    fn agrees(&self, told: &Told) -> bool {
+        let Some(last) = self.tries.last() else {
+            return told.tries.is_empty();
+        };
+        match told.tries.last().map(|(_, one)| (one.said, one.status)) {
+            Some((Some(said), _)) => diagnose::ended_so(said, last.end),
+            Some((None, Some(status))) => last.answer == Some(status),
+            Some((None, None)) | None => last.answer.is_some() && last.answer == told.status,
+        }
+    }
+}
+
+fn is_request(opening: &Opening) -> bool {
+    matches!(opening, Opening::HttpRequest { .. })
+}
+
+/// Whether anything of it happened when these lines say that theirs did: asked first, being cheap.
+fn within(at: Nanos, told: &Told) -> bool {
+    at.saturating_add(SLACK) >= told.from && at <= told.to.saturating_add(SLACK)
+}
+
+/// Whether this proxy can have written lines of that one.
+pub(super) fn wrote(seen: Option<Software>, line: Option<Software>) -> bool {
+    match (seen, line) {
+        (None | Some(Software::Other), _) | (_, None) => true,
+        (Some(seen), Some(line)) => seen == line,
+    }
+}
+
+/// Not a name of the proxy's own.
+fn is_address(address: &Address) -> bool {
+    address.is_unix() || address.0.parse::<std::net::SocketAddr>().is_ok()
+}

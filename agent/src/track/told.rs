@@ -1,0 +1,406 @@
+//! One exchange as lines of logs tell it: its lines joined, and turned into what rules judge. Pure.
+
+use crate::diagnose::Tried;
+use crate::signal::{
+    Address, Attempt, DownstreamState, End, FlowId, Link, LinkOrder, LogLine, Logged, LoggedTry,
+    Nanos, Opening, Response, Said, Software, Source,
+};
+use crate::track::host::SECOND;
+
+/// Attempts kept of one exchange.
+const TRIES: usize = 16;
+/// From one failed try to the next one's end, and to the response.
+const BETWEEN: Nanos = 120 * SECOND;
+/// Two clocks' difference that is forgiven: a line is written a moment after what it tells.
+const SLACK: Nanos = SECOND / 10;
+
+/// What the lines about one exchange say together.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The proxy, where a line says which.
+    pub proxy: Option<Software>,
+    pub pid: u32,
+    connection: Option<u64>,
+    pub client: Option<Address>,
+    pub request: Option<Opening>,
+    pub status: Option<u16>,
+    took: Option<Nanos>,
+    pub tries: Vec<(Nanos, LoggedTry)>,
+    /// About the exchange, where no try decided it.
+    pub said: Option<(Nanos, Said)>,
+    pub untried: bool,
+    /// The earliest and the latest that its last line's moment can be.
+    pub from: Nanos,
+    pub to: Nanos,
+    pub has_error: bool,
+    pub has_access: bool,
+    /// Another exchange's lines fit as well, and say something else.
+    pub ambiguous: bool,
+    /// No other lines, and no other exchange, come into question.
+    pub alone: bool,
+}
+
+impl Told {
+    pub(super) fn new(at: Nanos, line: &Logged) -> Told {
+        let mut told = Told {
+            proxy: line.proxy,
+            pid: line.pid.unwrap_or(0),
+            connection: line.connection,
+            client: line.client.clone(),
+            request: None,
+            status: None,
+            took: None,
+            tries: Vec::new(),
+            said: None,
+            untried: false,
+            from: at,
+            to: at,
+            has_error: false,
+            has_access: false,
+            ambiguous: false,
+            alone: true,
+        };
+        told.add(at, line);
+        told
+    }
+
+    /// Takes in a further line about it.
+    pub(super) fn add(&mut self, at: Nanos, line: &Logged) {
+        self.proxy = self.proxy.or(line.proxy);
+        self.pid = if self.pid == 0 {
+            line.pid.unwrap_or(0)
+        } else {
+            self.pid
+        };
+        self.connection = self.connection.or(line.connection);
+        if port(line.client.as_ref()).is_some() || self.client.is_none() {
+            self.client.clone_from(&line.client);
+        }
+        self.request = merge_request(self.request.take(), line.request.as_ref());
+        // The later end, whichever line tells it.
+        let to = at.saturating_add(line.within);
+        match line.line {
+            LogLine::Access if line.took.is_some() || !self.has_error => {
+                (self.from, self.to) = (at, to);
+            }
+            _ => {
+                self.from = self.from.max(at);
+                self.to = self.to.max(to);
+            }
+        }
+        self.said = self.said.or(line.said.map(|said| (at, said)));
+        match line.line {
+            LogLine::Error => {
+                self.has_error = true;
+                for one in &line.tries {
+                    self.tried(at, one);
+                }
+            }
+            LogLine::Access => {
+                self.has_access = true;
+                self.status = line.status;
+                self.took = line.took;
+                self.untried = line.untried && self.tries.is_empty();
+                self.complete(at, &line.tries);
+            }
+        }
+    }
+
+    /// An error line's try; the access line may have told of it before.
+    fn tried(&mut self, at: Nanos, one: &LoggedTry) {
+        let same = |known: &&mut (Nanos, LoggedTry)| {
+            known.1.upstream == one.upstream && self.has_access && !known.1.said.is_some_and(exact)
+        };
+        if let Some((_, known)) = self.tries.iter_mut().find(same) {
+            known.said = one.said.or(known.said);
+        } else if self.tries.len() < TRIES {
+            self.tries.push((at, one.clone()));
+        }
+    }
+
+    /// The access line knows all tries, in order; error lines know why they failed.
+    fn complete(&mut self, at: Nanos, all: &[LoggedTry]) {
+        if all.is_empty() {
+            return;
+        }
+        let mut known = std::mem::take(&mut self.tries);
+        for one in all.iter().take(TRIES) {
+            let place = known
+                .iter()
+                .position(|(_, k)| k.upstream == one.upstream || k.upstream.is_none());
+            let why = place.map(|place| known.remove(place));
+            let said = why.as_ref().and_then(|(_, why)| why.said).or(one.said);
+            let when = why.map_or(at, |(when, _)| when);
+            self.tries.push((
+                when,
+                LoggedTry {
+                    said,
+                    ..one.clone()
+                },
+            ));
+        }
+        // What the access line does not name is kept: its names may be others.
+        if self.tries.iter().all(|(_, t)| t.said.is_none()) {
+            self.tries.extend(known);
+        }
+    }
+
+    /// Whether a line can be about this exchange.
+    pub(super) fn fits(&self, at: Nanos, line: &Logged) -> bool {
+        let proxies = matches!((self.proxy, line.proxy), (Some(a), Some(b)) if a != b);
+        let ports = matches!((port(self.client.as_ref()), port(line.client.as_ref())), (Some(a), Some(b)) if a != b);
+        let connections = self.has_connection_of(line) == Some(false);
+        if proxies
+            || ports
+            || connections
+            || !same_request(self.request.as_ref(), line.request.as_ref())
+        {
+            return false;
+        }
+        let end = at.saturating_add(line.within).saturating_add(SLACK);
+        match line.line {
+            LogLine::Error if self.has_access => {
+                // Apache writes in the access line when the request began.
+                let begun_then = self.took.is_none() && self.proxy != Some(Software::Nginx);
+                let until = self
+                    .to
+                    .saturating_add(if begun_then { BETWEEN } else { SECOND });
+                at <= until && end.saturating_add(self.took.unwrap_or(BETWEEN)) >= self.from
+            }
+            LogLine::Error => self.to.saturating_add(BETWEEN) >= at && self.may_be_tried(line),
+            LogLine::Access if self.has_access => false,
+            LogLine::Access => {
+                let began_or_ended = line.took.is_none() && line.proxy != Some(Software::Nginx);
+                let latest = if began_or_ended {
+                    end.saturating_add(BETWEEN)
+                } else {
+                    end
+                };
+                let earliest = at
+                    .saturating_sub(line.took.unwrap_or(BETWEEN))
+                    .saturating_sub(SLACK);
+                self.from <= latest && self.to >= earliest
+            }
+        }
+    }
+
+    fn has_connection_of(&self, line: &Logged) -> Option<bool> {
+        let same_kind = self.proxy == line.proxy && self.pid == line.pid.unwrap_or(0);
+        let (Some(a), Some(b)) = (self.connection, line.connection) else {
+            return None;
+        };
+        same_kind.then_some(a == b)
+    }
+
+    /// A further failed try of it: nginx does not try the same server twice. Without a connection's
+    /// number nothing else ties two error lines.
+    fn may_be_tried(&self, line: &Logged) -> bool {
+        let again = |one: &LoggedTry| {
+            self.tries
+                .iter()
+                .any(|(_, known)| known.upstream == one.upstream)
+        };
+        self.has_connection_of(line) == Some(true)
+            && self.said.is_none()
+            && !line.tries.iter().any(again)
+            || port(self.client.as_ref()).is_some()
+                && port(line.client.as_ref()).is_some()
+                && self.connection == line.connection
+                && line.tries.is_empty()
+                && line.said.is_none()
+    }
+
+    /// What is said of why, in brief.
+    pub(super) fn why(&self) -> impl Iterator<Item = Said> {
+        let tries = self.tries.iter().filter_map(|(_, one)| one.said);
+        tries.chain(self.said.map(|(_, said)| said))
+    }
+
+    /// Whether the two say the same, whosever they are.
+    pub(super) fn says_the_same(&self, other: &Told) -> bool {
+        self.status == other.status && self.why().eq(other.why())
+    }
+
+    /// Anything failed in it, as far as its lines tell.
+    pub(super) fn failed(&self) -> bool {
+        self.has_error || self.status.is_some_and(|s| s >= 500) || self.why().next().is_some()
+    }
+
+    /// A later try saved it, as far as the lines tell.
+    pub(super) fn saved(&self) -> bool {
+        let fine = |status: u16| status < 500;
+        let last = self.tries.last().map(|(_, one)| one);
+        // A status of the last try is in the access line: then that line knows how it ended.
+        let known = last.and_then(|one| one.status);
+        self.status.is_some_and(fine) && known.is_none_or(fine)
+    }
+
+    /// The client ended it first.
+    pub(super) fn client_left(&self) -> bool {
+        self.why().any(|said| said == Said::ClientLeft) || self.status == Some(499)
+    }
+
+    /// As facts of the kind that all sources give. `flow` begins numbers that no kernel gives.
+    pub(super) fn facts(&self, flow: FlowId) -> (Vec<Tried>, Option<(Nanos, Source, Response)>) {
+        let state = match self.client_left() {
+            true => DownstreamState::ClosedByClient,
+            false => DownstreamState::Open,
+        };
+        let began = self.from.saturating_sub(self.took.unwrap_or(0));
+        let link = Link {
+            flow,
+            ordinal: 1,
+            order: LinkOrder::AfterRead,
+            client: self.client.clone(),
+            proxy_address: None,
+            request: self.request.clone(),
+            state,
+            read_before_ns: None,
+        };
+        let last = self.tries.len().saturating_sub(1);
+        let tried: Vec<Tried> = self
+            .tries
+            .iter()
+            .enumerate()
+            .map(|(n, (at, one))| {
+                let at = if n == last { self.from.max(*at) } else { *at };
+                Tried {
+                    at,
+                    source: Source::Log,
+                    attempt: Attempt {
+                        flow: flow + 1 + n as u64,
+                        proxy: self.pid,
+                        thread: self.pid,
+                        downstream: Some(link.clone()),
+                        retry_of: (n > 0).then(|| flow + n as u64),
+                        upstream: one.upstream.clone().unwrap_or_else(unnamed),
+                        local: None,
+                        began: at.saturating_sub(one.took.unwrap_or(0)).max(began),
+                        connected: None,
+                        reused: false,
+                        requests_before: 0,
+                        idle_ns: None,
+                        request: None,
+                        received: 0,
+                        response: one
+                            .status
+                            .filter(|_| answered(one))
+                            .map(|status| Opening::HttpResponse { status }),
+                        end: end(one),
+                        tcp: None,
+                        peer: None,
+                        queue: None,
+                    },
+                    closed: None,
+                    said: one.said.map(|said| (at, said)),
+                }
+            })
+            .collect();
+        let answered = tried.last().filter(|t| t.attempt.end == End::Answered);
+        let response = Response {
+            proxy: self.pid,
+            thread: self.pid,
+            downstream: flow,
+            ordinal: 1,
+            // Who left got none.
+            status: self.status.filter(|_| !self.client_left()),
+            client: self.client.clone(),
+            proxy_address: None,
+            request: self.request.clone(),
+            request_at: self.took.map(|_| began),
+            adjacent: tried.last().map(|t| t.attempt.flow),
+            last_attempt: answered.map(|t| Box::new(t.attempt.clone())),
+            untied: None,
+        };
+        (tried, Some((self.from, Source::Log, response)))
+    }
+}
+
+/// Stands for an upstream that no line names.
+pub(crate) fn unnamed() -> Address {
+    Address("unknown".to_owned())
+}
+
+fn answered(one: &LoggedTry) -> bool {
+    match one.said {
+        None => one.status.is_some_and(|s| s < 500),
+        Some(said) => said == Said::Answered,
+    }
+}
+
+/// A statement that names one way to fail.
+fn exact(said: Said) -> bool {
+    !matches!(
+        said,
+        Said::NotConnected
+            | Said::ClosedOrReset
+            | Said::HeadRefused
+            | Said::TimedOut
+            | Said::Denied
+    )
+}
+
+fn end(one: &LoggedTry) -> End {
+    match one.said {
+        Some(Said::ConnectFailed { errno }) => End::ConnectFailed { errno },
+        Some(Said::NotConnected | Said::ConnectTimedOut) => End::ConnectGivenUp,
+        Some(Said::PeerClosed | Said::ClosedOrReset) => End::PeerClosed,
+        Some(Said::Reset) => End::Reset,
+        Some(Said::SendFailed { errno }) => End::SendFailed { errno },
+        None if answered(one) => End::Answered,
+        Some(Said::Answered) => End::Answered,
+        _ => End::GivenUp,
+    }
+}
+
+pub(super) fn port(address: Option<&Address>) -> Option<&str> {
+    let address = address?;
+    (address.ip().len() < address.0.len()).then_some(address.0.as_str())
+}
+
+/// Nothing in the two contradicts; a method of `-` stands for any.
+pub(super) fn same_request(a: Option<&Opening>, b: Option<&Opening>) -> bool {
+    let (
+        Some(Opening::HttpRequest {
+            method: m,
+            path: p,
+            path_complete: p_all,
+            ..
+        }),
+        Some(Opening::HttpRequest {
+            method: n,
+            path: q,
+            path_complete: q_all,
+            ..
+        }),
+    ) = (a, b)
+    else {
+        return true;
+    };
+    let (short, long, cut) = if p.len() <= q.len() {
+        (p, q, !p_all)
+    } else {
+        (q, p, !q_all)
+    };
+    let paths = p == q || (cut && long.starts_with(short.as_str()));
+    (m == n || m == "-" || n == "-") && paths
+}
+
+fn merge_request(known: Option<Opening>, other: Option<&Opening>) -> Option<Opening> {
+    let named = |o: &Opening| matches!(o, Opening::HttpRequest { method, .. } if method != "-");
+    let (Some(mut known), Some(other)) = (known.clone(), other) else {
+        return known.or_else(|| other.cloned());
+    };
+    let host_of = |o: &Opening| match o {
+        Opening::HttpRequest { host, .. } => host.clone(),
+        _ => None,
+    };
+    let host = host_of(&known).or_else(|| host_of(other));
+    if !named(&known) && named(other) {
+        known = other.clone();
+    }
+    if let Opening::HttpRequest { host: place, .. } = &mut known {
+        *place = host;
+    }
+    Some(known)
+}
