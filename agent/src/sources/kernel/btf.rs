@@ -8,12 +8,14 @@ use std::ops::Range;
 use anyhow::{Context as _, Result, bail, ensure};
 
 const MAGIC: u16 = 0xeb9f;
+const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_FWD: u32 = 7;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
+const KIND_FUNC_PROTO: u32 = 13;
 /// Bytes that every type has: name, info, size or type.
 const HEAD: usize = 12;
 
@@ -100,15 +102,49 @@ impl Btf {
         self.word(at + 4) >> 24 & 0x1f
     }
 
-    fn find_struct(&self, name: &str) -> Option<usize> {
-        self.starts[1..].iter().map(|&at| at as usize).find(|&at| {
-            self.kind(at) == KIND_STRUCT && self.string(self.word(at)) == name.as_bytes()
+    fn find(&self, kinds: &[u32], name: &str) -> Option<usize> {
+        let mut starts = self.starts[1..].iter().map(|&at| at as usize);
+        starts.find(|&at| {
+            kinds.contains(&self.kind(at)) && self.string(self.word(at)) == name.as_bytes()
         })
+    }
+
+    /// Whether there is a typedef or a function of this name.
+    pub fn names(&self, name: &str) -> bool {
+        self.find(&[KIND_TYPEDEF, KIND_FUNC], name).is_some()
+    }
+
+    /// The size in bytes of `struct name`.
+    pub fn size(&self, name: &str) -> Option<u32> {
+        Some(self.word(self.find(&[KIND_STRUCT], name)? + 8))
+    }
+
+    /// Names of the parameters of a function, or of what a tracepoint's typedef points to.
+    pub fn parameters(&self, name: &str) -> Option<Vec<String>> {
+        let mut at = self.find(&[KIND_TYPEDEF, KIND_FUNC], name)?;
+        while self.kind(at) != KIND_FUNC_PROTO {
+            at = match self.kind(at) {
+                KIND_TYPEDEF | KIND_FUNC | KIND_PTR => {
+                    *self.starts.get(self.word(at + 8) as usize)? as usize
+                }
+                _ => return None,
+            };
+        }
+        let parameters = (0..(self.word(at + 4) & 0xffff) as usize).map(|i| {
+            let name = self.string(self.word(at + HEAD + i * 8));
+            String::from_utf8_lossy(name).into_owned()
+        });
+        Some(parameters.collect())
+    }
+
+    /// How many arguments a typed tracepoint hands to its program: the first parameter is the kernel's own.
+    pub fn arguments(&self, tracepoint: &str) -> Option<usize> {
+        Some(self.parameters(tracepoint)?.len().saturating_sub(1))
     }
 
     /// The offset in bytes of `path` (`member.member`, through anonymous members) within `struct name`.
     pub fn offset(&self, name: &str, path: &str) -> Option<u32> {
-        let mut at = self.find_struct(name)?;
+        let mut at = self.find(&[KIND_STRUCT], name)?;
         let mut bits = 0;
         for member in path.split('.') {
             let (offset, kind) = self.member(at, member, 0)?;
@@ -120,9 +156,7 @@ impl Btf {
 
     /// The value of an enumerator of `enum name`.
     pub fn enumerator(&self, name: &str, enumerator: &str) -> Option<u32> {
-        let at = self.starts[1..].iter().map(|&at| at as usize).find(|&at| {
-            self.kind(at) == KIND_ENUM && self.string(self.word(at)) == name.as_bytes()
-        })?;
+        let at = self.find(&[KIND_ENUM], name)?;
         (0..(self.word(at + 4) & 0xffff) as usize)
             .map(|i| at + HEAD + i * 8)
             .find(|&entry| self.string(self.word(entry)) == enumerator.as_bytes())

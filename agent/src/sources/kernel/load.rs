@@ -1,23 +1,76 @@
 //! Loads the kernel half and attaches what this kernel allows; what it refuses is named, never fatal.
 
+use std::collections::HashSet;
 use std::fs::File;
 
+use agent_ebpf::Layout;
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::ProgramArray,
-    programs::{BtfTracePoint, Iter, Program, TracePoint},
+    programs::{BtfTracePoint, FExit, Iter, Program, TracePoint},
 };
 
-use super::hooks::{HOOKS, Hook, Kind};
+use super::hooks::{self, Hook, Kind, Ladder, Rung};
+use super::offer::Offer;
+use super::plan::{Step, plan};
 use super::{btf, layout, object};
 
 /// The kernel half, loaded. Dropping it detaches everything: programs live as long as this process.
 pub struct Probes {
     pub ebpf: Ebpf,
-    pub hooks: Vec<(&'static Hook, Result<(), String>)>,
-    /// Structure members that this kernel does not have.
+    pub facts: Vec<Seen>,
+    /// Structure members, and abilities, that this kernel lacks.
     pub missing: Vec<&'static str>,
+}
+
+/// How one fact is seen, if it is.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub ladder: &'static Ladder,
+    pub by: Option<&'static Rung>,
+    /// The rungs that could not be had, each with the reason.
+    pub refused: Vec<(&'static Rung, String)>,
+}
+
+impl Seen {
+    /// Why it is not seen, or not seen by a cheaper hook; empty if there is nothing to say.
+    pub fn why(&self) -> String {
+        let refused = self.refused.iter();
+        match self.ladder.rungs.len() {
+            1 => refused.map(|(_, why)| why.clone()).collect(),
+            _ => refused
+                .map(|(rung, why)| format!("{}: {why}", hooks::name(rung)))
+                .collect::<Vec<_>>()
+                .join("; "),
+        }
+    }
+
+    /// The hooks it is seen by, or those it would be seen by best.
+    fn rung(&self) -> &'static Rung {
+        let best = self.ladder.rungs.first().copied();
+        self.by.or(best).unwrap_or_default()
+    }
+
+    pub fn hook(&self) -> String {
+        hooks::name(self.rung())
+    }
+
+    /// The same without the kinds, as metrics name them.
+    pub fn programs(&self) -> String {
+        let names: Vec<_> = self.rung().iter().map(|hook| hook.name).collect();
+        names.join("+")
+    }
+
+    /// A fact that cannot be seen, for a reason that no hook can help.
+    pub fn refused(ladder: &'static Ladder, why: &str) -> Seen {
+        let refused = ladder.rungs.iter().map(|&rung| (rung, why.to_owned()));
+        Seen {
+            ladder,
+            by: None,
+            refused: refused.take(1).collect(),
+        }
+    }
 }
 
 /// Loads and attaches everything that loads and attaches.
@@ -30,49 +83,92 @@ pub fn load() -> Result<Probes> {
     }
     // First: it parses the kernel's BTF whole before it can be told not to, and nothing else should
     // be held then.
-    let mut loader = EbpfLoader::new();
-    loader.btf(None);
-    let (mut layout, missing, kernel) = {
+    let first = loader();
+    let (mut layout, missing, offer, kernel) = {
         let btf = btf::Btf::of_kernel()?;
         let (layout, missing) = layout::read(&btf);
-        (layout, missing, names(&btf))
+        let offer = Offer::of_host(&btf, &missing);
+        (layout, missing, offer, names(&btf))
     };
     // Only now: the two readings of the same types need not be held at once.
     let kernel = Btf::parse(&kernel, aya::Endianness::default())
         .context("parse the names of the kernel's BTF")?;
-    let tracefs = super::tracefs::available();
-    layout.closes_seen =
-        u32::from(tracefs.is_ok() && super::tracefs::has("syscalls/sys_enter_close"));
-    let mut ebpf = loader
-        .override_global("LAYOUT", &layout, true)
-        .load(object::PROBES)
-        .map_err(|error| anyhow::anyhow!("{}", describe(&error.into())))
-        .context("create the BPF maps")?;
-    let mut hooks = Vec::new();
-    for hook in HOOKS {
-        let result = match (&tracefs, hook.kind) {
-            (Err(why), Kind::Tracepoint { .. }) => Err(why.clone()),
-            _ => attach(&mut ebpf, hook, &kernel).map_err(|error| describe(&error)),
-        };
-        hooks.push((hook, result));
+    let steps = plan(&offer);
+    let offered = |fact| {
+        let mut steps = steps.iter();
+        steps.any(|step: &Step| step.ladder.fact == fact && !step.offered.is_empty())
+    };
+    layout.closes_seen = u32::from(offered("closes"));
+    let (mut ebpf, mut facts) = attach_all(first, &steps, &layout, &kernel)?;
+    let closes = facts.iter().find(|seen| seen.ladder.fact == "closes");
+    if layout.closes_seen == 1 && closes.is_some_and(|seen| seen.by.is_none()) {
+        // Other programs wait for the closes that they were promised: once more without.
+        layout.closes_seen = 0;
+        drop(ebpf);
+        (ebpf, facts) = attach_all(loader(), &steps, &layout, &kernel)?;
     }
     Ok(Probes {
         ebpf,
-        hooks,
+        facts,
         missing,
     })
 }
 
+fn loader<'a>() -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
+}
+
+fn attach_all<'a>(
+    mut loader: EbpfLoader<'a>,
+    steps: &[Step],
+    layout: &'a Layout,
+    kernel: &Btf,
+) -> Result<(Ebpf, Vec<Seen>)> {
+    let mut ebpf = loader
+        .override_global("LAYOUT", layout, true)
+        .load(object::PROBES)
+        .map_err(|error| anyhow::anyhow!("{}", describe(&error.into())))
+        .context("create the BPF maps")?;
+    let climb = |step: &Step| {
+        let mut seen = Seen {
+            ladder: step.ladder,
+            by: None,
+            refused: step.refused.clone(),
+        };
+        for &rung in &step.offered {
+            match attach_rung(&mut ebpf, rung, kernel) {
+                Ok(()) => {
+                    seen.by = Some(rung);
+                    break;
+                }
+                Err(error) => seen.refused.push((rung, describe(&error))),
+            }
+        }
+        seen
+    };
+    let facts = steps.iter().map(climb).collect();
+    Ok((ebpf, facts))
+}
+
+/// Attaches all programs of a rung, or none.
+fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, kernel: &Btf) -> Result<()> {
+    for (index, hook) in rung.iter().enumerate() {
+        if let Err(error) = attach(ebpf, hook, kernel) {
+            for attached in &rung[..index] {
+                detach(ebpf, attached)?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
 /// The kernel's BTF as far as attaching needs it: parsed whole it would be the program's peak of memory.
 fn names(btf: &btf::Btf) -> Vec<u8> {
-    let wanted = |name: &[u8]| {
-        HOOKS.iter().any(|hook| {
-            name.strip_prefix(b"btf_trace_")
-                .or(name.strip_prefix(b"bpf_iter_"))
-                == Some(hook.name.as_bytes())
-        })
-    };
-    btf.names_only(wanted)
+    let wanted: HashSet<String> = hooks::all().filter_map(Hook::in_btf).collect();
+    btf.names_only(|name| std::str::from_utf8(name).is_ok_and(|name| wanted.contains(name)))
 }
 
 fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
@@ -83,6 +179,11 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
             program.load(hook.name, kernel)?;
             link_second(ebpf, hook, kernel)?;
             let program: &mut BtfTracePoint = named(ebpf, hook.name)?.try_into()?;
+            program.attach()?;
+        }
+        Kind::FunctionExit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(hook.name, kernel)?;
             program.attach()?;
         }
         Kind::Tracepoint { category } => {
@@ -113,6 +214,12 @@ fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
 fn named<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(program)
         .context("the kernel half lacks this program")
+}
+
+/// Takes a program out of the kernel again; rungs of more than one are all of this kind.
+fn detach(ebpf: &mut Ebpf, hook: &Hook) -> Result<()> {
+    let program: &mut FExit = named(ebpf, hook.name)?.try_into()?;
+    Ok(program.unload()?)
 }
 
 /// One line of an error's chain, without the verifier's log but with its verdict.

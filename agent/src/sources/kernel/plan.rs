@@ -1,0 +1,55 @@
+//! Which hooks to try for each fact, in which order, and why not the others. Pure.
+
+use super::hooks::{Hook, Kind, LADDERS, Ladder, Rung};
+use super::offer::Offer;
+
+/// What to try for one fact.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    pub ladder: &'static Ladder,
+    /// Rungs to try, in this order.
+    pub offered: Vec<&'static Rung>,
+    /// Rungs that this host does not offer, each with the reason.
+    pub refused: Vec<(&'static Rung, String)>,
+}
+
+/// One step for each fact.
+pub fn plan(offer: &Offer) -> Vec<Step> {
+    LADDERS.iter().map(|ladder| step(ladder, offer)).collect()
+}
+
+fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
+    let mut step = Step {
+        ladder,
+        offered: Vec::new(),
+        refused: Vec::new(),
+    };
+    for &rung in ladder.rungs {
+        match rung.iter().find_map(|hook| lacking(hook, offer)) {
+            Some(why) => step.refused.push((rung, why)),
+            None => step.offered.push(rung),
+        }
+    }
+    step
+}
+
+/// Why this host cannot have the hook; `None` if it is worth trying.
+fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
+    let Hook { name, since, .. } = hook;
+    match hook.kind {
+        Kind::Tracepoint { category } => match &offer.no_tracefs {
+            Some(why) => Some(why.clone()),
+            None => (!offer.tracepoints.contains(&format!("{category}/{name}")))
+                .then(|| format!("this kernel has no tracepoint {category}:{name}")),
+        },
+        Kind::BtfTracepoint if *name == "kfree_skb" && offer.kfree_skb_arguments < 3 => Some(
+            format!("this kernel tells no reason why a packet is dropped (Linux {since} does)"),
+        ),
+        Kind::BtfTracepoint | Kind::FunctionExit | Kind::Iterator => hook
+            .in_btf()
+            .filter(|wanted| !offer.btf.contains(wanted))
+            .map(|wanted| {
+                format!("this kernel's BTF has no {wanted} (Linux {since} and later have it)")
+            }),
+    }
+}
