@@ -169,8 +169,6 @@ impl<'a> Known<'a> {
             Some("tcp_connections: how TCP connections begin and end is not seen here")
         } else if to("connect_errors") && self.unix() && first {
             Some("connect_errors: whether the connection was new is not seen here")
-        } else if to("socket_identity") {
-            Some("socket_identity: this kernel does not tell one socket from the next at its place")
         } else {
             None
         }

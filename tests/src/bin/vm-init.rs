@@ -64,6 +64,7 @@ fn run() -> Result<()> {
             _ => {}
         }
     }
+    raise_loopback().context("bring up lo")?;
     for module in lines("/vm/modules")? {
         load(&module).with_context(|| format!("load {module}"))?;
     }
@@ -127,6 +128,23 @@ fn mount(device: &str, place: &str, kind: &str) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+fn raise_loopback() -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: any bytes are a request; it lives in this frame.
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request)
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::btf::Btf;
 use super::hooks::{self, Kind};
+use super::plan::HARM;
 use super::tracefs;
 
 /// Recordings of it (`agent/tests/kernels`) show what is chosen on kernels that are not at hand.
@@ -27,6 +28,18 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// `(5, 10)` of `5.10.0-46-cloud-amd64`.
+    pub fn version(&self) -> (u32, u32) {
+        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
+        let mut next = || {
+            numbers
+                .next()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0)
+        };
+        (next(), next())
+    }
+
     /// The running host's.
     pub fn of_host(btf: &Btf, missing: &[&'static str]) -> Offer {
         let read = |name: &str| {
@@ -43,6 +56,9 @@ impl Offer {
             missing: missing.iter().map(|&name| name.to_owned()).collect(),
             no_tracefs,
         };
+        for harm in HARM.iter().filter(|harm| btf.names(harm.repaired_by)) {
+            offer.btf.insert(harm.repaired_by.to_owned());
+        }
         for hook in hooks::all() {
             if let Some(name) = hook.in_btf()
                 && btf.names(&name)

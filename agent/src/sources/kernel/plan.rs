@@ -3,6 +3,24 @@
 use super::hooks::{Hook, Kind, LADDERS, Ladder, Rung};
 use super::offer::Offer;
 
+/// Kernels that a hook is known to bring down: it is not tried there, others are.
+pub struct Harm {
+    pub kind: Kind,
+    /// Kernels before this one,
+    pub before: (u32, u32),
+    /// unless they have the function that came with the repair.
+    pub repaired_by: &'static str,
+    pub why: &'static str,
+}
+
+pub const HARM: &[Harm] = &[Harm {
+    kind: Kind::FunctionExit,
+    before: (5, 12),
+    repaired_by: "__bpf_tramp_image_put_rcu",
+    why: "attaching and detaching fexit programs can crash this kernel (repaired in Linux 5.12 and \
+          later 5.10s by commit e21d2b92354b)",
+}];
+
 /// What to try for one fact.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
@@ -36,6 +54,11 @@ fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
 /// Why this host cannot have the hook; `None` if it is worth trying.
 fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
     let Hook { name, since, .. } = hook;
+    for harm in HARM.iter().filter(|harm| harm.kind == hook.kind) {
+        if offer.version() < harm.before && !offer.btf.contains(harm.repaired_by) {
+            return Some(harm.why.to_owned());
+        }
+    }
     match hook.kind {
         Kind::Tracepoint { category } => match &offer.no_tracefs {
             Some(why) => Some(why.clone()),
