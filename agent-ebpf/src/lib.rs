@@ -240,6 +240,8 @@ abi! {
         pub socket_inode: u32,
         /// Not an offset: which argument of `tcp_recvmsg` has the flags.
         pub tcp_recvmsg_flags: u32,
+        /// Not an offset: 1 if `mark_victim` hands over a task, not its id.
+        pub mark_victim_task: u32,
         /// Not an offset: 1 if the close of a descriptor is seen, so that ends wait for their thread.
         pub closes_seen: u32,
     }

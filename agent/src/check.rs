@@ -142,20 +142,25 @@ fn remedy<'a>(mut hooks: impl Iterator<Item = &'a Hook>) -> &'static str {
     let Some(hook) = hooks.next() else {
         return "";
     };
+    let others: Vec<Kind> = hooks.map(|hook| hook.kind).collect();
     match hook.kind {
         Kind::BtfTracepoint if hook.name == "kfree_skb" => {
             "a kernel of 5.17 or later with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON"
         }
-        Kind::BtfTracepoint if hooks.any(|other| other.kind == Kind::FunctionExit) => {
+        Kind::BtfTracepoint if others.contains(&Kind::FunctionExit) => {
             "a kernel of 6.3 or later, or one that allows fexit, with CONFIG_DEBUG_INFO_BTF, CAP_BPF \
              and CAP_PERFMON"
         }
-        Kind::BtfTracepoint | Kind::FunctionExit => {
+        Kind::FunctionEntry | Kind::FunctionExit if !others.is_empty() => {
+            "a kernel that allows fentry and fexit, CAP_BPF and CAP_PERFMON; or tracefs at \
+             /sys/kernel/tracing (or CAP_SYS_ADMIN, to mount it for this process alone), \
+             CAP_DAC_READ_SEARCH, CONFIG_FTRACE_SYSCALLS"
+        }
+        Kind::BtfTracepoint | Kind::FunctionEntry | Kind::FunctionExit => {
             "a kernel with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON"
         }
         Kind::Tracepoint { .. } => {
-            "tracefs at /sys/kernel/tracing (or CAP_SYS_ADMIN, to mount it for this process alone), \
-             CAP_DAC_READ_SEARCH, CONFIG_FTRACE_SYSCALLS"
+            "tracefs at /sys/kernel/tracing, CAP_DAC_READ_SEARCH, CONFIG_FTRACE_SYSCALLS"
         }
         Kind::Iterator => "a kernel of 5.8 or later, CAP_BPF and CAP_PERFMON",
     }

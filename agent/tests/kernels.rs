@@ -61,8 +61,13 @@ fn what_is_tried_first_is_what_loaded() {
                 }
                 None => assert!(!checked.visible, "{kernel}: {fact}"),
             }
-            // What is not tried is told, with the reason.
+            // What was not tried is told, with the reason, if it would be cheaper.
+            let place = |rung| step.ladder.rungs.iter().position(|one| *one == rung);
+            let used = step.offered.first().copied().and_then(place);
             for (rung, why) in &step.refused {
+                if used.is_some_and(|used| place(*rung) > Some(used)) {
+                    continue;
+                }
                 let told = checked.reason.as_deref().unwrap_or_default();
                 assert!(
                     told.contains(why),
@@ -132,7 +137,12 @@ fn what_can_crash_a_kernel_is_not_tried_on_it() {
         let facts = changed(&plan(&recording.offer), &plan(&less));
         if less.version() < (5, 12) {
             harmed += 1;
-            assert_eq!(facts, ["reads", "writes"], "{kernel}");
+            let through = LADDERS.iter().filter(|ladder| {
+                let mut hooks = ladder.rungs.iter().copied().flatten();
+                hooks.any(|hook| HARM.iter().any(|harm| harm.kinds.contains(&hook.kind)))
+            });
+            let through: Vec<_> = through.map(|ladder| ladder.fact).collect();
+            assert_eq!(facts, through, "{kernel}");
         } else {
             assert!(facts.is_empty(), "{kernel}");
         }

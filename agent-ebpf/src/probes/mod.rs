@@ -1,5 +1,7 @@
 //! The probes, one file per kernel function or tracepoint.
 
+mod __sys_connect;
+mod __sys_listen;
 mod inet_sock_set_state;
 mod kfree_skb;
 mod mark_victim;
@@ -9,6 +11,7 @@ mod sched_process_fork;
 mod signal_generate;
 mod sock_recv_length;
 mod sock_send_length;
+mod sys_close;
 mod sys_enter_close;
 mod sys_exit_connect;
 mod sys_exit_listen;

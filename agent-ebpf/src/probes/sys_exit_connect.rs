@@ -31,11 +31,17 @@ const EACCES: i64 = -13;
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    let Some((thread, tid, tgid)) = flow::watched() else {
-        return 0;
-    };
     // SAFETY: the tracepoint's own record.
-    let Ok(ret) = (unsafe { ctx.read_at::<i64>(16) }) else {
+    match unsafe { ctx.read_at::<i64>(16) } {
+        Ok(ret) => connected(ret),
+        Err(_) => 0,
+    }
+}
+
+/// The current thread's connect() has ended with this result.
+#[inline(always)]
+pub fn connected(ret: i64) -> u32 {
+    let Some((thread, tid, tgid)) = flow::watched() else {
         return 0;
     };
     if ret == EINPROGRESS || ret == EALREADY || ret == EISCONN {

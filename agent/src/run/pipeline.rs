@@ -394,11 +394,7 @@ impl<W: Write> Pipeline<W> {
         if let Some(metrics) = &self.metrics {
             metrics.source_up("kernel", status.sees_responses());
             for seen in &status.facts {
-                metrics.probe_attached(
-                    seen.ladder.fact,
-                    &seen.programs(),
-                    seen.by.is_some(),
-                );
+                metrics.probe_attached(seen.ladder.fact, &seen.programs(), seen.by.is_some());
                 metrics.blind(seen.ladder.fact, seen.by.is_none());
             }
         }

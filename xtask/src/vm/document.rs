@@ -48,6 +48,7 @@ fn text() -> Result<String> {
     let mut text = HEAD.to_owned();
     facts(&mut text, &all);
     blind(&mut text, &all);
+    least(&mut text, &all);
     scenarios(&mut text, &all);
     text += TAIL;
     Ok(text)
@@ -94,6 +95,17 @@ fn blind(text: &mut String, all: &[(Kernel, Recording)]) {
             let _ = writeln!(text, "- {}: `{}`: {why}.", kernel.series, fact.fact);
         }
     }
+}
+
+/// What the least privileges leave.
+fn least(text: &mut String, all: &[(Kernel, Recording)]) {
+    *text += "\nWith CAP_BPF and CAP_PERFMON alone (`setpriv`), blind besides:\n\n";
+    for (kernel, recording) in all {
+        let more = recording.blind_with_least.difference(&kernel.blind);
+        let more: Vec<_> = more.map(|fact| format!("`{fact}`")).collect();
+        let _ = writeln!(text, "- {}: {}", kernel.series, more.join(", "));
+    }
+    *text += "\nBefore 5.11 BPF maps count as locked memory: there the limit (`ulimit -l`, LimitMEMLOCK) has to be raised, or CAP_SYS_RESOURCE given. Where fentry and fexit are refused, connect(), close() and listen() are seen through tracefs only, which needs CAP_DAC_READ_SEARCH, and CAP_SYS_ADMIN where it is not mounted. Without CAP_SYS_PTRACE it is not told what a slow upstream's thread waits for, nor how long the queue of a Unix socket was that another user's process holds.\n";
 }
 
 fn scenarios(text: &mut String, all: &[(Kernel, Recording)]) {

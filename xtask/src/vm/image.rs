@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -53,6 +53,14 @@ const LEFT_OUT: &[&str] = &[
     "/var/lib/dpkg/",
 ];
 
+/// The agent with no more than CAP_BPF and CAP_PERFMON.
+pub(super) const LEAST: &str = "why502-least";
+const LEAST_SCRIPT: &str = "#!/bin/sh
+# Before 5.11 maps count as locked memory.
+ulimit -l unlimited
+exec setpriv --inh-caps -all,+bpf,+perfmon --bounding-set -all,+bpf,+perfmon /usr/bin/why502 \"$@\"
+";
+
 /// Kernel modules that the lab needs: a wire with a delay, and what a firewall is made of.
 const MODULES: &[&str] = &["drivers/net/tun"];
 
@@ -96,6 +104,9 @@ pub(super) fn tree(place: &Path, programs: &[PathBuf]) -> Result<()> {
         fs::copy(program, place.join("usr/bin").join(name))
             .with_context(|| format!("copy {}", program.display()))?;
     }
+    let least = place.join("usr/bin").join(LEAST);
+    fs::write(&least, LEAST_SCRIPT)?;
+    fs::set_permissions(&least, fs::Permissions::from_mode(0o755))?;
     let node = shell::find("node").context("no node on PATH: `cargo xtask setup` installs it")?;
     fs::copy(fs::canonicalize(node)?, place.join("usr/local/bin/node"))?;
     Ok(())

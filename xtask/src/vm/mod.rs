@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::image::LEAST;
 use self::kernels::Kernel;
 use self::packages::Unpacked;
 use self::result::Recording;
@@ -33,13 +34,14 @@ pub(crate) struct Args {
 /// A machine without acceleration is twenty times slower than this one.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Rows of the lab, and part of their scenarios' names.
-const QUICK: &[(&str, &str)] = &[
-    ("1", "unix-backlog-128"),
-    ("2", "other-variants"),
-    ("4,7", ""),
+/// Scenarios of the lab: their rows, part of their names, and whether the agent has the least privileges
+/// with which the core facts are seen.
+const QUICK: &[(&str, &str, bool)] = &[
+    ("1", "unix-backlog-128", false),
+    ("2", "other-variants", false),
+    ("4,7", "", false),
 ];
-const ALL: &[(&str, &str)] = &[("1,2,3,4,5,6,7,8,11", "")];
+const ALL: &[(&str, &str, bool)] = &[("1,2,3,4,5,6,7,8,11", "", false), ("2,4,7", "", true)];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     process::end_all_when_interrupted();
@@ -171,16 +173,18 @@ fn one(
     let results = image::results(&disk, &place)?;
     std::fs::remove_file(&disk).context("remove the disk's image")?;
 
-    let check = result::check(&results)?;
+    let check = result::check(&results.join("check.json"))?;
+    let least = result::check(&results.join("least.json"))?;
     let scenarios = result::scenarios(&results)?;
     if record {
-        Recording::of(&results, &check, &scenarios)?.write(kernel)?;
+        Recording::of(&results, &check, &least, &scenarios)?.write(kernel)?;
     }
     let passed = scenarios
         .iter()
         .filter(|one| one.passed == Some(true))
         .count();
     let mut problems = result::problems(&check, kernel);
+    problems.extend(result::blind_with_least(&least, kernel));
     for one in &scenarios {
         match one.passed {
             Some(true) => {}
@@ -220,20 +224,28 @@ fn one(
 
 /// What a machine is to do.
 fn commands(kernel: &Kernel, quick: bool, record: bool) -> Vec<String> {
-    let mut commands = vec!["why502 check --json > check.json 2> check.err".to_owned()];
+    let mut commands = vec![
+        "why502 check --json > check.json 2> check.err".to_owned(),
+        format!("{LEAST} check --json > least.json 2> least.err"),
+    ];
     if record {
         commands.push("kernel_offer > offer.json".to_owned());
     }
-    for (number, (rows, name)) in if quick { QUICK } else { ALL }.iter().enumerate() {
+    let labs = if quick { QUICK } else { ALL };
+    for (number, (rows, name, least)) in labs.iter().enumerate() {
+        let (agent, out) = match least {
+            true => (LEAST, format!("least-{number}")),
+            false => ("why502", format!("lab-{number}")),
+        };
         let mut lab =
-            format!("lab --why502 /usr/bin/why502 --no-prometheus --out lab-{number} --row {rows}");
+            format!("lab --why502 /usr/bin/{agent} --no-prometheus --out {out} --row {rows}");
         if !name.is_empty() {
             lab += &format!(" --name {name}");
         }
         if !kernel.proves() {
             lab += " --unproven";
         }
-        commands.push(format!("{lab} > lab-{number}.txt 2>&1"));
+        commands.push(format!("{lab} > {out}.txt 2>&1"));
     }
     commands
 }

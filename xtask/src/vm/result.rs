@@ -25,18 +25,26 @@ pub(super) struct Fact {
 pub(super) struct Recording {
     pub(super) offer: Value,
     pub(super) check: Vec<Fact>,
+    /// Facts that are not seen with CAP_BPF and CAP_PERFMON alone.
+    pub(super) blind_with_least: BTreeSet<String>,
     /// Scenarios of the lab by name, and whether each passed.
     #[serde(default)]
     pub(super) scenarios: BTreeMap<String, bool>,
 }
 
 impl Recording {
-    pub(super) fn of(results: &Path, check: &[Fact], scenarios: &[Scenario]) -> Result<Recording> {
+    pub(super) fn of(
+        results: &Path,
+        check: &[Fact],
+        least: &[Fact],
+        scenarios: &[Scenario],
+    ) -> Result<Recording> {
         let scenarios = scenarios.iter();
         let offer = fs::read_to_string(results.join("offer.json")).context("read offer.json")?;
         Ok(Recording {
             offer: serde_json::from_str(&offer).context("parse offer.json")?,
             check: check.to_owned(),
+            blind_with_least: blind(least).into_iter().map(str::to_owned).collect(),
             scenarios: scenarios
                 .filter_map(|one| Some((one.name.clone(), one.passed?)))
                 .collect(),
@@ -63,9 +71,8 @@ impl Recording {
 }
 
 /// What `why502 check` said.
-pub(super) fn check(results: &Path) -> Result<Vec<Fact>> {
-    let path = results.join("check.json");
-    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+pub(super) fn check(path: &Path) -> Result<Vec<Fact>> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let lines = text.lines().map(serde_json::from_str);
     let facts = lines.collect::<Result<_, _>>();
     facts.context("parse what `why502 check --json` said")
@@ -90,6 +97,16 @@ pub(super) fn problems(check: &[Fact], kernel: &Kernel) -> Vec<String> {
         problems.push("check tells of other facts than when it was recorded".to_owned());
     }
     problems
+}
+
+/// CAP_BPF and CAP_PERFMON are enough for all but captures of packets.
+pub(super) fn blind_with_least(least: &[Fact], kernel: &Kernel) -> Vec<String> {
+    let mut allowed = kernel.blind.clone();
+    allowed.insert("packets".to_owned());
+    let problems = blindness(least, &allowed).into_iter();
+    problems
+        .map(|problem| format!("with CAP_BPF and CAP_PERFMON alone: {problem}"))
+        .collect()
 }
 
 /// Facts that this kernel does not show.
@@ -133,6 +150,8 @@ pub(super) fn scenarios(results: &Path) -> Result<Vec<Scenario>> {
         .collect();
     labs.sort();
     for lab in labs {
+        let folder = lab.parent().and_then(Path::file_name).unwrap_or_default();
+        let least = folder.as_encoded_bytes().starts_with(b"least");
         let text = fs::read_to_string(&lab)?;
         let lab: Value = serde_json::from_str(&text).context("parse the lab's results")?;
         for scenario in lab["scenarios"].as_array().into_iter().flatten() {
@@ -141,6 +160,10 @@ pub(super) fn scenarios(results: &Path) -> Result<Vec<Scenario>> {
                 scenario["row"].as_u64().unwrap_or(0),
                 scenario["scenario"].as_str().unwrap_or("?")
             );
+            let name = match least {
+                true => format!("{name}, least privileges"),
+                false => name,
+            };
             let passed = match scenario {
                 one if !one["skipped"].is_null() => None,
                 one => Some(one["failed"].is_null() && passed(&one["judgement"])),

@@ -6,10 +6,13 @@
 pub enum Kind {
     /// A BTF-typed tracepoint: needs CAP_BPF and CAP_PERFMON.
     BtfTracepoint,
-    /// The way out of a kernel function, through a trampoline.
+    /// The way into a kernel function, or out of it, through a trampoline.
+    FunctionEntry,
     FunctionExit,
     /// A tracepoint through tracefs, which also needs CAP_DAC_READ_SEARCH (the folder is 0700).
-    Tracepoint { category: &'static str },
+    Tracepoint {
+        category: &'static str,
+    },
     /// A BPF iterator, read on demand.
     Iterator,
 }
@@ -17,8 +20,10 @@ pub enum Kind {
 /// One program of the kernel half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// The program, named after the kernel function or tracepoint it sits on.
+    /// The kernel function or tracepoint it sits on.
     pub name: &'static str,
+    /// The program, which has the same name unless another sits on a tracepoint of that name.
+    pub program: &'static str,
     pub kind: Kind,
     /// The first kernel that has it as this program needs it.
     pub since: &'static str,
@@ -29,7 +34,7 @@ impl Hook {
     pub fn in_btf(&self) -> Option<String> {
         match self.kind {
             Kind::BtfTracepoint => Some(format!("btf_trace_{}", self.name)),
-            Kind::FunctionExit => Some(self.name.to_owned()),
+            Kind::FunctionEntry | Kind::FunctionExit => Some(self.name.to_owned()),
             Kind::Iterator => Some(format!("bpf_iter_{}", self.name)),
             Kind::Tracepoint { .. } => None,
         }
@@ -40,6 +45,7 @@ impl std::fmt::Display for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
             Kind::BtfTracepoint => write!(f, "tp_btf/{}", self.name),
+            Kind::FunctionEntry => write!(f, "fentry/{}", self.name),
             Kind::FunctionExit => write!(f, "fexit/{}", self.name),
             Kind::Tracepoint { category } => write!(f, "tracepoint/{category}/{}", self.name),
             Kind::Iterator => write!(f, "iter/{}", self.name),
@@ -67,21 +73,32 @@ pub struct Ladder {
     pub rungs: &'static [&'static Rung],
 }
 
-const fn btf(name: &'static str, since: &'static str) -> Hook {
-    let kind = Kind::BtfTracepoint;
-    Hook { name, kind, since }
+const fn hook(kind: Kind, name: &'static str, since: &'static str) -> Hook {
+    Hook {
+        name,
+        program: name,
+        kind,
+        since,
+    }
 }
 
-const fn exit(name: &'static str, since: &'static str) -> Hook {
-    let kind = Kind::FunctionExit;
-    Hook { name, kind, since }
+const fn btf(name: &'static str, since: &'static str) -> Hook {
+    hook(Kind::BtfTracepoint, name, since)
+}
+
+const fn exit(name: &'static str) -> Hook {
+    hook(Kind::FunctionExit, name, "5.5")
 }
 
 const fn tracefs(category: &'static str, name: &'static str) -> Hook {
-    let kind = Kind::Tracepoint { category };
-    let since = "4.7";
-    Hook { name, kind, since }
+    hook(Kind::Tracepoint { category }, name, "4.7")
 }
+
+/// close() as the system call's table names it.
+const CLOSE: &str = match cfg!(target_arch = "aarch64") {
+    true => "__arm64_sys_close",
+    false => "__x64_sys_close",
+};
 
 /// In the order in which they are attached: state first, then what uses it.
 pub const LADDERS: &[Ladder] = &[
@@ -113,7 +130,13 @@ pub const LADDERS: &[Ladder] = &[
         fact: "oom_kills",
         gives: "kills for memory",
         core: false,
-        rungs: &[&[tracefs("oom", "mark_victim")]],
+        rungs: &[
+            &[Hook {
+                program: "mark_victim_typed",
+                ..btf("mark_victim", "5.5")
+            }],
+            &[tracefs("oom", "mark_victim")],
+        ],
     },
     Ladder {
         fact: "tcp_connections",
@@ -145,10 +168,7 @@ pub const LADDERS: &[Ladder] = &[
         core: true,
         rungs: &[
             &[btf("sock_recv_length", "6.3")],
-            &[
-                exit("tcp_recvmsg", "5.5"),
-                exit("unix_stream_recvmsg", "5.5"),
-            ],
+            &[exit("tcp_recvmsg"), exit("unix_stream_recvmsg")],
         ],
     },
     Ladder {
@@ -157,39 +177,42 @@ pub const LADDERS: &[Ladder] = &[
         core: true,
         rungs: &[
             &[btf("sock_send_length", "6.3")],
-            &[
-                exit("tcp_sendmsg", "5.5"),
-                exit("unix_stream_sendmsg", "5.5"),
-            ],
+            &[exit("tcp_sendmsg"), exit("unix_stream_sendmsg")],
         ],
     },
     Ladder {
         fact: "connect_errors",
         gives: "errors of connect(), all of Unix sockets among them",
         core: true,
-        rungs: &[&[tracefs("syscalls", "sys_exit_connect")]],
+        // A tracepoint of one system call makes all of them slower.
+        rungs: &[
+            &[exit("__sys_connect")],
+            &[tracefs("syscalls", "sys_exit_connect")],
+        ],
     },
     Ladder {
         fact: "closes",
         gives: "the proxy's timeouts on Unix sockets, and which response followed which close",
         core: false,
-        rungs: &[&[tracefs("syscalls", "sys_enter_close")]],
+        rungs: &[
+            &[hook(Kind::FunctionEntry, CLOSE, "5.5")],
+            &[tracefs("syscalls", "sys_enter_close")],
+        ],
     },
     Ladder {
         fact: "unix_listens",
         gives: "Unix listeners started later",
         core: false,
-        rungs: &[&[tracefs("syscalls", "sys_exit_listen")]],
+        rungs: &[
+            &[exit("__sys_listen")],
+            &[tracefs("syscalls", "sys_exit_listen")],
+        ],
     },
     Ladder {
         fact: "open_sockets",
         gives: "connections and listeners older than the agent",
         core: false,
-        rungs: &[&[Hook {
-            name: "task_file",
-            kind: Kind::Iterator,
-            since: "5.8",
-        }]],
+        rungs: &[&[hook(Kind::Iterator, "task_file", "5.8")]],
     },
 ];
 

@@ -38,6 +38,7 @@ macro_rules! layout {
             closes_seen: 0,
             task_nvcsw_untyped: $btf.offset("task_struct", "nvcsw").unwrap_or(ABSENT),
             stack_regs: ABSENT,
+            mark_victim_task: u32::from($btf.arguments("btf_trace_mark_victim") == Some(2)),
             tcp_recvmsg_flags: flags_of_tcp_recvmsg($btf),
             // `state` before 5.14.
             task_state: $btf

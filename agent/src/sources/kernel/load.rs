@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::ProgramArray,
-    programs::{BtfTracePoint, FExit, Iter, Program, TracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, Program, TracePoint},
 };
 
 use super::hooks::{self, Hook, Kind, Ladder, Rung};
@@ -36,7 +36,12 @@ pub struct Seen {
 impl Seen {
     /// Why it is not seen, or not seen by a cheaper hook; empty if there is nothing to say.
     pub fn why(&self) -> String {
-        let refused = self.refused.iter();
+        let place = |rung| self.ladder.rungs.iter().position(|one| *one == rung);
+        let used = self.by.and_then(place);
+        let refused = self
+            .refused
+            .iter()
+            .filter(|(rung, _)| used.is_none_or(|used| place(rung) < Some(used)));
         match self.ladder.rungs.len() {
             1 => refused.map(|(_, why)| why.clone()).collect(),
             _ => refused
@@ -129,7 +134,7 @@ fn attach_all<'a>(
     let mut ebpf = loader
         .override_global("LAYOUT", layout, true)
         .load(object::PROBES)
-        .map_err(|error| anyhow::anyhow!("{}", describe(&error.into())))
+        .map_err(|error| anyhow::anyhow!("{}{}", describe(&error.into()), locked_memory()))
         .context("create the BPF maps")?;
     let climb = |step: &Step| {
         let mut seen = Seen {
@@ -171,14 +176,37 @@ fn names(btf: &btf::Btf) -> Vec<u8> {
     btf.names_only(|name| std::str::from_utf8(name).is_ok_and(|name| wanted.contains(name)))
 }
 
+/// What may be in the way of maps on old kernels; empty where nothing is.
+fn locked_memory() -> String {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit lives in this frame.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if read != 0 || limit.rlim_max == libc::RLIM_INFINITY {
+        return String::new();
+    }
+    format!(
+        "; before Linux 5.11 maps count as locked memory, of which {} kB are allowed: raise it \
+         (`ulimit -l`, LimitMEMLOCK=infinity), or run with CAP_SYS_RESOURCE",
+        limit.rlim_max / 1024
+    )
+}
+
 fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
-    let program = named(ebpf, hook.name)?;
+    let program = named(ebpf, hook.program)?;
     match hook.kind {
         Kind::BtfTracepoint => {
             let program: &mut BtfTracePoint = program.try_into()?;
             program.load(hook.name, kernel)?;
             link_second(ebpf, hook, kernel)?;
-            let program: &mut BtfTracePoint = named(ebpf, hook.name)?.try_into()?;
+            let program: &mut BtfTracePoint = named(ebpf, hook.program)?.try_into()?;
+            program.attach()?;
+        }
+        Kind::FunctionEntry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(hook.name, kernel)?;
             program.attach()?;
         }
         Kind::FunctionExit => {
@@ -218,7 +246,7 @@ fn named<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Program> {
 
 /// Takes a program out of the kernel again; rungs of more than one are all of this kind.
 fn detach(ebpf: &mut Ebpf, hook: &Hook) -> Result<()> {
-    let program: &mut FExit = named(ebpf, hook.name)?.try_into()?;
+    let program: &mut FExit = named(ebpf, hook.program)?.try_into()?;
     Ok(program.unload()?)
 }
 

@@ -5,7 +5,7 @@ use super::offer::Offer;
 
 /// Kernels that a hook is known to bring down: it is not tried there, others are.
 pub struct Harm {
-    pub kind: Kind,
+    pub kinds: &'static [Kind],
     /// Kernels before this one,
     pub before: (u32, u32),
     /// unless they have the function that came with the repair.
@@ -14,10 +14,10 @@ pub struct Harm {
 }
 
 pub const HARM: &[Harm] = &[Harm {
-    kind: Kind::FunctionExit,
+    kinds: &[Kind::FunctionEntry, Kind::FunctionExit],
     before: (5, 12),
     repaired_by: "__bpf_tramp_image_put_rcu",
-    why: "attaching and detaching fexit programs can crash this kernel (repaired in Linux 5.12 and \
+    why: "attaching and detaching fentry and fexit programs can crash this kernel (repaired in Linux 5.12 and \
           later 5.10s by commit e21d2b92354b)",
 }];
 
@@ -54,7 +54,7 @@ fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
 /// Why this host cannot have the hook; `None` if it is worth trying.
 fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
     let Hook { name, since, .. } = hook;
-    for harm in HARM.iter().filter(|harm| harm.kind == hook.kind) {
+    for harm in HARM.iter().filter(|harm| harm.kinds.contains(&hook.kind)) {
         if offer.version() < harm.before && !offer.btf.contains(harm.repaired_by) {
             return Some(harm.why.to_owned());
         }
@@ -68,7 +68,7 @@ fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
         Kind::BtfTracepoint if *name == "kfree_skb" && offer.kfree_skb_arguments < 3 => Some(
             format!("this kernel tells no reason why a packet is dropped (Linux {since} does)"),
         ),
-        Kind::BtfTracepoint | Kind::FunctionExit | Kind::Iterator => hook
+        _ => hook
             .in_btf()
             .filter(|wanted| !offer.btf.contains(wanted))
             .map(|wanted| {
