@@ -51,6 +51,10 @@ impl Recording {
         })
     }
 
+    pub(super) fn exists(kernel: &Kernel) -> bool {
+        Recording::path(kernel).is_file()
+    }
+
     pub(super) fn read(kernel: &Kernel) -> Result<Recording> {
         let path = Recording::path(kernel);
         let text = fs::read_to_string(&path)
@@ -66,6 +70,7 @@ impl Recording {
     pub(super) fn write(&self, kernel: &Kernel) -> Result<()> {
         let path = Recording::path(kernel);
         let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::create_dir_all(path.parent().context("a file without a folder")?)?;
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     }
 }
