@@ -12,16 +12,13 @@ use anyhow::{Context as _, Result, bail};
 
 use self::count::Count;
 use self::leftovers::Before;
-use crate::{browser, build, lab, process, setup, shell, vm};
+use crate::{browser, build, lab, process, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Leave out the lab: nothing then needs root or a kernel with BTF
     #[arg(long)]
     no_lab: bool,
-    /// Leave out the virtual machines with the oldest and the newest kernel
-    #[arg(long)]
-    no_vm: bool,
     /// Options for the lab, after `--`
     #[arg(last = true)]
     lab: Vec<String>,
@@ -84,9 +81,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Ok(program) = &program {
         check("report in a browser", in_browser(program));
     }
-    if let (Ok(program), false) = (&program, args.no_vm || args.no_lab) {
-        check("oldest and newest kernel", on_other_kernels(program));
-    }
     if let (Ok(program), false) = (program, args.no_lab) {
         let mut lab = lab::command(&program);
         lab.arg("--packets").args(&args.lab);
@@ -138,20 +132,6 @@ fn in_browser(program: &Path) -> Result<Count> {
             Ok(Count::SKIPPED)
         }
     }
-}
-
-/// Skipped, with the reason, where no virtual machine can be run.
-fn on_other_kernels(program: &Path) -> Result<Count> {
-    if let Some(reason) = vm::lacking() {
-        println!("skipped: other kernels: {reason}");
-        return Ok(Count::SKIPPED);
-    }
-    let ends = vm::ends(program)?;
-    Ok(Count {
-        passed: ends.passed,
-        failed: ends.failed.len() as u64,
-        skipped: ends.skipped,
-    })
 }
 
 fn rules() -> Result<Count> {

@@ -62,23 +62,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// What became of several kernels.
 #[derive(Default)]
-pub(crate) struct Outcome {
-    pub(crate) passed: u64,
+struct Outcome {
+    passed: u64,
     /// Those on which something is wrong.
-    pub(crate) failed: Vec<String>,
+    failed: Vec<String>,
     /// Those whose packages cannot be had.
-    pub(crate) skipped: u64,
-}
-
-/// The oldest and the newest kernel, quickly.
-pub(crate) fn ends(program: &Path) -> Result<Outcome> {
-    let all = kernels::all()?;
-    let ends: Vec<Kernel> = all.first().into_iter().chain(all.last()).cloned().collect();
-    boot(&ends, program, true, false)
+    skipped: u64,
 }
 
 /// Why no machine can be run here; `None` if one can.
-pub(crate) fn lacking() -> Option<String> {
+fn lacking() -> Option<String> {
     let tools = [
         machine::QEMU,
         "mkfs.ext4",
