@@ -19,6 +19,44 @@ const KIND_FUNC_PROTO: u32 = 13;
 /// Bytes that every type has: name, info, size or type.
 const HEAD: usize = 12;
 
+/// A typedef or function, as far as a program needs it to attach.
+pub struct Named {
+    id: usize,
+    kind: u32,
+    pub name: String,
+}
+
+/// BTF in which these have their ids, behind types without a body or a name: enough to find what a
+/// program attaches to, at a tenth of the memory. Types behind the last of them are not there at all.
+pub fn sparse<'a>(named: impl IntoIterator<Item = &'a Named>) -> Vec<u8> {
+    let mut types = Vec::new();
+    let mut strings = vec![0];
+    let mut tell = |offset: usize, kind: u32| {
+        for word in [offset as u32, kind << 24, 0] {
+            types.extend_from_slice(&word.to_ne_bytes());
+        }
+    };
+    let mut next = 1;
+    for Named { id, kind, name } in named {
+        for _ in next..*id {
+            tell(0, KIND_FWD);
+        }
+        next = id + 1;
+        tell(strings.len(), *kind);
+        strings.extend_from_slice(name.as_bytes());
+        strings.push(0);
+    }
+    let mut out = Vec::with_capacity(24 + types.len() + strings.len());
+    out.extend_from_slice(&MAGIC.to_ne_bytes());
+    out.extend_from_slice(&[1, 0]);
+    for word in [24, 0, types.len(), types.len(), strings.len()] {
+        out.extend_from_slice(&(word as u32).to_ne_bytes());
+    }
+    out.extend(types);
+    out.extend(strings);
+    out
+}
+
 /// One BTF blob, indexed by type id. Six megabytes on most kernels, so it is kept once and whole.
 pub struct Btf {
     bytes: Vec<u8>,
@@ -191,47 +229,23 @@ impl Btf {
         None
     }
 
-    /// The same types by the same ids, but without a body or a name unless `keep` wants the name of a
-    /// typedef or function: enough to find what a program attaches to, at a tenth of the memory.
-    pub fn names_only(&self, keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        let mut types = Vec::with_capacity(self.starts.len() * HEAD);
-        let mut strings = vec![0];
-        // Types behind the last wanted one need not be there at all.
-        let mut end = 0;
-        for &at in &self.starts[1..] {
+    /// The typedefs and functions whose names are wanted, by their ids.
+    pub fn named(&self, wanted: impl Fn(&str) -> bool) -> Vec<Named> {
+        let mut found = Vec::new();
+        for (id, &at) in self.starts.iter().enumerate().skip(1) {
             let at = at as usize;
-            let (kind, name) = (self.kind(at), self.string(self.word(at)));
-            let kept = (kind == KIND_TYPEDEF || kind == KIND_FUNC) && keep(name);
-            let (offset, kind) = if kept {
-                (strings.len() as u32, kind)
-            } else {
-                (0, KIND_FWD)
-            };
-            if kept {
-                end = types.len() + HEAD;
-                strings.extend_from_slice(name);
-                strings.push(0);
+            let kind = self.kind(at);
+            if kind != KIND_TYPEDEF && kind != KIND_FUNC {
+                continue;
             }
-            for word in [offset, kind << 24, 0] {
-                types.extend_from_slice(&word.to_ne_bytes());
+            if let Ok(name) = std::str::from_utf8(self.string(self.word(at)))
+                && wanted(name)
+            {
+                let name = name.to_owned();
+                found.push(Named { id, kind, name });
             }
         }
-        types.truncate(end);
-        let mut out = Vec::with_capacity(24 + types.len() + strings.len());
-        out.extend_from_slice(&MAGIC.to_ne_bytes());
-        out.extend_from_slice(&[1, 0]);
-        for word in [
-            24,
-            0,
-            types.len() as u32,
-            types.len() as u32,
-            strings.len() as u32,
-        ] {
-            out.extend_from_slice(&word.to_ne_bytes());
-        }
-        out.extend(types);
-        out.extend(strings);
-        out
+        found
     }
 
     /// Follows typedefs and qualifiers.

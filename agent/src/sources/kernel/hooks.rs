@@ -30,6 +30,11 @@ pub struct Hook {
 }
 
 impl Hook {
+    /// The kernel function that its trampoline is put into.
+    pub fn function(&self) -> Option<&'static str> {
+        matches!(self.kind, Kind::FunctionEntry | Kind::FunctionExit).then_some(self.name)
+    }
+
     /// The name of the type or function in BTF that it cannot be attached without.
     pub fn in_btf(&self) -> Option<String> {
         match self.kind {

@@ -89,15 +89,14 @@ pub fn load() -> Result<Probes> {
     // First: it parses the kernel's BTF whole before it can be told not to, and nothing else should
     // be held then.
     let first = loader();
-    let (mut layout, missing, offer, kernel) = {
+    let (mut layout, missing, offer, names) = {
         let btf = btf::Btf::of_kernel()?;
         let (layout, missing) = layout::read(&btf);
         let offer = Offer::of_host(&btf, &missing);
         (layout, missing, offer, names(&btf))
     };
     // Only now: the two readings of the same types need not be held at once.
-    let kernel = Btf::parse(&kernel, aya::Endianness::default())
-        .context("parse the names of the kernel's BTF")?;
+    let kernel = Names::new(names)?;
     let steps = plan(&offer);
     let offered = |fact| {
         let mut steps = steps.iter();
@@ -129,7 +128,7 @@ fn attach_all<'a>(
     mut loader: EbpfLoader<'a>,
     steps: &[Step],
     layout: &'a Layout,
-    kernel: &Btf,
+    kernel: &Names,
 ) -> Result<(Ebpf, Vec<Seen>)> {
     let mut ebpf = loader
         .override_global("LAYOUT", layout, true)
@@ -158,7 +157,7 @@ fn attach_all<'a>(
 }
 
 /// Attaches all programs of a rung, or none.
-fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, kernel: &Btf) -> Result<()> {
+fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, kernel: &Names) -> Result<()> {
     for (index, hook) in rung.iter().enumerate() {
         if let Err(error) = attach(ebpf, hook, kernel) {
             for attached in &rung[..index] {
@@ -171,9 +170,36 @@ fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, kernel: &Btf) -> Result<()> {
 }
 
 /// The kernel's BTF as far as attaching needs it: parsed whole it would be the program's peak of memory.
-fn names(btf: &btf::Btf) -> Vec<u8> {
+struct Names {
+    named: Vec<btf::Named>,
+    /// Without functions: those that trampolines want lie behind all others, so that each is parsed
+    /// alone, and for a moment.
+    tracepoints: Btf,
+}
+
+impl Names {
+    fn new(named: Vec<btf::Named>) -> Result<Names> {
+        let functions: HashSet<_> = hooks::all().filter_map(Hook::function).collect();
+        let others = named
+            .iter()
+            .filter(|named| !functions.contains(named.name.as_str()));
+        let tracepoints = parse(others)?;
+        Ok(Names { named, tracepoints })
+    }
+
+    fn function(&self, name: &str) -> Result<Btf> {
+        parse(self.named.iter().filter(|named| named.name == name))
+    }
+}
+
+fn parse<'a>(named: impl Iterator<Item = &'a btf::Named>) -> Result<Btf> {
+    Btf::parse(&btf::sparse(named), aya::Endianness::default())
+        .context("parse the names of the kernel's BTF")
+}
+
+fn names(btf: &btf::Btf) -> Vec<btf::Named> {
     let wanted: HashSet<String> = hooks::all().filter_map(Hook::in_btf).collect();
-    btf.names_only(|name| std::str::from_utf8(name).is_ok_and(|name| wanted.contains(name)))
+    btf.named(|name| wanted.contains(name))
 }
 
 /// What may be in the way of maps on old kernels; empty where nothing is.
@@ -194,24 +220,24 @@ fn locked_memory() -> String {
     )
 }
 
-fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
+fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Names) -> Result<()> {
     let program = named(ebpf, hook.program)?;
     match hook.kind {
         Kind::BtfTracepoint => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(hook.name, kernel)?;
+            program.load(hook.name, &kernel.tracepoints)?;
             link_second(ebpf, hook, kernel)?;
             let program: &mut BtfTracePoint = named(ebpf, hook.program)?.try_into()?;
             program.attach()?;
         }
         Kind::FunctionEntry => {
             let program: &mut FEntry = program.try_into()?;
-            program.load(hook.name, kernel)?;
+            program.load(hook.name, &kernel.function(hook.name)?)?;
             program.attach()?;
         }
         Kind::FunctionExit => {
             let program: &mut FExit = program.try_into()?;
-            program.load(hook.name, kernel)?;
+            program.load(hook.name, &kernel.function(hook.name)?)?;
             program.attach()?;
         }
         Kind::Tracepoint { category } => {
@@ -221,19 +247,19 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
         }
         Kind::Iterator => {
             let program: &mut Iter = program.try_into()?;
-            program.load(hook.name, kernel)?;
+            program.load(hook.name, &kernel.tracepoints)?;
         }
     }
     Ok(())
 }
 
 /// Loads the program that a hook's own calls, where it has one.
-fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
+fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Names) -> Result<()> {
     if hook.name != "inet_sock_set_state" {
         return Ok(());
     }
     let program: &mut BtfTracePoint = named(ebpf, "tell_end")?.try_into()?;
-    program.load(hook.name, kernel)?;
+    program.load(hook.name, &kernel.tracepoints)?;
     let program = program.fd()?.try_clone()?;
     let map = ebpf.map_mut("TELL_END").context("no TELL_END map")?;
     Ok(ProgramArray::try_from(map)?.set(0, &program, 0)?)
