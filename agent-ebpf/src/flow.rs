@@ -54,8 +54,7 @@ pub fn find(sk: u64) -> Option<&'static mut Flow> {
 /// same address. One without identity is of a Unix socket that has not been used yet.
 #[inline(always)]
 pub fn same(sk: *const u8) -> Option<&'static mut Flow> {
-    let cookie = kernel::direct::cookie(sk);
-    find(kernel::address(sk)).filter(|flow| flow.cookie == 0 || flow.cookie == cookie)
+    find(kernel::address(sk)).filter(|flow| flow.cookie == 0 || kernel::direct::is(sk, flow.cookie))
 }
 
 /// The flow of this socket, if it is still the same socket.

@@ -1,11 +1,15 @@
 //! Reads of kernel structures, at offsets that the agent takes from the running kernel's BTF.
 
 use core::arch::asm;
+use core::mem::MaybeUninit;
 
 use agent_ebpf::{Ends, Layout, PATH};
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
-    generated::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns},
+    bpf_probe_read_kernel_buf,
+    generated::{
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns,
+        bpf_probe_read_kernel,
+    },
 };
 
 pub const AF_UNIX: u16 = 1;
@@ -48,13 +52,26 @@ pub fn read<T: Default + Copy>(base: u64, offset: u32) -> T {
     if offset == u32::MAX {
         return T::default();
     }
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
+    let mut value = MaybeUninit::<T>::uninit();
+    // No look at the result: it would part the ways, at every field, for verifiers to follow them all.
+    // SAFETY: the helper checks the address, and fills the value with zeroes where it cannot read.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            (base + u64::from(offset)) as *const _,
+        );
+        value.assume_init()
+    }
 }
 
-/// The socket's identity for as long as the host is up.
+/// The socket's identity for as long as the host is up. Where no probe can have one made it is one of
+/// our own, with the highest bit but one set, for this flow alone.
 #[inline(always)]
 pub fn cookie(sk: *const u8) -> u64 {
+    if offset!(skc_cookie) == u32::MAX {
+        return now() | 1 << 62;
+    }
     // SAFETY: `sk` comes typed from the tracepoint.
     unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
 }
@@ -78,6 +95,12 @@ pub fn address(sk: *const u8) -> u64 {
     }
 }
 
+/// Whether the socket at this address is still the one with this identity, as far as can be told.
+#[inline(always)]
+pub fn is(sk: u64, cookie: u64) -> bool {
+    offset!(skc_cookie) == u32::MAX || field!(sk, skc_cookie, u64) == cookie
+}
+
 /// Direct loads from a typed socket, for the hot path: no helper call. The pointer
 /// must come from the tracepoint's arguments; the verifier refuses any other.
 pub mod direct {
@@ -99,9 +122,15 @@ pub mod direct {
         };
     }
 
+    /// Whether this socket is the one with this identity, as far as can be told.
     #[inline(always)]
-    pub fn cookie(sk: *const u8) -> u64 {
-        member!(sk, skc_cookie, u64)
+    pub fn is(sk: *const u8, cookie: u64) -> bool {
+        let offset = crate::offset!(skc_cookie);
+        if offset == u32::MAX {
+            return true;
+        }
+        // SAFETY: checked by the verifier.
+        unsafe { core::ptr::read_volatile(sk.add(offset as usize).cast::<u64>()) == cookie }
     }
 
     #[inline(always)]
@@ -167,12 +196,25 @@ pub fn netns_of(net: u64) -> u32 {
     field!(net, net_inum, u32)
 }
 
+/// The current task's `task_struct`, to be read through the helper.
+#[inline(always)]
+pub fn task() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_task() }
+}
+
 /// How often the current thread has gone to sleep of its own will.
 #[inline(always)]
 pub fn switches() -> u64 {
-    // SAFETY: a typed pointer to the current task.
-    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
-    crate::member!(task, task_nvcsw, u64)
+    let offset = offset!(task_nvcsw);
+    if offset == u32::MAX {
+        return field!(task(), task_nvcsw_untyped, u64);
+    }
+    // SAFETY: a typed pointer to the current task; the verifier checks the load.
+    unsafe {
+        let task = bpf_get_current_task_btf() as *const u8;
+        core::ptr::read_volatile(task.add(offset as usize).cast())
+    }
 }
 
 /// The monotonic clock: 40 ns, so read once per hook, and only where a time is kept.

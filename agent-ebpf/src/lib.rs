@@ -157,8 +157,7 @@ pub mod counter {
     pub const FLOWS_FULL: u32 = 1;
     pub const THREADS_FULL: u32 = 2;
     pub const PEERS_FULL: u32 = 3;
-    pub const RECORDS: u32 = 4;
-    pub const LEN: u32 = 5;
+    pub const LEN: u32 = 4;
     /// Names of the losses, by index.
     pub const LOSSES: [(&str, &str); 4] = [
         ("ring_buffer", "full"),
@@ -179,6 +178,8 @@ abi! {
         pub skc_v6_rcv_saddr: u32,
         pub skc_dport: u32,
         pub skc_num: u32,
+        /// `ABSENT` also where no probe can have a cookie made (before 5.12): then a socket's
+        /// identity is its address, and nothing tells one that was freed from the next one there.
         pub skc_cookie: u32,
         pub skc_net: u32,
         pub net_inum: u32,
@@ -214,7 +215,14 @@ abi! {
         pub task_files: u32,
         pub task_flags: u32,
         pub task_state: u32,
+        /// `ABSENT` where the current task cannot be had typed (before 5.11).
         pub task_nvcsw: u32,
+        /// The same, for reads through the helper.
+        pub task_nvcsw_untyped: u32,
+        pub task_stack: u32,
+        /// Where in a task's stack the registers of its system call are; `ABSENT` where a helper
+        /// finds them (from 5.15).
+        pub stack_regs: u32,
         pub task_sum_exec_runtime: u32,
         pub task_nsproxy: u32,
         pub nsproxy_mnt_ns: u32,
@@ -230,6 +238,10 @@ abi! {
         pub netfilter_drop: u32,
         pub inode_ino: u32,
         pub socket_inode: u32,
+        /// Not an offset: which argument of `tcp_recvmsg` has the flags.
+        pub tcp_recvmsg_flags: u32,
+        /// Not an offset: 1 if `mark_victim` hands over a task, not its id.
+        pub mark_victim_task: u32,
         /// Not an offset: 1 if the close of a descriptor is seen, so that ends wait for their thread.
         pub closes_seen: u32,
     }

@@ -55,7 +55,7 @@ fn tcp_peer(flow: &Flow, out: &mut Sample) {
     if flow.peer_sk == 0 || flow.flags & flow_flag::PEER_CLOSED != 0 {
         return;
     }
-    if field!(flow.peer_sk, skc_cookie, u64) != flow.peer_cookie {
+    if !kernel::is(flow.peer_sk, flow.peer_cookie) {
         return;
     }
     out.known |= sampled::PEER;
@@ -89,7 +89,7 @@ pub fn past(a: u32, b: u32) -> bool {
 /// The queue of the listener that was connected to, and what it dropped since.
 #[inline(always)]
 fn listener(flow: &Flow, out: &mut Sample) {
-    if flow.listener_sk == 0 || field!(flow.listener_sk, skc_cookie, u64) != flow.listener_cookie {
+    if flow.listener_sk == 0 || !kernel::is(flow.listener_sk, flow.listener_cookie) {
         return;
     }
     out.known |= sampled::QUEUE;
@@ -133,7 +133,7 @@ fn unix_peer(sk: u64, out: &mut Sample) {
 /// What became of the downstream: the client may have gone first.
 #[inline(always)]
 pub fn downstream_state(sk: u64, cookie: u64) -> u8 {
-    if cookie == 0 || field!(sk, skc_cookie, u64) != cookie {
+    if cookie == 0 || !kernel::is(sk, cookie) {
         return downstream::UNKNOWN;
     }
     if kernel::family(sk) == AF_UNIX {

@@ -5,6 +5,8 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
 };
 
+use crate::{field, kernel, offset};
+
 /// Where a system call's data begins in the caller's memory, and how much the first piece holds.
 #[derive(Clone, Copy)]
 pub struct Buffer {
@@ -46,46 +48,66 @@ mod arch {
 /// The `n`th argument of the current system call.
 #[inline(always)]
 pub fn argument(n: usize) -> u64 {
-    // SAFETY: the helper's result is a typed pointer that the verifier lets us read from.
-    unsafe {
-        register(
-            bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8,
-            arch::ARGUMENTS[n],
-        )
-    }
+    Registers::of_caller().get(arch::ARGUMENTS[n])
 }
 
-#[inline(always)]
-unsafe fn register(regs: *const u8, offset: usize) -> u64 {
-    // SAFETY: a field of `struct pt_regs`.
-    unsafe { core::ptr::read_volatile(regs.add(offset).cast::<u64>()) }
+/// What the caller of the current system call had in its registers.
+struct Registers {
+    base: *const u8,
+    /// Whether the verifier knows what `base` points to.
+    typed: bool,
+}
+
+impl Registers {
+    #[inline(always)]
+    fn of_caller() -> Registers {
+        let offset = offset!(stack_regs);
+        if offset == u32::MAX {
+            // SAFETY: no arguments but the current task.
+            let base = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8;
+            return Registers { base, typed: true };
+        }
+        let base = field!(kernel::task(), task_stack, u64) + u64::from(offset);
+        Registers {
+            base: base as *const u8,
+            typed: false,
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self, offset: usize) -> u64 {
+        if self.typed {
+            // SAFETY: a field of `struct pt_regs`, checked by the verifier.
+            unsafe { core::ptr::read_volatile(self.base.add(offset).cast::<u64>()) }
+        } else {
+            kernel::read(self.base as u64, offset as u32)
+        }
+    }
 }
 
 /// The data of the current send or receive call; `None` for calls whose data is not in user memory.
 #[inline(always)]
 pub fn buffer() -> Option<Buffer> {
-    // SAFETY: as in `argument`.
-    unsafe {
-        let regs = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8;
-        let second = register(regs, arch::ARGUMENTS[1]);
-        match register(regs, arch::NUMBER) & 0xffff_ffff {
-            arch::SENDTO | arch::RECVFROM | arch::WRITE | arch::READ => Some(Buffer {
-                ptr: second,
-                len: register(regs, arch::ARGUMENTS[2]),
-            }),
-            arch::WRITEV | arch::READV => vector(second),
-            arch::SENDMSG | arch::RECVMSG => {
-                // `struct msghdr`: msg_iov stands after name, namelen and padding.
-                vector(bpf_probe_read_user((second + 16) as *const u64).ok()?)
-            }
-            _ => None,
+    let caller = Registers::of_caller();
+    let second = caller.get(arch::ARGUMENTS[1]);
+    match caller.get(arch::NUMBER) & 0xffff_ffff {
+        arch::SENDTO | arch::RECVFROM | arch::WRITE | arch::READ => Some(Buffer {
+            ptr: second,
+            len: caller.get(arch::ARGUMENTS[2]),
+        }),
+        arch::WRITEV | arch::READV => vector(second),
+        arch::SENDMSG | arch::RECVMSG => {
+            // `struct msghdr`: msg_iov stands after name, namelen and padding.
+            // SAFETY: the helper checks the address.
+            vector(unsafe { bpf_probe_read_user((second + 16) as *const u64) }.ok()?)
         }
+        _ => None,
     }
 }
 
 /// The first non-empty piece of an I/O vector.
 #[inline(always)]
-unsafe fn vector(iov: u64) -> Option<Buffer> {
+fn vector(iov: u64) -> Option<Buffer> {
     // SAFETY: the helper checks the address.
     let [ptr, len] = unsafe { bpf_probe_read_user(iov as *const [u64; 2]) }.ok()?;
     Some(Buffer { ptr, len })

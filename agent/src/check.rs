@@ -7,12 +7,15 @@ use serde::Serialize;
 
 use crate::cli::Exit;
 use crate::config::Check;
-use crate::sources::kernel::hooks::{HOOKS, Hook, Kind};
-use crate::sources::kernel::{load, object};
+use crate::sources::kernel::hooks::{Hook, Kind, LADDERS};
+use crate::sources::kernel::load::Seen;
+use crate::sources::kernel::{layout, load, object};
 use crate::sources::packets::watch;
 
 /// The name of what is no kernel hook: whether packets can be captured.
 const PACKETS: &str = "packets";
+/// Nor is this: whether a probe can tell a socket from the next one at its address.
+const IDENTITY: &str = "socket_identity";
 
 /// One fact's line.
 #[derive(Debug, Serialize)]
@@ -22,6 +25,7 @@ struct Line<'a> {
     hook: String,
     core: bool,
     gives: &'a str,
+    /// Why it is not visible, or not by a cheaper hook.
     reason: Option<String>,
     remedy: Option<&'static str>,
 }
@@ -29,7 +33,12 @@ struct Line<'a> {
 /// Tries every hook and says what became of it.
 pub fn check(settings: &Check) -> Result<Exit> {
     for name in &settings.require {
-        let facts = || HOOKS.iter().map(|hook| hook.fact).chain([PACKETS]);
+        let facts = || {
+            LADDERS
+                .iter()
+                .map(|ladder| ladder.fact)
+                .chain([IDENTITY, PACKETS])
+        };
         if !facts().any(|fact| fact == name) {
             let known: Vec<_> = facts().collect();
             anyhow::bail!(
@@ -38,17 +47,18 @@ pub fn check(settings: &Check) -> Result<Exit> {
             );
         }
     }
-    let results = match load::load() {
-        Ok(probes) => probes.hooks,
+    let (facts, missing) = match load::load() {
+        Ok(probes) => (probes.facts, Ok(probes.missing)),
         Err(error) => {
             let why = format!("{error:#}");
-            HOOKS.iter().map(|hook| (hook, Err(why.clone()))).collect()
+            let refused = |ladder| Seen::refused(ladder, &why);
+            (LADDERS.iter().map(refused).collect(), Err(why.clone()))
         }
     };
-    let lines: Vec<Line<'_>> = results
+    let lines: Vec<Line<'_>> = facts
         .iter()
-        .map(|(hook, result)| line(hook, result))
-        .chain([packets(watch::possible().err())])
+        .map(|seen| line(seen, missing.as_deref().unwrap_or_default()))
+        .chain([identity(&missing), packets(watch::possible().err())])
         .collect();
     let mut out = std::io::stdout().lock();
     if settings.json {
@@ -71,19 +81,42 @@ pub fn check(settings: &Check) -> Result<Exit> {
     Ok(Exit::Failed)
 }
 
-fn line<'a>(hook: &'a Hook, result: &Result<(), String>) -> Line<'a> {
+fn line<'a>(seen: &'a Seen, missing: &[&str]) -> Line<'a> {
+    let fact = seen.ladder.fact;
+    let mut reasons = vec![seen.why()];
+    let mut visible = seen.by.is_some();
+    for member in missing.iter().filter(|m| layout::fact_of(m) == Some(fact)) {
+        visible = false;
+        reasons.push(format!("this kernel has no {member}"));
+    }
+    reasons.retain(|reason| !reason.is_empty());
     Line {
-        fact: hook.fact,
-        visible: result.is_ok(),
-        hook: match hook.kind {
-            Kind::BtfTracepoint => format!("tp_btf/{}", hook.name),
-            Kind::Tracepoint { category } => format!("tracepoint/{category}/{}", hook.name),
-            Kind::Iterator => format!("iter/{}", hook.name),
-        },
-        core: hook.core,
-        gives: hook.gives,
-        reason: result.as_ref().err().cloned(),
-        remedy: result.is_err().then(|| remedy(hook)),
+        fact,
+        visible,
+        hook: seen.hook(),
+        core: seen.ladder.core,
+        gives: seen.ladder.gives,
+        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        remedy: (!visible).then(|| remedy(seen.ladder.rungs.iter().copied().flatten())),
+    }
+}
+
+/// Without it nothing is proven: what is told of a socket may be of the one before it at its address.
+fn identity<'a>(missing: &Result<Vec<&'static str>, String>) -> Line<'a> {
+    let reason = match missing {
+        Ok(missing) => missing
+            .contains(&layout::COOKIES)
+            .then(|| format!("this kernel has no {}", layout::COOKIES)),
+        Err(why) => Some(why.clone()),
+    };
+    Line {
+        fact: IDENTITY,
+        visible: reason.is_none(),
+        hook: "bpf_get_socket_cookie".to_owned(),
+        core: false,
+        gives: "a socket told from the next one at its address: without it nothing is proven",
+        remedy: reason.is_some().then_some("a kernel of 5.12 or later"),
+        reason,
     }
 }
 
@@ -101,21 +134,35 @@ fn packets<'a>(refused: Option<String>) -> Line<'a> {
     }
 }
 
-/// What would make a refused fact visible.
-fn remedy(hook: &Hook) -> &'static str {
+/// What would make a refused fact visible: what its best hook needs.
+fn remedy<'a>(mut hooks: impl Iterator<Item = &'a Hook>) -> &'static str {
     if object::PROBES.is_empty() {
         return "build the program with `cargo xtask build`";
     }
+    let Some(hook) = hooks.next() else {
+        return "";
+    };
+    let others: Vec<Kind> = hooks.map(|hook| hook.kind).collect();
     match hook.kind {
-        Kind::BtfTracepoint if matches!(hook.name, "sock_send_length" | "sock_recv_length") => {
-            "a kernel of 6.3 or later with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON"
+        Kind::BtfTracepoint if hook.name == "kfree_skb" => {
+            "a kernel of 5.17 or later with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON"
         }
-        Kind::BtfTracepoint => "a kernel with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON",
-        Kind::Tracepoint { .. } => {
-            "tracefs at /sys/kernel/tracing (or CAP_SYS_ADMIN, to mount it for this process alone), \
+        Kind::BtfTracepoint if others.contains(&Kind::FunctionExit) => {
+            "a kernel of 6.3 or later, or one that allows fexit, with CONFIG_DEBUG_INFO_BTF, CAP_BPF \
+             and CAP_PERFMON"
+        }
+        Kind::FunctionEntry | Kind::FunctionExit if !others.is_empty() => {
+            "a kernel that allows fentry and fexit, CAP_BPF and CAP_PERFMON; or tracefs at \
+             /sys/kernel/tracing (or CAP_SYS_ADMIN, to mount it for this process alone), \
              CAP_DAC_READ_SEARCH, CONFIG_FTRACE_SYSCALLS"
         }
-        Kind::Iterator => "a kernel of 5.11 or later, CAP_BPF and CAP_PERFMON",
+        Kind::BtfTracepoint | Kind::FunctionEntry | Kind::FunctionExit => {
+            "a kernel with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON"
+        }
+        Kind::Tracepoint { .. } => {
+            "tracefs at /sys/kernel/tracing, CAP_DAC_READ_SEARCH, CONFIG_FTRACE_SYSCALLS"
+        }
+        Kind::Iterator => "a kernel of 5.8 or later, CAP_BPF and CAP_PERFMON",
     }
 }
 
@@ -131,7 +178,9 @@ fn table(out: &mut impl Write, lines: &[Line<'_>]) -> Result<()> {
             line.fact, seen, line.hook, line.gives
         )?;
         if let Some(reason) = &line.reason {
-            writeln!(out, "{:>17}   why: {}", "", crate::sinks::visible(reason))?;
+            let what = if line.visible { "not by" } else { "why" };
+            let reason = crate::sinks::visible(reason);
+            writeln!(out, "{:>17}   {what}: {reason}", "")?;
         }
         if let Some(remedy) = line.remedy {
             writeln!(out, "{:>17}   needs: {remedy}", "")?;

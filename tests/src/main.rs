@@ -38,9 +38,15 @@ struct Args {
     /// Compare with a real Prometheus after every scenario, not only after a few.
     #[arg(long)]
     prometheus: bool,
+    /// Compare with a Prometheus nowhere: there is none.
+    #[arg(long, conflicts_with = "prometheus")]
+    no_prometheus: bool,
     /// Also capture packets at the proxy, explain them, and compare both with the truth.
     #[arg(long)]
     packets: bool,
+    /// Where the kernel lets nothing be proven (before 5.12): right causes have to be `likely`.
+    #[arg(long)]
+    unproven: bool,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -109,7 +115,9 @@ fn run(args: &Args) -> Result<bool> {
         full: args.full,
         out: args.out.clone(),
         prometheus: args.prometheus,
+        no_prometheus: args.no_prometheus,
         packets: args.packets,
+        unproven: args.unproven,
     };
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("create {}", options.out.display()))?;

@@ -30,8 +30,12 @@ pub struct Options {
     pub out: PathBuf,
     /// Compare the counters in a Prometheus after every scenario, not only after a few.
     pub prometheus: bool,
+    /// Nowhere.
+    pub no_prometheus: bool,
     /// Capture packets at the proxies too, and explain them.
     pub packets: bool,
+    /// The kernel lets nothing be proven: right causes are to be `likely`.
+    pub unproven: bool,
 }
 
 /// Something a scenario needs from the host.
@@ -129,11 +133,14 @@ impl Run {
             name: scenario.name,
             options: options.clone(),
             // Two labs on one host must not take each other's verdicts for their own.
-            ledger: Arc::new(Ledger::new(&format!(
-                "r{:02}x{:04x}",
-                scenario.row,
-                std::process::id() & 0xffff
-            ))),
+            ledger: Arc::new(
+                Ledger::new(&format!(
+                    "r{:02}x{:04x}",
+                    scenario.row,
+                    std::process::id() & 0xffff
+                ))
+                .unproven(options.unproven),
+            ),
             folder: temp.path().to_owned(),
             out,
             minimum: BTreeMap::new(),
@@ -146,7 +153,7 @@ impl Run {
             losing: false,
             live: None,
             watched: None,
-            counters: options.prometheus || scenario.counters,
+            counters: !options.no_prometheus && (options.prometheus || scenario.counters),
             problems: Vec::new(),
             notes: Vec::new(),
             held: Vec::new(),

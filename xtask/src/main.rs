@@ -16,6 +16,7 @@ mod streams;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ enum Command {
     Bench(bench::Args),
     /// Feed the readers and decoders any bytes, for a bounded time
     Fuzz(fuzz::Args),
+    /// Run the agent and the lab on Debian's kernels, old and new, in virtual machines
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Picture => browser::picture(),
         Command::Bench(args) => bench::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Vm(args) => vm::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

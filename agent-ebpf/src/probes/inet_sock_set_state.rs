@@ -84,7 +84,7 @@ fn remember_listener(flow: &mut Flow) {
     let Some(found) = found else { return };
     // SAFETY: a map value; `peak` may lose a race, by one connection.
     let listener = unsafe { &mut *found };
-    if field!(listener.sk, skc_cookie, u64) != listener.cookie {
+    if !kernel::is(listener.sk, listener.cookie) {
         return;
     }
     flow.listener_sk = listener.sk;
@@ -368,7 +368,7 @@ fn gone(sk: *const u8) {
     };
     // SAFETY: a map value.
     let cookie = unsafe { (*found).cookie };
-    if cookie == field!(sk as u64, skc_cookie, u64) {
+    if kernel::is(sk as u64, cookie) {
         let _ = LISTENERS.remove(key);
         tell(sk as u64, cookie, &key, 1);
     }

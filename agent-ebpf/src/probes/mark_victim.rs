@@ -1,20 +1,38 @@
 //! `oom:mark_victim`: the kernel chose a process to kill for memory, on the host or in a cgroup.
 //!
-//! Format: `pid` at 8, the same from 5.10 to 7.2 (the BTF prototype is not).
+//! `void mark_victim(struct task_struct *task, uid_t uid)`; before 6.8 `void mark_victim(int pid)`. Through
+//! tracefs: `pid` at 8, the same from 5.10 to 7.3.
 
 use agent_ebpf::{Oom, kind};
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
+    helpers::generated::bpf_ktime_get_ns,
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
 };
 
-use crate::emit;
+use crate::{emit, field, offset};
+
+#[btf_tracepoint(function = "mark_victim")]
+pub fn mark_victim_typed(ctx: BtfTracePointContext) -> i32 {
+    if offset!(mark_victim_task) == 1 {
+        let task: *const u8 = ctx.arg(0);
+        tell(field!(task as u64, task_pid, u32)) as i32
+    } else {
+        tell(ctx.arg::<i32>(0) as u32) as i32
+    }
+}
 
 #[tracepoint(category = "oom", name = "mark_victim")]
 pub fn mark_victim(ctx: TracePointContext) -> u32 {
     // SAFETY: the tracepoint's own record.
-    let Ok(pid) = (unsafe { ctx.read_at::<u32>(8) }) else {
-        return 0;
-    };
+    match unsafe { ctx.read_at::<u32>(8) } {
+        Ok(pid) => tell(pid),
+        Err(_) => 0,
+    }
+}
+
+#[inline(always)]
+fn tell(pid: u32) -> u32 {
     if let Some(mut entry) = emit::reserve::<Oom>() {
         // SAFETY: no arguments.
         let now = unsafe { bpf_ktime_get_ns() };

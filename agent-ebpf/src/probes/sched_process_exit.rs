@@ -4,15 +4,12 @@
 
 use agent_ebpf::{Exit, kind};
 use aya_ebpf::{
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid,
-        generated::{bpf_get_current_task_btf, bpf_ktime_get_ns},
-    },
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 
-use crate::{emit, field, flow, maps::SERVERS, probes::sched_process_exec::unwatch};
+use crate::{emit, field, flow, kernel, maps::SERVERS, probes::sched_process_exec::unwatch};
 
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
@@ -26,8 +23,7 @@ pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
     if !watched && !serves {
         return 0;
     }
-    // SAFETY: a typed pointer to the current task.
-    let task = unsafe { bpf_get_current_task_btf() } as u64;
+    let task = kernel::task();
     // Threads left in the group: only the last one's end is the process's.
     if field!(field!(task, task_signal, u64), signal_live, u32) != 0 {
         return 0;

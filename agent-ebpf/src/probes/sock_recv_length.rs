@@ -23,12 +23,15 @@ const STALL_NS: u64 = 1_000_000_000;
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    let ret: i32 = ctx.arg(1);
-    let flags: i32 = ctx.arg(2);
+    received(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+}
+
+/// A receive on this socket has ended with this result.
+#[inline(always)]
+pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
     if interrupted(ret) || flags & MSG_PEEK != 0 {
         return 0;
     }
-    let sk: *const u8 = ctx.arg(0);
     if !flow::is_watched() {
         if ret > 0 {
             flow::note_read(sk);
@@ -36,7 +39,7 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let flow = match flow::find(kernel::address(sk)) {
-        Some(flow) if flow.cookie == kernel::direct::cookie(sk) => flow,
+        Some(flow) if kernel::direct::is(sk, flow.cookie) => flow,
         _ if ret <= 0 => return 0,
         // A socket not seen before that a proxy reads from first is a downstream connection.
         _ if kernel::direct::family(sk) == AF_UNIX || !stream(sk as u64) => return 0,

@@ -24,16 +24,17 @@ pub fn interrupted(ret: i32) -> bool {
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    if !flow::is_watched() {
-        return 0;
-    }
-    let sk: *const u8 = ctx.arg(0);
-    let ret: i32 = ctx.arg(1);
-    if interrupted(ret) {
+    sent(ctx.arg(0), ctx.arg(1))
+}
+
+/// A send on this socket has ended with this result.
+#[inline(always)]
+pub fn sent(sk: *const u8, ret: i32) -> i32 {
+    if !flow::is_watched() || interrupted(ret) {
         return 0;
     }
     let flow = match flow::find(kernel::address(sk)) {
-        Some(flow) if flow.cookie == 0 || flow.cookie == kernel::direct::cookie(sk) => flow,
+        Some(flow) if flow.cookie == 0 || kernel::direct::is(sk, flow.cookie) => flow,
         _ => match first_send(sk) {
             Some(flow) => flow,
             None => return 0,

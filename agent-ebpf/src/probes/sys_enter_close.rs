@@ -1,5 +1,5 @@
 //! `syscalls:sys_enter_close`: a proxy closes an upstream connection. The only sign of a Unix
-//! connection's end where the kernel allows neither fentry nor kprobe, and for TCP the thread's own.
+//! connection's end where the kernel allows no fentry, and for TCP the thread's own.
 //!
 //! Format: `__syscall_nr` at 8, `fd` at 16. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
 
@@ -17,14 +17,20 @@ use crate::{
 
 #[tracepoint(category = "syscalls", name = "sys_enter_close")]
 pub fn sys_enter_close(ctx: TracePointContext) -> u32 {
+    // SAFETY: the tracepoint's own record.
+    match unsafe { ctx.read_at::<u64>(16) } {
+        Ok(fd) => closing(fd as u32),
+        Err(_) => 0,
+    }
+}
+
+/// The current thread closes this descriptor.
+#[inline(always)]
+pub fn closing(fd: u32) -> u32 {
     let Some((thread, _, tgid)) = flow::watched() else {
         return 0;
     };
-    // SAFETY: the tracepoint's own record.
-    let Ok(fd) = (unsafe { ctx.read_at::<u64>(16) }) else {
-        return 0;
-    };
-    let sk = socket_of(fd as u32);
+    let sk = socket_of(fd);
     if sk == 0 {
         return 0;
     }

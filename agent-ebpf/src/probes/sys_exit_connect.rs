@@ -5,10 +5,7 @@
 
 use agent_ebpf::{Attempt, PATH, UnixKey, end, flow_flag, kind, role, sampled};
 use aya_ebpf::{
-    helpers::{
-        bpf_probe_read_user, bpf_probe_read_user_buf,
-        generated::{bpf_get_current_task_btf, bpf_ktime_get_ns},
-    },
+    helpers::{bpf_probe_read_user, bpf_probe_read_user_buf, generated::bpf_ktime_get_ns},
     macros::tracepoint,
     programs::TracePointContext,
 };
@@ -34,11 +31,17 @@ const EACCES: i64 = -13;
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
-    let Some((thread, tid, tgid)) = flow::watched() else {
-        return 0;
-    };
     // SAFETY: the tracepoint's own record.
-    let Ok(ret) = (unsafe { ctx.read_at::<i64>(16) }) else {
+    match unsafe { ctx.read_at::<i64>(16) } {
+        Ok(ret) => connected(ret),
+        Err(_) => 0,
+    }
+}
+
+/// The current thread's connect() has ended with this result.
+#[inline(always)]
+pub fn connected(ret: i64) -> u32 {
+    let Some((thread, tid, tgid)) = flow::watched() else {
         return 0;
     };
     if ret == EINPROGRESS || ret == EALREADY || ret == EISCONN {
@@ -99,7 +102,7 @@ fn watch_queue(address: u64, overflow: bool) -> Option<u64> {
     let found = UNIX_LISTENERS.get_ptr_mut(key)?;
     // SAFETY: a map value; `peak` may lose a race, by one connection.
     let listener = unsafe { &mut *found };
-    if field!(listener.sk, skc_cookie, u64) != listener.cookie {
+    if !kernel::is(listener.sk, listener.cookie) {
         return None;
     }
     let length = field!(listener.sk, sk_receive_queue_len, u32);
@@ -114,9 +117,11 @@ fn watch_queue(address: u64, overflow: bool) -> Option<u64> {
 
 #[inline(always)]
 fn mount_namespace() -> u32 {
-    // SAFETY: a typed pointer to the current task.
-    let task = unsafe { bpf_get_current_task_btf() } as u64;
-    let namespace = field!(field!(task, task_nsproxy, u64), nsproxy_mnt_ns, u64);
+    let namespace = field!(
+        field!(kernel::task(), task_nsproxy, u64),
+        nsproxy_mnt_ns,
+        u64
+    );
     field!(namespace, mnt_namespace_inum, u32)
 }
 
@@ -124,11 +129,13 @@ fn mount_namespace() -> u32 {
 #[inline(always)]
 fn read_path(address: u64, len: u64, out: &mut [u8; PATH]) {
     let len = if len < 2 { 0 } else { len - 2 };
-    let len = if len > PATH as u64 {
-        PATH
-    } else {
-        len as usize
-    };
+    let len = if len > PATH as u64 { PATH as u64 } else { len };
+    // The bound once more, where every verifier sees it: volatile, or the compiler drops it.
+    // SAFETY: a local.
+    let len = unsafe { core::ptr::read_volatile(&raw const len) } as usize & 127;
+    if len > PATH {
+        return;
+    }
     // SAFETY: `len` is at most PATH.
     let part = unsafe { core::slice::from_raw_parts_mut(out.as_mut_ptr(), len) };
     // SAFETY: the helper checks the address.

@@ -17,9 +17,15 @@ use crate::{
 #[tracepoint(category = "syscalls", name = "sys_exit_listen")]
 pub fn sys_exit_listen(ctx: TracePointContext) -> u32 {
     // SAFETY: the tracepoint's own record.
-    if unsafe { ctx.read_at::<i64>(16) } != Ok(0) {
-        return 0;
+    match unsafe { ctx.read_at::<i64>(16) } {
+        Ok(0) => listens(),
+        _ => 0,
     }
+}
+
+/// The current thread's listen() has succeeded.
+#[inline(always)]
+pub fn listens() -> u32 {
     let sk = socket_of(argument(0) as u32);
     if sk == 0 || kernel::family(sk) != AF_UNIX {
         return 0;

@@ -1,4 +1,4 @@
-//! `iter/task_file` (5.8, sockets from 5.11): every open socket of every process, in every network namespace.
+//! `iter/task_file` (5.8; typed sockets from 5.11): every open socket of every process, in every network namespace.
 //!
 //! The agent reads it at its start, and when a listener appears, to know pools older than itself.
 
@@ -13,6 +13,7 @@ use crate::{
     field,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM},
     maps::LISTENERS_ONLY,
+    probes::socket_behind,
 };
 
 /// `struct bpf_iter__task_file`: pointers, each padded to eight bytes.
@@ -41,15 +42,28 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
     if task.is_null() || file.is_null() {
         return 0;
     }
-    // SAFETY: a typed file.
-    let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as *const u8;
-    if socket.is_null() {
-        return 0;
-    }
-    // SAFETY: a direct load keeps the pointer's type, which the cookie's helper wants.
-    let typed: *const u8 =
-        unsafe { core::ptr::read_volatile(socket.add(crate::offset!(socket_sk) as usize).cast()) };
-    let (socket, sk) = (socket as u64, typed as u64);
+    // Before the ways part: each of them would cost a verifier the whole of this.
+    let mut out = Socket::new_zeroed();
+    let mut cookie = 0;
+    let (socket, sk) = if crate::offset!(skc_cookie) == u32::MAX {
+        let socket = socket_behind(file as u64);
+        (socket, field!(socket, socket_sk, u64))
+    } else {
+        // SAFETY: a typed file.
+        let socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) } as *const u8;
+        if socket.is_null() {
+            return 0;
+        }
+        // SAFETY: a direct load keeps the pointer's type, which the cookie's helper wants.
+        let typed: *const u8 = unsafe {
+            core::ptr::read_volatile(socket.add(crate::offset!(socket_sk) as usize).cast())
+        };
+        if typed.is_null() {
+            return 0;
+        }
+        cookie = kernel::cookie(typed);
+        (socket as u64, typed as u64)
+    };
     if sk == 0 {
         return 0;
     }
@@ -62,11 +76,9 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
     if !listens && LISTENERS_ONLY.get(0).is_some_and(|only| *only != 0) {
         return 0;
     }
-    let mut out = Socket::new_zeroed();
     out.tgid = field!(task as u64, task_tgid, u32);
     out.fd = fd;
     out.sk = sk;
-    out.cookie = kernel::cookie(typed);
     out.kind = kind;
     out.state = field!(sk, skc_state, u8);
     kernel::ends(sk, &mut out.ends);
@@ -86,6 +98,12 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
         socket + u64::from(crate::offset!(socket_inode)),
         crate::offset!(inode_ino),
     );
+    // Without cookies the inode, which a socket keeps, tells it from others at every reading.
+    out.cookie = if cookie == 0 {
+        out.inode | 1 << 62
+    } else {
+        cookie
+    };
     let bytes = out.as_bytes();
     // SAFETY: the iterator's own output.
     unsafe {

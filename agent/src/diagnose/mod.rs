@@ -204,6 +204,10 @@ fn conclude(case: &Case<'_>, mut finding: Finding, mut evidence: Vec<Fact>) -> D
     if case.lost > 0 {
         finding = finding.at_most_likely(format!("signals: {} were lost meanwhile", case.lost));
     }
+    if case.source == Source::Kernel && case.host.blind_to("socket_identity") {
+        let missing = "socket_identity: a socket is not told from the one before it at its address";
+        finding = finding.at_most_likely(missing);
+    }
     evidence.append(&mut finding.facts);
     evidence.sort_by_key(|fact| fact.at);
     evidence.dedup();

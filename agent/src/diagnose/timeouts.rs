@@ -92,7 +92,11 @@ fn not_taken(known: &Known<'_>) -> Option<Finding> {
     let attempt = known.attempt();
     let tcp = known.tcp()?;
     let bytes = known.request_bytes();
-    let acked = known.acked().unwrap_or(0);
+    let acked = if not_let_in(known) {
+        0
+    } else {
+        known.acked().unwrap_or(0)
+    };
     if bytes == 0 || acked >= bytes || known.read() == Read::Yes && !tcp.zero_window {
         return None;
     }
@@ -139,6 +143,18 @@ fn not_taken(known: &Known<'_>) -> Option<Finding> {
             .settled(),
         Fullness::No => Finding::likely(Cause::RequestUnacknowledged, missing).settled(),
     })
+}
+
+/// A listener on this host had no room for the connection, however often the request was repeated. Its
+/// proxy's own close may then find the room, and acknowledge what came too late.
+fn not_let_in(known: &Known<'_>) -> bool {
+    let attempt = known.attempt();
+    let fresh = !attempt.reused && attempt.peer.is_none();
+    let in_vain = known
+        .tcp()
+        .is_some_and(|tcp| tcp.acked == 0 && tcp.retransmits > 1);
+    let full = |queue| fullness(known, queue) == Fullness::Full;
+    fresh && in_vain && attempt.queue.as_ref().is_some_and(full)
 }
 
 fn not_answered(known: &Known<'_>) -> Finding {

@@ -414,8 +414,8 @@ impl<W: Write> Pipeline<W> {
     }
 
     pub(super) fn blind(&mut self, status: &Status) {
-        for (hook, _) in status.hooks.iter().filter(|(_, result)| result.is_ok()) {
-            detail!("{} is seen by {}", hook.fact, hook.name);
+        for seen in status.facts.iter().filter(|seen| seen.by.is_some()) {
+            detail!("{} is seen by {}", seen.ladder.fact, seen.hook());
         }
         for (fact, why) in status.blind() {
             warning!("{fact} cannot be seen: {why}");
@@ -423,9 +423,9 @@ impl<W: Write> Pipeline<W> {
         }
         if let Some(metrics) = &self.metrics {
             metrics.source_up("kernel", status.sees_responses());
-            for (hook, result) in &status.hooks {
-                metrics.probe_attached(hook.fact, hook.name, result.is_ok());
-                metrics.blind(hook.fact, result.is_err());
+            for seen in &status.facts {
+                metrics.probe_attached(seen.ladder.fact, &seen.programs(), seen.by.is_some());
+                metrics.blind(seen.ladder.fact, seen.by.is_none());
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::cli::{detail, note, warning};
 use crate::clock::{self, Clock};
 use crate::config::{ANY_INTERFACE, Choice, Watch};
 use crate::signal::{Nanos, Signal};
-use crate::sources::kernel::{self, Selection, Status, hooks};
+use crate::sources::kernel::{self, Selection, Status, load};
 use crate::sources::packets::decode::Reason;
 use crate::sources::packets::ring::Ring;
 use crate::sources::packets::watch::{self, Namespaces, Request, Tally};
@@ -141,13 +141,11 @@ impl Watching {
             return None;
         };
         let why = || {
-            let refused = |(hook, result): &(&hooks::Hook, Result<(), String>)| {
-                let why = result.as_ref().err()?;
-                ["reads", "writes"]
-                    .contains(&hook.fact)
-                    .then(|| why.clone())
+            let refused = |seen: &&load::Seen| {
+                seen.by.is_none() && ["reads", "writes"].contains(&seen.ladder.fact)
             };
-            status.hooks.iter().find_map(refused).unwrap_or_default()
+            let first = status.facts.iter().find(refused);
+            first.map(load::Seen::why).unwrap_or_default()
         };
         (!status.sees_responses()).then(why)
     }

@@ -7,7 +7,7 @@ use why502::signal::{Attempt, End, Fact, FlowId, Peer, Signal};
 
 type Take = fn(&mut Vec<Signal>);
 
-/// Hooks by their name in `HOOKS`, then other sources and facts.
+/// Facts by a hook in their ladders, then other sources and facts.
 pub(crate) const TAKEN: &[(&str, Take)] = &[
     ("sched_process_exec", |all| {
         all.retain(|s| !matches!(s.fact, Fact::ProxyStarted { .. }));

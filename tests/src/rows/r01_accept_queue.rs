@@ -122,13 +122,17 @@ fn tcp(run: &mut Run) -> Result<()> {
         });
         // The SYN found room, the handshake's last ACK did not: nginx has a connection and the
         // listener has none.
-        let half_open = seen.iter().any(|seen| {
-            seen.path == sent.path && seen.syn_acks > 1 && !seen.acknowledged_by(sent.ended)
-        });
+        let half_open_until = |end: u64| {
+            let mut seen = seen.iter().filter(|seen| seen.path == sent.path);
+            seen.any(|seen| seen.syn_acks > 1 && !seen.acknowledged_by(end))
+        };
         let expect = if connecting {
             full("syn_dropped")
-        } else if half_open {
+        } else if half_open_until(sent.ended) {
             full("ack_dropped")
+        } else if half_open_until(sent.ended - TOO_CLOSE_NS) {
+            // Room was found as nginx gave up, by its FIN or just before.
+            full("ack_dropped").or("read_timeout_never_accepted", None)
         } else {
             timed_out(&gunicorn, sent)
         };

@@ -77,6 +77,10 @@ const PACKAGES: &[(&str, Proof)] = &[
     // What the cost is measured with.
     ("wrk", Proof::Program("wrk")),
     ("bpftool", Proof::Program("bpftool")),
+    // The virtual machines with other kernels.
+    ("qemu-system-x86", Proof::Program("qemu-system-x86_64")),
+    ("e2fsprogs", Proof::Program("debugfs")),
+    ("xz-utils", Proof::Program("xz")),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -325,6 +325,21 @@ fn where_connects_are_not_seen_a_first_request_proves_no_race() {
     assert!(missing.starts_with("tcp_connections"), "{missing}");
 }
 
+/// Before Linux 5.12 what is told of a socket may be of the one before it at its address.
+#[test]
+fn where_sockets_are_not_told_apart_nothing_is_proven() {
+    for (name, scene) in complete() {
+        let blind = Fact::SourceStarted {
+            sees: vec![],
+            blind: vec!["socket_identity".into()],
+        };
+        let sighted = scene.clone().judge();
+        let judged = scene.signal(0, blind).judge();
+        assert_eq!(judged.cause, sighted.cause, "{name}");
+        assert_ne!(judged.confidence, Confidence::Proven, "{name}");
+    }
+}
+
 #[test]
 fn losses_are_never_proven() {
     for (name, mut scene) in complete() {

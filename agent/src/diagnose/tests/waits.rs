@@ -152,6 +152,13 @@ fn requests_that_were_not_taken() {
         Proven,
         true,
     );
+    // The proxy's own FIN found room in the queue: too late for the request.
+    stuck(0, 4, false).queue(128, 128, 3).closed(1000, None).is(
+        Cause::TcpAcceptQueueFull,
+        Variant::AckDropped,
+        Proven,
+        true,
+    );
     stuck(60, 0, true).is(Cause::SendTimeout, None, Likely, true);
     stuck(60, 0, true)
         .peer(true, true)

@@ -8,14 +8,54 @@ use std::ops::Range;
 use anyhow::{Context as _, Result, bail, ensure};
 
 const MAGIC: u16 = 0xeb9f;
+const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_FWD: u32 = 7;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
+const KIND_FUNC_PROTO: u32 = 13;
 /// Bytes that every type has: name, info, size or type.
 const HEAD: usize = 12;
+
+/// A typedef or function, as far as a program needs it to attach.
+pub struct Named {
+    id: usize,
+    kind: u32,
+    pub name: String,
+}
+
+/// BTF in which these have their ids, behind types without a body or a name: enough to find what a
+/// program attaches to, at a tenth of the memory. Types behind the last of them are not there at all.
+pub fn sparse<'a>(named: impl IntoIterator<Item = &'a Named>) -> Vec<u8> {
+    let mut types = Vec::new();
+    let mut strings = vec![0];
+    let mut tell = |offset: usize, kind: u32| {
+        for word in [offset as u32, kind << 24, 0] {
+            types.extend_from_slice(&word.to_ne_bytes());
+        }
+    };
+    let mut next = 1;
+    for Named { id, kind, name } in named {
+        for _ in next..*id {
+            tell(0, KIND_FWD);
+        }
+        next = id + 1;
+        tell(strings.len(), *kind);
+        strings.extend_from_slice(name.as_bytes());
+        strings.push(0);
+    }
+    let mut out = Vec::with_capacity(24 + types.len() + strings.len());
+    out.extend_from_slice(&MAGIC.to_ne_bytes());
+    out.extend_from_slice(&[1, 0]);
+    for word in [24, 0, types.len(), types.len(), strings.len()] {
+        out.extend_from_slice(&(word as u32).to_ne_bytes());
+    }
+    out.extend(types);
+    out.extend(strings);
+    out
+}
 
 /// One BTF blob, indexed by type id. Six megabytes on most kernels, so it is kept once and whole.
 pub struct Btf {
@@ -100,15 +140,49 @@ impl Btf {
         self.word(at + 4) >> 24 & 0x1f
     }
 
-    fn find_struct(&self, name: &str) -> Option<usize> {
-        self.starts[1..].iter().map(|&at| at as usize).find(|&at| {
-            self.kind(at) == KIND_STRUCT && self.string(self.word(at)) == name.as_bytes()
+    fn find(&self, kinds: &[u32], name: &str) -> Option<usize> {
+        let mut starts = self.starts[1..].iter().map(|&at| at as usize);
+        starts.find(|&at| {
+            kinds.contains(&self.kind(at)) && self.string(self.word(at)) == name.as_bytes()
         })
+    }
+
+    /// Whether there is a typedef or a function of this name.
+    pub fn names(&self, name: &str) -> bool {
+        self.find(&[KIND_TYPEDEF, KIND_FUNC], name).is_some()
+    }
+
+    /// The size in bytes of `struct name`.
+    pub fn size(&self, name: &str) -> Option<u32> {
+        Some(self.word(self.find(&[KIND_STRUCT], name)? + 8))
+    }
+
+    /// Names of the parameters of a function, or of what a tracepoint's typedef points to.
+    pub fn parameters(&self, name: &str) -> Option<Vec<String>> {
+        let mut at = self.find(&[KIND_TYPEDEF, KIND_FUNC], name)?;
+        while self.kind(at) != KIND_FUNC_PROTO {
+            at = match self.kind(at) {
+                KIND_TYPEDEF | KIND_FUNC | KIND_PTR => {
+                    *self.starts.get(self.word(at + 8) as usize)? as usize
+                }
+                _ => return None,
+            };
+        }
+        let parameters = (0..(self.word(at + 4) & 0xffff) as usize).map(|i| {
+            let name = self.string(self.word(at + HEAD + i * 8));
+            String::from_utf8_lossy(name).into_owned()
+        });
+        Some(parameters.collect())
+    }
+
+    /// How many arguments a typed tracepoint hands to its program: the first parameter is the kernel's own.
+    pub fn arguments(&self, tracepoint: &str) -> Option<usize> {
+        Some(self.parameters(tracepoint)?.len().saturating_sub(1))
     }
 
     /// The offset in bytes of `path` (`member.member`, through anonymous members) within `struct name`.
     pub fn offset(&self, name: &str, path: &str) -> Option<u32> {
-        let mut at = self.find_struct(name)?;
+        let mut at = self.find(&[KIND_STRUCT], name)?;
         let mut bits = 0;
         for member in path.split('.') {
             let (offset, kind) = self.member(at, member, 0)?;
@@ -120,9 +194,7 @@ impl Btf {
 
     /// The value of an enumerator of `enum name`.
     pub fn enumerator(&self, name: &str, enumerator: &str) -> Option<u32> {
-        let at = self.starts[1..].iter().map(|&at| at as usize).find(|&at| {
-            self.kind(at) == KIND_ENUM && self.string(self.word(at)) == name.as_bytes()
-        })?;
+        let at = self.find(&[KIND_ENUM], name)?;
         (0..(self.word(at + 4) & 0xffff) as usize)
             .map(|i| at + HEAD + i * 8)
             .find(|&entry| self.string(self.word(entry)) == enumerator.as_bytes())
@@ -157,47 +229,23 @@ impl Btf {
         None
     }
 
-    /// The same types by the same ids, but without a body or a name unless `keep` wants the name of a
-    /// typedef or function: enough to find what a program attaches to, at a tenth of the memory.
-    pub fn names_only(&self, keep: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        let mut types = Vec::with_capacity(self.starts.len() * HEAD);
-        let mut strings = vec![0];
-        // Types behind the last wanted one need not be there at all.
-        let mut end = 0;
-        for &at in &self.starts[1..] {
+    /// The typedefs and functions whose names are wanted, by their ids.
+    pub fn named(&self, wanted: impl Fn(&str) -> bool) -> Vec<Named> {
+        let mut found = Vec::new();
+        for (id, &at) in self.starts.iter().enumerate().skip(1) {
             let at = at as usize;
-            let (kind, name) = (self.kind(at), self.string(self.word(at)));
-            let kept = (kind == KIND_TYPEDEF || kind == KIND_FUNC) && keep(name);
-            let (offset, kind) = if kept {
-                (strings.len() as u32, kind)
-            } else {
-                (0, KIND_FWD)
-            };
-            if kept {
-                end = types.len() + HEAD;
-                strings.extend_from_slice(name);
-                strings.push(0);
+            let kind = self.kind(at);
+            if kind != KIND_TYPEDEF && kind != KIND_FUNC {
+                continue;
             }
-            for word in [offset, kind << 24, 0] {
-                types.extend_from_slice(&word.to_ne_bytes());
+            if let Ok(name) = std::str::from_utf8(self.string(self.word(at)))
+                && wanted(name)
+            {
+                let name = name.to_owned();
+                found.push(Named { id, kind, name });
             }
         }
-        types.truncate(end);
-        let mut out = Vec::with_capacity(24 + types.len() + strings.len());
-        out.extend_from_slice(&MAGIC.to_ne_bytes());
-        out.extend_from_slice(&[1, 0]);
-        for word in [
-            24,
-            0,
-            types.len() as u32,
-            types.len() as u32,
-            strings.len() as u32,
-        ] {
-            out.extend_from_slice(&word.to_ne_bytes());
-        }
-        out.extend(types);
-        out.extend(strings);
-        out
+        found
     }
 
     /// Follows typedefs and qualifiers.

@@ -1,145 +1,229 @@
-//! The hooks, and the fact each gives: the one list that loading, `check` and metrics read.
+//! The facts that the kernel half gives, and for each the ladder of hooks that can give it: the one list
+//! that choosing, loading, `check` and metrics read.
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A BTF-typed tracepoint: needs CAP_BPF and CAP_PERFMON.
     BtfTracepoint,
+    /// The way into a kernel function, or out of it, through a trampoline.
+    FunctionEntry,
+    FunctionExit,
     /// A tracepoint through tracefs, which also needs CAP_DAC_READ_SEARCH (the folder is 0700).
-    Tracepoint { category: &'static str },
+    Tracepoint {
+        category: &'static str,
+    },
     /// A BPF iterator, read on demand.
     Iterator,
 }
 
 /// One program of the kernel half.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// The program, named after the kernel function or tracepoint it sits on.
+    /// The kernel function or tracepoint it sits on.
     pub name: &'static str,
+    /// The program, which has the same name unless another sits on a tracepoint of that name.
+    pub program: &'static str,
     pub kind: Kind,
-    /// The fact that it alone gives.
+    /// The first kernel that has it as this program needs it.
+    pub since: &'static str,
+}
+
+impl Hook {
+    /// The kernel function that its trampoline is put into.
+    pub fn function(&self) -> Option<&'static str> {
+        matches!(self.kind, Kind::FunctionEntry | Kind::FunctionExit).then_some(self.name)
+    }
+
+    /// The name of the type or function in BTF that it cannot be attached without.
+    pub fn in_btf(&self) -> Option<String> {
+        match self.kind {
+            Kind::BtfTracepoint => Some(format!("btf_trace_{}", self.name)),
+            Kind::FunctionEntry | Kind::FunctionExit => Some(self.name.to_owned()),
+            Kind::Iterator => Some(format!("bpf_iter_{}", self.name)),
+            Kind::Tracepoint { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            Kind::BtfTracepoint => write!(f, "tp_btf/{}", self.name),
+            Kind::FunctionEntry => write!(f, "fentry/{}", self.name),
+            Kind::FunctionExit => write!(f, "fexit/{}", self.name),
+            Kind::Tracepoint { category } => write!(f, "tracepoint/{category}/{}", self.name),
+            Kind::Iterator => write!(f, "iter/{}", self.name),
+        }
+    }
+}
+
+/// Programs that give a fact together.
+pub type Rung = [Hook];
+
+/// A rung as `check` and metrics name it.
+pub fn name(rung: &Rung) -> String {
+    let names: Vec<_> = rung.iter().map(Hook::to_string).collect();
+    names.join("+")
+}
+
+/// One fact, and the rungs that can give it, cheapest first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ladder {
     pub fact: &'static str,
     /// What is not seen without it, for people.
     pub gives: &'static str,
     /// Without it the program's main job cannot be done.
     pub core: bool,
+    pub rungs: &'static [&'static Rung],
 }
 
-const fn btf(name: &'static str, fact: &'static str, core: bool, gives: &'static str) -> Hook {
+const fn hook(kind: Kind, name: &'static str, since: &'static str) -> Hook {
     Hook {
         name,
-        kind: Kind::BtfTracepoint,
-        fact,
-        gives,
-        core,
+        program: name,
+        kind,
+        since,
     }
 }
 
-const fn tracefs(
-    category: &'static str,
-    name: &'static str,
-    fact: &'static str,
-    core: bool,
-    gives: &'static str,
-) -> Hook {
-    Hook {
-        name,
-        kind: Kind::Tracepoint { category },
-        fact,
-        gives,
-        core,
-    }
+const fn btf(name: &'static str, since: &'static str) -> Hook {
+    hook(Kind::BtfTracepoint, name, since)
 }
+
+const fn exit(name: &'static str) -> Hook {
+    hook(Kind::FunctionExit, name, "5.5")
+}
+
+const fn tracefs(category: &'static str, name: &'static str) -> Hook {
+    hook(Kind::Tracepoint { category }, name, "4.7")
+}
+
+/// close() as the system call's table names it.
+const CLOSE: &str = match cfg!(target_arch = "aarch64") {
+    true => "__arm64_sys_close",
+    false => "__x64_sys_close",
+};
 
 /// In the order in which they are attached: state first, then what uses it.
-pub const HOOKS: &[Hook] = &[
-    btf(
-        "sched_process_exec",
-        "proxy_starts",
-        false,
-        "proxies started later",
-    ),
-    btf(
-        "sched_process_fork",
-        "worker_starts",
-        false,
-        "workers and threads started later",
-    ),
-    btf(
-        "sched_process_exit",
-        "process_exits",
-        false,
-        "deaths of upstream processes",
-    ),
-    btf(
-        "signal_generate",
-        "signals",
-        false,
-        "who killed or stopped an upstream process",
-    ),
-    tracefs("oom", "mark_victim", "oom_kills", false, "kills for memory"),
-    btf(
-        "inet_sock_set_state",
-        "tcp_connections",
-        true,
-        "connects, FINs, closes and listeners of TCP",
-    ),
-    btf(
-        "tcp_receive_reset",
-        "resets_received",
-        false,
-        "resets from upstreams",
-    ),
-    btf(
-        "tcp_send_reset",
-        "resets_sent",
-        false,
-        "resets by upstreams on this host",
-    ),
-    btf(
-        "kfree_skb",
-        "filter_drops",
-        false,
-        "packets that a filter on this host drops",
-    ),
-    btf(
-        "sock_recv_length",
-        "reads",
-        true,
-        "responses of upstreams, and what upstreams read",
-    ),
-    btf(
-        "sock_send_length",
-        "writes",
-        true,
-        "requests to upstreams, and responses of the proxy",
-    ),
-    tracefs(
-        "syscalls",
-        "sys_exit_connect",
-        "connect_errors",
-        true,
-        "errors of connect(), all of Unix sockets among them",
-    ),
-    tracefs(
-        "syscalls",
-        "sys_enter_close",
-        "closes",
-        false,
-        "the proxy's timeouts on Unix sockets, and which response followed which close",
-    ),
-    tracefs(
-        "syscalls",
-        "sys_exit_listen",
-        "unix_listens",
-        false,
-        "Unix listeners started later",
-    ),
-    Hook {
-        name: "task_file",
-        kind: Kind::Iterator,
+pub const LADDERS: &[Ladder] = &[
+    Ladder {
+        fact: "proxy_starts",
+        gives: "proxies started later",
+        core: false,
+        rungs: &[&[btf("sched_process_exec", "5.5")]],
+    },
+    Ladder {
+        fact: "worker_starts",
+        gives: "workers and threads started later",
+        core: false,
+        rungs: &[&[btf("sched_process_fork", "5.5")]],
+    },
+    Ladder {
+        fact: "process_exits",
+        gives: "deaths of upstream processes",
+        core: false,
+        rungs: &[&[btf("sched_process_exit", "5.5")]],
+    },
+    Ladder {
+        fact: "signals",
+        gives: "who killed or stopped an upstream process",
+        core: false,
+        rungs: &[&[btf("signal_generate", "5.5")]],
+    },
+    Ladder {
+        fact: "oom_kills",
+        gives: "kills for memory",
+        core: false,
+        rungs: &[
+            &[Hook {
+                program: "mark_victim_typed",
+                ..btf("mark_victim", "5.5")
+            }],
+            &[tracefs("oom", "mark_victim")],
+        ],
+    },
+    Ladder {
+        fact: "tcp_connections",
+        gives: "connects, FINs, closes and listeners of TCP",
+        core: true,
+        rungs: &[&[btf("inet_sock_set_state", "5.9")]],
+    },
+    Ladder {
+        fact: "resets_received",
+        gives: "resets from upstreams",
+        core: false,
+        rungs: &[&[btf("tcp_receive_reset", "5.5")]],
+    },
+    Ladder {
+        fact: "resets_sent",
+        gives: "resets by upstreams on this host",
+        core: false,
+        rungs: &[&[btf("tcp_send_reset", "5.5")]],
+    },
+    Ladder {
+        fact: "filter_drops",
+        gives: "packets that a filter on this host drops",
+        core: false,
+        rungs: &[&[btf("kfree_skb", "5.17")]],
+    },
+    Ladder {
+        fact: "reads",
+        gives: "responses of upstreams, and what upstreams read",
+        core: true,
+        rungs: &[
+            &[btf("sock_recv_length", "6.3")],
+            &[exit("tcp_recvmsg"), exit("unix_stream_recvmsg")],
+        ],
+    },
+    Ladder {
+        fact: "writes",
+        gives: "requests to upstreams, and responses of the proxy",
+        core: true,
+        rungs: &[
+            &[btf("sock_send_length", "6.3")],
+            &[exit("tcp_sendmsg"), exit("unix_stream_sendmsg")],
+        ],
+    },
+    Ladder {
+        fact: "connect_errors",
+        gives: "errors of connect(), all of Unix sockets among them",
+        core: true,
+        // A tracepoint of one system call makes all of them slower.
+        rungs: &[
+            &[exit("__sys_connect")],
+            &[tracefs("syscalls", "sys_exit_connect")],
+        ],
+    },
+    Ladder {
+        fact: "closes",
+        gives: "the proxy's timeouts on Unix sockets, and which response followed which close",
+        core: false,
+        rungs: &[
+            &[hook(Kind::FunctionEntry, CLOSE, "5.5")],
+            &[tracefs("syscalls", "sys_enter_close")],
+        ],
+    },
+    Ladder {
+        fact: "unix_listens",
+        gives: "Unix listeners started later",
+        core: false,
+        rungs: &[
+            &[exit("__sys_listen")],
+            &[tracefs("syscalls", "sys_exit_listen")],
+        ],
+    },
+    Ladder {
         fact: "open_sockets",
         gives: "connections and listeners older than the agent",
         core: false,
+        rungs: &[&[hook(Kind::Iterator, "task_file", "5.8")]],
     },
 ];
+
+/// Every hook of every ladder.
+pub fn all() -> impl Iterator<Item = &'static Hook> {
+    LADDERS
+        .iter()
+        .flat_map(|ladder| ladder.rungs.iter().copied().flatten())
+}

@@ -7,10 +7,17 @@ use super::btf::Btf;
 /// A member that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// Before 5.12 no probe can have a socket's cookie made: what stands in for a missing member then.
+pub const COOKIES: &str = "bpf_get_socket_cookie() for probes";
+
+/// The kernel stack of a thread, on x86-64 and on arm64 with pages of 4 KiB.
+const THREAD_SIZE: u32 = 16 << 10;
+
 /// The fact that a missing member takes away; `None` for one that others make up for.
 pub fn fact_of(member: &str) -> Option<&'static str> {
     Some(match member.split('.').next()? {
         "unix_sock" if member.ends_with("listener") => return None,
+        COOKIES => "socket_identity",
         "sk_buff" => "filter_drops",
         "task_struct" | "signal_struct" => "process_exits",
         "kernel_siginfo" => "signals",
@@ -29,6 +36,10 @@ macro_rules! layout {
                 ABSENT
             }),)*
             closes_seen: 0,
+            task_nvcsw_untyped: $btf.offset("task_struct", "nvcsw").unwrap_or(ABSENT),
+            stack_regs: ABSENT,
+            mark_victim_task: u32::from($btf.arguments("btf_trace_mark_victim") == Some(2)),
+            tcp_recvmsg_flags: flags_of_tcp_recvmsg($btf),
             // `state` before 5.14.
             task_state: $btf
                 .offset("task_struct", "__state")
@@ -44,7 +55,7 @@ macro_rules! layout {
 /// The layout, and the members that were not found.
 pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
     let mut missing = Vec::new();
-    let layout = layout!(btf, missing, {
+    let mut layout = layout!(btf, missing, {
         skc_family = "sock_common"."skc_family",
         skc_state = "sock_common"."skc_state",
         skc_daddr = "sock_common"."skc_daddr",
@@ -88,6 +99,7 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         task_files = "task_struct"."files",
         task_flags = "task_struct"."flags",
         task_nvcsw = "task_struct"."nvcsw",
+        task_stack = "task_struct"."stack",
         task_sum_exec_runtime = "task_struct"."se.sum_exec_runtime",
         task_nsproxy = "task_struct"."nsproxy",
         nsproxy_mnt_ns = "nsproxy"."mnt_ns",
@@ -102,7 +114,26 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         inode_ino = "inode"."i_ino",
         socket_inode = "socket_alloc"."vfs_inode",
     });
+    let helper = |name| btf.enumerator("bpf_func_id", name).is_some();
+    if !helper("BPF_FUNC_get_current_task_btf") {
+        layout.task_nvcsw = ABSENT;
+    }
+    if !helper("BPF_FUNC_task_pt_regs") {
+        layout.stack_regs = THREAD_SIZE.saturating_sub(btf.size("pt_regs").unwrap_or(0));
+    }
+    // The helper is older, but for other programs.
+    if !btf.names("bpf_get_socket_ptr_cookie") {
+        layout.skc_cookie = ABSENT;
+        missing.push(COOKIES);
+    }
     (layout, missing)
+}
+
+/// Which argument of `tcp_recvmsg` has the flags: before 5.19 another one stands ahead of them.
+fn flags_of_tcp_recvmsg(btf: &Btf) -> u32 {
+    let parameters = btf.parameters("tcp_recvmsg").unwrap_or_default();
+    let flags = parameters.iter().position(|name| name == "flags");
+    flags.map_or(3, |index| index as u32)
 }
 
 #[cfg(test)]

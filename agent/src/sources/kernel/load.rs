@@ -1,23 +1,81 @@
 //! Loads the kernel half and attaches what this kernel allows; what it refuses is named, never fatal.
 
+use std::collections::HashSet;
 use std::fs::File;
 
+use agent_ebpf::Layout;
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::ProgramArray,
-    programs::{BtfTracePoint, Iter, Program, TracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, Program, TracePoint},
 };
 
-use super::hooks::{HOOKS, Hook, Kind};
+use super::hooks::{self, Hook, Kind, Ladder, Rung};
+use super::offer::Offer;
+use super::plan::{Step, plan};
 use super::{btf, layout, object};
 
 /// The kernel half, loaded. Dropping it detaches everything: programs live as long as this process.
 pub struct Probes {
     pub ebpf: Ebpf,
-    pub hooks: Vec<(&'static Hook, Result<(), String>)>,
-    /// Structure members that this kernel does not have.
+    pub facts: Vec<Seen>,
+    /// Structure members, and abilities, that this kernel lacks.
     pub missing: Vec<&'static str>,
+}
+
+/// How one fact is seen, if it is.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub ladder: &'static Ladder,
+    pub by: Option<&'static Rung>,
+    /// The rungs that could not be had, each with the reason.
+    pub refused: Vec<(&'static Rung, String)>,
+}
+
+impl Seen {
+    /// Why it is not seen, or not seen by a cheaper hook; empty if there is nothing to say.
+    pub fn why(&self) -> String {
+        let place = |rung| self.ladder.rungs.iter().position(|one| *one == rung);
+        let used = self.by.and_then(place);
+        let refused = self
+            .refused
+            .iter()
+            .filter(|(rung, _)| used.is_none_or(|used| place(rung) < Some(used)));
+        match self.ladder.rungs.len() {
+            1 => refused.map(|(_, why)| why.clone()).collect(),
+            _ => refused
+                .map(|(rung, why)| format!("{}: {why}", hooks::name(rung)))
+                .collect::<Vec<_>>()
+                .join("; "),
+        }
+    }
+
+    /// The hooks it is seen by, or those it would be seen by best.
+    fn rung(&self) -> &'static Rung {
+        let best = self.ladder.rungs.first().copied();
+        self.by.or(best).unwrap_or_default()
+    }
+
+    pub fn hook(&self) -> String {
+        hooks::name(self.rung())
+    }
+
+    /// The same without the kinds, as metrics name them.
+    pub fn programs(&self) -> String {
+        let names: Vec<_> = self.rung().iter().map(|hook| hook.name).collect();
+        names.join("+")
+    }
+
+    /// A fact that cannot be seen, for a reason that no hook can help.
+    pub fn refused(ladder: &'static Ladder, why: &str) -> Seen {
+        let refused = ladder.rungs.iter().map(|&rung| (rung, why.to_owned()));
+        Seen {
+            ladder,
+            by: None,
+            refused: refused.take(1).collect(),
+        }
+    }
 }
 
 /// Loads and attaches everything that loads and attaches.
@@ -30,59 +88,156 @@ pub fn load() -> Result<Probes> {
     }
     // First: it parses the kernel's BTF whole before it can be told not to, and nothing else should
     // be held then.
-    let mut loader = EbpfLoader::new();
-    loader.btf(None);
-    let (mut layout, missing, kernel) = {
+    let first = loader();
+    let (mut layout, missing, offer, names) = {
         let btf = btf::Btf::of_kernel()?;
         let (layout, missing) = layout::read(&btf);
-        (layout, missing, names(&btf))
+        let offer = Offer::of_host(&btf, &missing);
+        (layout, missing, offer, names(&btf))
     };
     // Only now: the two readings of the same types need not be held at once.
-    let kernel = Btf::parse(&kernel, aya::Endianness::default())
-        .context("parse the names of the kernel's BTF")?;
-    let tracefs = super::tracefs::available();
-    layout.closes_seen =
-        u32::from(tracefs.is_ok() && super::tracefs::has("syscalls/sys_enter_close"));
-    let mut ebpf = loader
-        .override_global("LAYOUT", &layout, true)
-        .load(object::PROBES)
-        .map_err(|error| anyhow::anyhow!("{}", describe(&error.into())))
-        .context("create the BPF maps")?;
-    let mut hooks = Vec::new();
-    for hook in HOOKS {
-        let result = match (&tracefs, hook.kind) {
-            (Err(why), Kind::Tracepoint { .. }) => Err(why.clone()),
-            _ => attach(&mut ebpf, hook, &kernel).map_err(|error| describe(&error)),
-        };
-        hooks.push((hook, result));
+    let kernel = Names::new(names)?;
+    let steps = plan(&offer);
+    let offered = |fact| {
+        let mut steps = steps.iter();
+        steps.any(|step: &Step| step.ladder.fact == fact && !step.offered.is_empty())
+    };
+    layout.closes_seen = u32::from(offered("closes"));
+    let (mut ebpf, mut facts) = attach_all(first, &steps, &layout, &kernel)?;
+    let closes = facts.iter().find(|seen| seen.ladder.fact == "closes");
+    if layout.closes_seen == 1 && closes.is_some_and(|seen| seen.by.is_none()) {
+        // Other programs wait for the closes that they were promised: once more without.
+        layout.closes_seen = 0;
+        drop(ebpf);
+        (ebpf, facts) = attach_all(loader(), &steps, &layout, &kernel)?;
     }
     Ok(Probes {
         ebpf,
-        hooks,
+        facts,
         missing,
     })
 }
 
-/// The kernel's BTF as far as attaching needs it: parsed whole it would be the program's peak of memory.
-fn names(btf: &btf::Btf) -> Vec<u8> {
-    let wanted = |name: &[u8]| {
-        HOOKS.iter().any(|hook| {
-            name.strip_prefix(b"btf_trace_")
-                .or(name.strip_prefix(b"bpf_iter_"))
-                == Some(hook.name.as_bytes())
-        })
-    };
-    btf.names_only(wanted)
+fn loader<'a>() -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    loader
 }
 
-fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
-    let program = named(ebpf, hook.name)?;
+fn attach_all<'a>(
+    mut loader: EbpfLoader<'a>,
+    steps: &[Step],
+    layout: &'a Layout,
+    kernel: &Names,
+) -> Result<(Ebpf, Vec<Seen>)> {
+    let mut ebpf = loader
+        .override_global("LAYOUT", layout, true)
+        .load(object::PROBES)
+        .map_err(|error| anyhow::anyhow!("{}{}", describe(&error.into()), locked_memory()))
+        .context("create the BPF maps")?;
+    let climb = |step: &Step| {
+        let mut seen = Seen {
+            ladder: step.ladder,
+            by: None,
+            refused: step.refused.clone(),
+        };
+        for &rung in &step.offered {
+            match attach_rung(&mut ebpf, rung, kernel) {
+                Ok(()) => {
+                    seen.by = Some(rung);
+                    break;
+                }
+                Err(error) => seen.refused.push((rung, describe(&error))),
+            }
+        }
+        seen
+    };
+    let facts = steps.iter().map(climb).collect();
+    Ok((ebpf, facts))
+}
+
+/// Attaches all programs of a rung, or none.
+fn attach_rung(ebpf: &mut Ebpf, rung: &Rung, kernel: &Names) -> Result<()> {
+    for (index, hook) in rung.iter().enumerate() {
+        if let Err(error) = attach(ebpf, hook, kernel) {
+            for attached in &rung[..index] {
+                detach(ebpf, attached)?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's BTF as far as attaching needs it: parsed whole it would be the program's peak of memory.
+struct Names {
+    named: Vec<btf::Named>,
+    /// Without functions: those that trampolines want lie behind all others, so that each is parsed
+    /// alone, and for a moment.
+    tracepoints: Btf,
+}
+
+impl Names {
+    fn new(named: Vec<btf::Named>) -> Result<Names> {
+        let functions: HashSet<_> = hooks::all().filter_map(Hook::function).collect();
+        let others = named
+            .iter()
+            .filter(|named| !functions.contains(named.name.as_str()));
+        let tracepoints = parse(others)?;
+        Ok(Names { named, tracepoints })
+    }
+
+    fn function(&self, name: &str) -> Result<Btf> {
+        parse(self.named.iter().filter(|named| named.name == name))
+    }
+}
+
+fn parse<'a>(named: impl Iterator<Item = &'a btf::Named>) -> Result<Btf> {
+    Btf::parse(&btf::sparse(named), aya::Endianness::default())
+        .context("parse the names of the kernel's BTF")
+}
+
+fn names(btf: &btf::Btf) -> Vec<btf::Named> {
+    let wanted: HashSet<String> = hooks::all().filter_map(Hook::in_btf).collect();
+    btf.named(|name| wanted.contains(name))
+}
+
+/// What may be in the way of maps on old kernels; empty where nothing is.
+fn locked_memory() -> String {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit lives in this frame.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if read != 0 || limit.rlim_max == libc::RLIM_INFINITY {
+        return String::new();
+    }
+    format!(
+        "; before Linux 5.11 maps count as locked memory, of which {} kB are allowed: raise it \
+         (`ulimit -l`, LimitMEMLOCK=infinity), or run with CAP_SYS_RESOURCE",
+        limit.rlim_max / 1024
+    )
+}
+
+fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Names) -> Result<()> {
+    let program = named(ebpf, hook.program)?;
     match hook.kind {
         Kind::BtfTracepoint => {
             let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(hook.name, kernel)?;
+            program.load(hook.name, &kernel.tracepoints)?;
             link_second(ebpf, hook, kernel)?;
-            let program: &mut BtfTracePoint = named(ebpf, hook.name)?.try_into()?;
+            let program: &mut BtfTracePoint = named(ebpf, hook.program)?.try_into()?;
+            program.attach()?;
+        }
+        Kind::FunctionEntry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(hook.name, &kernel.function(hook.name)?)?;
+            program.attach()?;
+        }
+        Kind::FunctionExit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(hook.name, &kernel.function(hook.name)?)?;
             program.attach()?;
         }
         Kind::Tracepoint { category } => {
@@ -92,19 +247,19 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
         }
         Kind::Iterator => {
             let program: &mut Iter = program.try_into()?;
-            program.load(hook.name, kernel)?;
+            program.load(hook.name, &kernel.tracepoints)?;
         }
     }
     Ok(())
 }
 
 /// Loads the program that a hook's own calls, where it has one.
-fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
+fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Names) -> Result<()> {
     if hook.name != "inet_sock_set_state" {
         return Ok(());
     }
     let program: &mut BtfTracePoint = named(ebpf, "tell_end")?.try_into()?;
-    program.load(hook.name, kernel)?;
+    program.load(hook.name, &kernel.tracepoints)?;
     let program = program.fd()?.try_clone()?;
     let map = ebpf.map_mut("TELL_END").context("no TELL_END map")?;
     Ok(ProgramArray::try_from(map)?.set(0, &program, 0)?)
@@ -113,6 +268,12 @@ fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Btf) -> Result<()> {
 fn named<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(program)
         .context("the kernel half lacks this program")
+}
+
+/// Takes a program out of the kernel again; rungs of more than one are all of this kind.
+fn detach(ebpf: &mut Ebpf, hook: &Hook) -> Result<()> {
+    let program: &mut FExit = named(ebpf, hook.program)?.try_into()?;
+    Ok(program.unload()?)
 }
 
 /// One line of an error's chain, without the verifier's log but with its verdict.

@@ -7,6 +7,8 @@ pub mod layout;
 mod listeners;
 pub mod load;
 pub mod object;
+pub mod offer;
+pub mod plan;
 pub mod proxies;
 pub mod sockets;
 mod state;
@@ -26,10 +28,11 @@ use crate::signal::Signal;
 pub use proxies::Selection;
 use watch::Watch;
 
-/// What became of each hook, and which facts cannot be seen.
+/// By which hooks each fact is seen, and which cannot be.
 #[derive(Clone, Debug)]
 pub struct Status {
-    pub hooks: Vec<(&'static hooks::Hook, Result<(), String>)>,
+    pub facts: Vec<load::Seen>,
+    /// Structure members, and abilities, that this kernel lacks.
     pub missing: Vec<&'static str>,
     /// Proxies that ran when the source started.
     pub proxies: usize,
@@ -38,18 +41,18 @@ pub struct Status {
 impl Status {
     /// Whether failed responses can be seen at all.
     pub fn sees_responses(&self) -> bool {
-        let attached = |fact: &str| {
-            let mut hooks = self.hooks.iter();
-            hooks.any(|(hook, result)| hook.fact == fact && result.is_ok())
+        let seen = |fact: &str| {
+            let mut facts = self.facts.iter();
+            facts.any(|seen| seen.ladder.fact == fact && seen.by.is_some())
         };
-        attached("reads") && attached("writes")
+        seen("reads") && seen("writes")
     }
 
     /// Facts that cannot be seen, each with the reason.
     pub fn blind(&self) -> Vec<(&'static str, String)> {
-        self.hooks
-            .iter()
-            .filter_map(|(hook, result)| result.as_ref().err().map(|why| (hook.fact, why.clone())))
+        let refused = self.facts.iter().filter(|seen| seen.by.is_none());
+        refused
+            .map(|seen| (seen.ladder.fact, seen.why()))
             .chain(self.missing.iter().filter_map(|member| {
                 let why = format!("this kernel has no {member}");
                 layout::fact_of(member).map(|fact| (fact, why))
@@ -111,10 +114,10 @@ fn open(
 ) -> Result<(Status, Watch, RingBuf<MapData>)> {
     let mut probes = load::load()?;
     let ring = RingBuf::try_from(probes.ebpf.take_map("EVENTS").context("no EVENTS map")?)?;
-    let (hooks, missing) = (probes.hooks.clone(), probes.missing.clone());
+    let (facts, missing) = (probes.facts.clone(), probes.missing.clone());
     let watch = Watch::start(probes, selection, out)?;
     let status = Status {
-        hooks,
+        facts,
         missing,
         proxies: watch.proxies(),
     };

@@ -18,7 +18,7 @@ use super::decode::{self, Record};
 use super::listeners::Listeners;
 use super::load::Probes;
 use super::state::State;
-use super::{Selection, proxies, sockets};
+use super::{Selection, layout, proxies, sockets};
 use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
 use crate::sources::process::{self, Sampler};
@@ -113,23 +113,26 @@ impl Watch {
 
     /// Which silences mean something: facts that are told whenever they happen.
     fn tell_start(&mut self) {
-        let attached = |name: &str| {
-            self.probes
-                .hooks
-                .iter()
-                .any(|(hook, result)| hook.name == name && result.is_ok())
+        let seen = |fact: &str| {
+            let mut facts = self.probes.facts.iter();
+            facts.any(|seen| seen.ladder.fact == fact && seen.by.is_some())
         };
         let sees = [
-            ("signal_generate", "signal_sent"),
-            ("sched_process_exit", "process_exited"),
-            ("mark_victim", "oom_killed"),
+            ("signals", "signal_sent"),
+            ("process_exits", "process_exited"),
+            ("oom_kills", "oom_killed"),
         ]
         .into_iter()
-        .filter(|(hook, _)| attached(hook))
-        .map(|(_, fact)| fact.to_owned())
+        .filter(|(fact, _)| seen(fact))
+        .map(|(_, signal)| signal.to_owned())
         .collect();
-        let refused = self.probes.hooks.iter().filter(|(_, r)| r.is_err());
-        let blind = refused.map(|(hook, _)| hook.fact.to_owned()).collect();
+        let refused = self.probes.facts.iter().filter(|seen| seen.by.is_none());
+        let lacking = self.probes.missing.iter();
+        let blind = refused
+            .map(|seen| seen.ladder.fact)
+            .chain(lacking.filter_map(|member| layout::fact_of(member)))
+            .map(str::to_owned)
+            .collect();
         self.send(clock::now(), Fact::SourceStarted { sees, blind });
     }
 

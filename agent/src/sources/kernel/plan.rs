@@ -1,0 +1,78 @@
+//! Which hooks to try for each fact, in which order, and why not the others. Pure.
+
+use super::hooks::{Hook, Kind, LADDERS, Ladder, Rung};
+use super::offer::Offer;
+
+/// Kernels that a hook is known to bring down: it is not tried there, others are.
+pub struct Harm {
+    pub kinds: &'static [Kind],
+    /// Kernels before this one,
+    pub before: (u32, u32),
+    /// unless they have the function that came with the repair.
+    pub repaired_by: &'static str,
+    pub why: &'static str,
+}
+
+pub const HARM: &[Harm] = &[Harm {
+    kinds: &[Kind::FunctionEntry, Kind::FunctionExit],
+    before: (5, 12),
+    repaired_by: "__bpf_tramp_image_put_rcu",
+    why: "attaching and detaching fentry and fexit programs can crash this kernel (repaired in Linux 5.12 and \
+          later 5.10s by commit e21d2b92354b)",
+}];
+
+/// What to try for one fact.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Step {
+    pub ladder: &'static Ladder,
+    /// Rungs to try, in this order.
+    pub offered: Vec<&'static Rung>,
+    /// Rungs that this host does not offer, each with the reason.
+    pub refused: Vec<(&'static Rung, String)>,
+}
+
+/// One step for each fact.
+pub fn plan(offer: &Offer) -> Vec<Step> {
+    LADDERS.iter().map(|ladder| step(ladder, offer)).collect()
+}
+
+fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
+    let mut step = Step {
+        ladder,
+        offered: Vec::new(),
+        refused: Vec::new(),
+    };
+    for &rung in ladder.rungs {
+        match rung.iter().find_map(|hook| lacking(hook, offer)) {
+            Some(why) => step.refused.push((rung, why)),
+            None => step.offered.push(rung),
+        }
+    }
+    step
+}
+
+/// Why this host cannot have the hook; `None` if it is worth trying.
+fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
+    let Hook { name, since, .. } = hook;
+    for harm in HARM.iter().filter(|harm| harm.kinds.contains(&hook.kind)) {
+        if offer.version() < harm.before && !offer.btf.contains(harm.repaired_by) {
+            return Some(harm.why.to_owned());
+        }
+    }
+    match hook.kind {
+        Kind::Tracepoint { category } => match &offer.no_tracefs {
+            Some(why) => Some(why.clone()),
+            None => (!offer.tracepoints.contains(&format!("{category}/{name}")))
+                .then(|| format!("this kernel has no tracepoint {category}:{name}")),
+        },
+        Kind::BtfTracepoint if *name == "kfree_skb" && offer.kfree_skb_arguments < 3 => Some(
+            format!("this kernel tells no reason why a packet is dropped (Linux {since} does)"),
+        ),
+        _ => hook
+            .in_btf()
+            .filter(|wanted| !offer.btf.contains(wanted))
+            .map(|wanted| {
+                format!("this kernel's BTF has no {wanted} (Linux {since} and later have it)")
+            }),
+    }
+}

@@ -1,0 +1,154 @@
+//! `docs/kernels.md`, from the recordings of all kernels.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+
+use super::kernels::{self, Kernel};
+use super::result::{Fact, Recording};
+use crate::shell;
+
+const HEAD: &str = "# Kernels
+
+<!-- Written by `cargo xtask vm --record` from agent/tests/kernels; not to be edited by hand. -->
+
+One program for every kernel: at its start why502 reads what the kernel offers (BTF, tracefs), takes for each fact the cheapest hook there is, and where that does not load the next one. What remains blind is named by `why502 check`, with the reason, and in every summary; it is never fatal.
+
+## Tried
+
+Debian's cloud kernels for x86-64, booted by `cargo xtask vm` in virtual machines (QEMU without acceleration, one processor), with all privileges.
+
+";
+
+const TAIL: &str = "
+## Expected, not tried
+
+- **5.14 (RHEL 9) and 5.15 (Ubuntu 22.04)** cannot be booted by `cargo xtask vm`. By their versions: as 6.1, but blind to `filter_drops` (the reason of a drop is there from 5.17; RHEL may have it earlier).
+- **Kernels before 5.12** prove nothing: no probe can have a socket's cookie made, so a socket is not told from the one before it at its address. Verdicts are `likely` at most and name `socket_identity`.
+- **5.5 to 5.11 without commit e21d2b92354b**, where fexit can crash the host: fexit is not tried, so `reads` and `writes` are blind and packets take their place (`--source packets`). Debian's 5.10 has the repair.
+- **arm64** is not tried. fexit is there from 6.4 only, and there is no kprobe rung: on 6.1 to 6.2 `reads` and `writes` are blind, from 6.3 on nothing should be.
+- **Builds that refuse fexit and have no kprobes** need 6.3 or later. The machine on which why502 is developed runs such a 6.18; the whole lab passes there.
+";
+
+pub(super) fn write() -> Result<()> {
+    let path = path();
+    std::fs::write(&path, text()?).with_context(|| format!("write {}", path.display()))
+}
+
+fn path() -> std::path::PathBuf {
+    shell::root().join("docs/kernels.md")
+}
+
+fn text() -> Result<String> {
+    let (recorded, others): (Vec<_>, Vec<_>) =
+        kernels::all()?.into_iter().partition(Recording::exists);
+    let mut all = Vec::new();
+    for kernel in recorded {
+        let recording = Recording::read(&kernel)?;
+        all.push((kernel, recording));
+    }
+    let mut text = HEAD.to_owned();
+    facts(&mut text, &all);
+    blind(&mut text, &all);
+    least(&mut text, &all);
+    scenarios(&mut text, &all);
+    text += TAIL;
+    if !others.is_empty() {
+        let others: Vec<_> = others.iter().map(|kernel| kernel.series.as_str()).collect();
+        let _ = writeln!(
+            text,
+            "- **{}**: `cargo xtask vm` knows them, but nothing is recorded of them yet.",
+            others.join(", ")
+        );
+    }
+    Ok(text)
+}
+
+fn heading(text: &mut String, first: &str, all: &[(Kernel, Recording)]) {
+    let _ = write!(text, "| {first} |");
+    for (kernel, _) in all {
+        let _ = write!(text, " {} |", kernel.release);
+    }
+    let _ = writeln!(text, "\n|---|{}", "---|".repeat(all.len()));
+}
+
+/// Hooks by fact and kernel; packets are no hook.
+fn facts(text: &mut String, all: &[(Kernel, Recording)]) {
+    heading(text, "fact", all);
+    let Some((_, newest)) = all.last() else {
+        return;
+    };
+    for fact in &newest.check {
+        let _ = write!(text, "| `{}` |", fact.fact);
+        for (_, recording) in all {
+            let here = recording.check.iter().find(|one| one.fact == fact.fact);
+            let cell = match here {
+                Some(Fact {
+                    visible: true,
+                    hook,
+                    ..
+                }) => hook.replace('+', ", "),
+                Some(_) => "**blind**".to_owned(),
+                None => "?".to_owned(),
+            };
+            let _ = write!(text, " {cell} |");
+        }
+        text.push('\n');
+    }
+}
+
+fn blind(text: &mut String, all: &[(Kernel, Recording)]) {
+    *text += "\nBlind, and why (the list in `xtask/src/vm/kernels.toml` may only shrink):\n\n";
+    for (kernel, recording) in all {
+        for fact in recording.check.iter().filter(|fact| !fact.visible) {
+            let why = fact.reason.as_deref().unwrap_or("?");
+            let _ = writeln!(text, "- {}: `{}`: {why}.", kernel.series, fact.fact);
+        }
+    }
+}
+
+/// What the least privileges leave.
+fn least(text: &mut String, all: &[(Kernel, Recording)]) {
+    *text += "\nWith CAP_BPF and CAP_PERFMON alone (`setpriv`), blind besides:\n\n";
+    for (kernel, recording) in all {
+        let more = recording.blind_with_least.difference(&kernel.blind);
+        let more: Vec<_> = more.map(|fact| format!("`{fact}`")).collect();
+        let _ = writeln!(text, "- {}: {}", kernel.series, more.join(", "));
+    }
+    *text += "\nBefore 5.11 BPF maps count as locked memory: there the limit (`ulimit -l`, LimitMEMLOCK) has to be raised, or CAP_SYS_RESOURCE given. Where fentry and fexit are refused, connect(), close() and listen() are seen through tracefs only, which needs CAP_DAC_READ_SEARCH, and CAP_SYS_ADMIN where it is not mounted. Without CAP_SYS_PTRACE it is not told what a slow upstream's thread waits for, nor how long the queue of a Unix socket was that another user's process holds.\n";
+}
+
+fn scenarios(text: &mut String, all: &[(Kernel, Recording)]) {
+    *text += "\nScenarios of the lab, with real nginx, gunicorn and Node.js: every verdict right, and `proven` or `likely` as the cell says.\n\n";
+    heading(text, "scenario", all);
+    let Some((_, newest)) = all.last() else {
+        return;
+    };
+    for name in newest.scenarios.keys() {
+        let _ = write!(text, "| {name} |");
+        for (kernel, recording) in all {
+            let cell = match recording.scenarios.get(name) {
+                Some(true) if kernel.proves() => "proven",
+                Some(true) => "likely",
+                Some(false) => "**failed**",
+                None => "not run",
+            };
+            let _ = write!(text, " {cell} |");
+        }
+        text.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_what_the_recordings_say() {
+        let written = std::fs::read_to_string(path()).unwrap();
+        assert!(
+            written == text().unwrap(),
+            "docs/kernels.md is stale: `cargo xtask vm --record`"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! `cargo xtask vm`: the agent and the lab on Debian's kernels, each in a virtual machine of its own.
+
+mod document;
+mod image;
+mod kernels;
+mod machine;
+mod packages;
+mod result;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::image::LEAST;
+use self::kernels::Kernel;
+use self::packages::Unpacked;
+use self::result::Recording;
+use crate::{build, process, shell};
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Kernels by their series, as 6.12; all of them without any
+    #[arg(value_name = "KERNEL")]
+    kernels: Vec<String>,
+    /// Fewer scenarios: under two minutes for each kernel
+    #[arg(long)]
+    quick: bool,
+    /// Write what each kernel showed to agent/tests/kernels and docs/kernels.md
+    #[arg(long, conflicts_with = "quick")]
+    record: bool,
+}
+
+/// A machine without acceleration is twenty times slower than this one.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Scenarios of the lab: their rows, part of their names, and whether the agent has the least privileges
+/// with which the core facts are seen.
+const QUICK: &[(&str, &str, bool)] = &[
+    ("1", "unix-backlog-128", false),
+    ("2", "other-variants", false),
+    ("4,7", "", false),
+];
+const ALL: &[(&str, &str, bool)] = &[("1,2,3,4,5,6,7,8,11", "", false), ("2,4,7", "", true)];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    process::end_all_when_interrupted();
+    let kernels = kernels::chosen(&args.kernels)?;
+    let program = build::run(&build::Args { release: true })?;
+    let outcome = boot(&kernels, &program, args.quick, args.record)?;
+    if args.record {
+        document::write()?;
+    }
+    if !outcome.failed.is_empty() {
+        bail!("failed: Linux {}", outcome.failed.join(", "));
+    }
+    if outcome.skipped > 0 {
+        bail!("the packages of {} kernels cannot be had", outcome.skipped);
+    }
+    Ok(())
+}
+
+/// What became of several kernels.
+#[derive(Default)]
+struct Outcome {
+    passed: u64,
+    /// Those on which something is wrong.
+    failed: Vec<String>,
+    /// Those whose packages cannot be had.
+    skipped: u64,
+}
+
+/// Why no machine can be run here; `None` if one can.
+fn lacking() -> Option<String> {
+    let tools = [
+        machine::QEMU,
+        "mkfs.ext4",
+        "debugfs",
+        "xz",
+        "dpkg-deb",
+        "apt-get",
+    ];
+    let missing: Vec<_> = tools
+        .into_iter()
+        .filter(|tool| shell::find(tool).is_none())
+        .collect();
+    (!missing.is_empty()).then(|| format!("{} not installed", missing.join(", ")))
+}
+
+fn boot(kernels: &[Kernel], agent: &Path, quick: bool, record: bool) -> Result<Outcome> {
+    let start = Instant::now();
+    if let Some(lacking) = lacking() {
+        bail!("{lacking}: `cargo xtask setup` installs it");
+    }
+    let carried = build(agent, record)?;
+    let folder = packages::folder();
+    std::fs::create_dir_all(&folder)?;
+    let tree = folder.join("root");
+    image::tree(&tree, &carried)?;
+    let mut outcome = Outcome::default();
+    for kernel in kernels {
+        println!("vm: Linux {} …", kernel.series);
+        let unpacked = match packages::unpack(kernel) {
+            Ok(unpacked) => unpacked,
+            Err(error) => {
+                println!("vm: Linux {} SKIPPED: {error:#}", kernel.series);
+                outcome.skipped += 1;
+                continue;
+            }
+        };
+        let problems = one(kernel, &unpacked, &tree, quick, record)
+            .unwrap_or_else(|error| vec![format!("{error:#}")]);
+        if problems.is_empty() {
+            outcome.passed += 1;
+            continue;
+        }
+        println!("vm: Linux {} FAILED", kernel.series);
+        for problem in problems {
+            println!("    {problem}");
+        }
+        outcome.failed.push(kernel.series.clone());
+    }
+    println!(
+        "vm: {} of {} kernels passed in {} s",
+        outcome.passed,
+        kernels.len(),
+        start.elapsed().as_secs()
+    );
+    Ok(outcome)
+}
+
+/// What the machines run: the agent, the lab, process 1, and what makes recordings.
+fn build(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
+    let cargo = || {
+        let mut cargo = shell::cargo();
+        cargo.args(["build", "--release", "--locked"]);
+        cargo
+    };
+    shell::run(cargo().args(["--package", "lab"]))?;
+    let release = shell::target().join("release");
+    let mut programs = vec![
+        agent.to_owned(),
+        release.join("lab"),
+        release.join("vm-init"),
+    ];
+    if record {
+        shell::run(cargo().args(["--package", "why502", "--example", "kernel_offer"]))?;
+        programs.push(release.join("examples/kernel_offer"));
+    }
+    Ok(programs)
+}
+
+/// Boots one kernel; what is wrong with it.
+fn one(
+    kernel: &Kernel,
+    unpacked: &Unpacked,
+    tree: &Path,
+    quick: bool,
+    record: bool,
+) -> Result<Vec<String>> {
+    let place = packages::folder().join(&kernel.series);
+    process::fresh_folder(&place)?;
+    let disk = place.join("disk");
+    image::make(tree, unpacked, &commands(kernel, quick, record), &disk)?;
+    let ran = machine::run(unpacked, &disk, &place.join("console"), LIMIT)?;
+    let results = image::results(&disk, &place)?;
+    std::fs::remove_file(&disk).context("remove the disk's image")?;
+
+    let check = result::check(&results.join("check.json"))?;
+    let least = result::check(&results.join("least.json"))?;
+    let scenarios = result::scenarios(&results)?;
+    if record {
+        Recording::of(&results, &check, &least, &scenarios)?.write(kernel)?;
+    }
+    let passed = scenarios
+        .iter()
+        .filter(|one| one.passed == Some(true))
+        .count();
+    let mut problems = result::problems(&check, kernel);
+    problems.extend(result::blind_with_least(&least, kernel));
+    for one in &scenarios {
+        match one.passed {
+            Some(true) => {}
+            Some(false) => problems.push(format!("scenario {} failed", one.name)),
+            None => problems.push(format!("scenario {} was skipped", one.name)),
+        }
+    }
+    for (status, command) in ran.commands.iter().filter(|(status, _)| *status != 0) {
+        problems.push(format!("status {status}: {command}"));
+    }
+    if passed == 0 {
+        problems.push("no scenario passed".to_owned());
+    }
+    if !problems.is_empty() {
+        problems.push(format!("what it left is in {}", place.display()));
+        return Ok(problems);
+    }
+    let blind = result::blind(&check);
+    let named = match blind.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", blind.join(", ")),
+    };
+    println!(
+        "vm: Linux {} passed: {} facts, {} blind{named}; {passed} scenarios right, {}; {} s",
+        unpacked.release,
+        check.len(),
+        blind.len(),
+        if kernel.proves() {
+            "proven"
+        } else {
+            "none proven"
+        },
+        ran.took.as_secs()
+    );
+    Ok(problems)
+}
+
+/// What a machine is to do.
+fn commands(kernel: &Kernel, quick: bool, record: bool) -> Vec<String> {
+    let mut commands = vec![
+        "why502 check --json > check.json 2> check.err".to_owned(),
+        format!("{LEAST} check --json > least.json 2> least.err"),
+    ];
+    if record {
+        commands.push("kernel_offer > offer.json".to_owned());
+    }
+    let labs = if quick { QUICK } else { ALL };
+    for (number, (rows, name, least)) in labs.iter().enumerate() {
+        let (agent, out) = match least {
+            true => (LEAST, format!("least-{number}")),
+            false => ("why502", format!("lab-{number}")),
+        };
+        let mut lab =
+            format!("lab --why502 /usr/bin/{agent} --no-prometheus --out {out} --row {rows}");
+        if !name.is_empty() {
+            lab += &format!(" --name {name}");
+        }
+        if !kernel.proves() {
+            lab += " --unproven";
+        }
+        commands.push(format!("{lab} > {out}.txt 2>&1"));
+    }
+    commands
+}

@@ -1,0 +1,210 @@
+//! What a machine left: judged against what its kernel may be blind to and what was recorded of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::kernels::Kernel;
+use crate::shell;
+
+/// One line of `why502 check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fact {
+    pub(super) fact: String,
+    pub(super) visible: bool,
+    pub(super) hook: String,
+    pub(super) reason: Option<String>,
+}
+
+/// What the tests replay of a kernel, and a run is compared with.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Recording {
+    pub(super) offer: Value,
+    pub(super) check: Vec<Fact>,
+    /// Facts that are not seen with CAP_BPF and CAP_PERFMON alone.
+    pub(super) blind_with_least: BTreeSet<String>,
+    /// Scenarios of the lab by name, and whether each passed.
+    #[serde(default)]
+    pub(super) scenarios: BTreeMap<String, bool>,
+}
+
+impl Recording {
+    pub(super) fn of(
+        results: &Path,
+        check: &[Fact],
+        least: &[Fact],
+        scenarios: &[Scenario],
+    ) -> Result<Recording> {
+        let scenarios = scenarios.iter();
+        let offer = fs::read_to_string(results.join("offer.json")).context("read offer.json")?;
+        Ok(Recording {
+            offer: serde_json::from_str(&offer).context("parse offer.json")?,
+            check: check.to_owned(),
+            blind_with_least: blind(least).into_iter().map(str::to_owned).collect(),
+            scenarios: scenarios
+                .filter_map(|one| Some((one.name.clone(), one.passed?)))
+                .collect(),
+        })
+    }
+
+    pub(super) fn exists(kernel: &Kernel) -> bool {
+        Recording::path(kernel).is_file()
+    }
+
+    pub(super) fn read(kernel: &Kernel) -> Result<Recording> {
+        let path = Recording::path(kernel);
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("read {}: `--record` makes it", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
+    }
+
+    fn path(kernel: &Kernel) -> PathBuf {
+        let folder = shell::root().join("agent/tests/kernels");
+        folder.join(format!("{}-x86_64.json", kernel.series))
+    }
+
+    pub(super) fn write(&self, kernel: &Kernel) -> Result<()> {
+        let path = Recording::path(kernel);
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::create_dir_all(path.parent().context("a file without a folder")?)?;
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// What `why502 check` said.
+pub(super) fn check(path: &Path) -> Result<Vec<Fact>> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let lines = text.lines().map(serde_json::from_str);
+    let facts = lines.collect::<Result<_, _>>();
+    facts.context("parse what `why502 check --json` said")
+}
+
+/// What of it is not as it was recorded, or not as it may be.
+pub(super) fn problems(check: &[Fact], kernel: &Kernel) -> Vec<String> {
+    let mut problems = blindness(check, &kernel.blind);
+    let recorded = match Recording::read(kernel) {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            problems.push(format!("{error:#}"));
+            return problems;
+        }
+    };
+    for (now, then) in check.iter().zip(&recorded.check) {
+        if now != then {
+            problems.push(format!("{}: {now:?}, recorded is {then:?}", now.fact));
+        }
+    }
+    if check.len() != recorded.check.len() {
+        problems.push("check tells of other facts than when it was recorded".to_owned());
+    }
+    problems
+}
+
+/// CAP_BPF and CAP_PERFMON are enough for all but captures of packets.
+pub(super) fn blind_with_least(least: &[Fact], kernel: &Kernel) -> Vec<String> {
+    let mut allowed = kernel.blind.clone();
+    allowed.insert("packets".to_owned());
+    let problems = blindness(least, &allowed).into_iter();
+    problems
+        .map(|problem| format!("with CAP_BPF and CAP_PERFMON alone: {problem}"))
+        .collect()
+}
+
+/// Facts that this kernel does not show.
+pub(super) fn blind(check: &[Fact]) -> Vec<&str> {
+    let blind = check.iter().filter(|fact| !fact.visible);
+    blind.map(|fact| fact.fact.as_str()).collect()
+}
+
+/// A fact may be missing only where the list says so, and the list may not say more than is true.
+fn blindness(check: &[Fact], allowed: &BTreeSet<String>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for fact in check {
+        let reason = fact.reason.as_deref().unwrap_or("no reason given");
+        match (fact.visible, allowed.contains(&fact.fact)) {
+            (false, false) => problems.push(format!("blind to {}: {reason}", fact.fact)),
+            (true, true) => problems.push(format!(
+                "{} is seen now: take it off the list in xtask/src/vm/kernels.toml",
+                fact.fact
+            )),
+            _ => {}
+        }
+    }
+    problems
+}
+
+/// One scenario of the lab.
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) name: String,
+    /// `None` where the host lacked something.
+    pub(super) passed: Option<bool>,
+}
+
+/// All scenarios of every lab that ran.
+pub(super) fn scenarios(results: &Path) -> Result<Vec<Scenario>> {
+    let mut all = Vec::new();
+    let mut labs: Vec<PathBuf> = fs::read_dir(results)?
+        .flatten()
+        .map(|entry| entry.path().join("results.json"))
+        .filter(|path| path.is_file())
+        .collect();
+    labs.sort();
+    for lab in labs {
+        let folder = lab.parent().and_then(Path::file_name).unwrap_or_default();
+        let least = folder.as_encoded_bytes().starts_with(b"least");
+        let text = fs::read_to_string(&lab)?;
+        let lab: Value = serde_json::from_str(&text).context("parse the lab's results")?;
+        for scenario in lab["scenarios"].as_array().into_iter().flatten() {
+            let name = format!(
+                "{:02} {}",
+                scenario["row"].as_u64().unwrap_or(0),
+                scenario["scenario"].as_str().unwrap_or("?")
+            );
+            let name = match least {
+                true => format!("{name}, least privileges"),
+                false => name,
+            };
+            let passed = match scenario {
+                one if !one["skipped"].is_null() => None,
+                one => Some(one["failed"].is_null() && passed(&one["judgement"])),
+            };
+            all.push(Scenario { name, passed });
+        }
+    }
+    Ok(all)
+}
+
+fn passed(judgement: &Value) -> bool {
+    judgement["problems"].as_array().is_some_and(Vec::is_empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fact(name: &str, visible: bool) -> Fact {
+        Fact {
+            fact: name.to_owned(),
+            visible,
+            hook: String::new(),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn the_list_of_blind_facts_is_neither_too_short_nor_too_long() {
+        let check = [fact("reads", true), fact("filter_drops", false)];
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        assert!(blindness(&check, &list(&["filter_drops"])).is_empty());
+        assert_eq!(blindness(&check, &list(&[])).len(), 1);
+        assert_eq!(
+            blindness(&check, &list(&["filter_drops", "reads"])).len(),
+            1
+        );
+    }
+}
