@@ -98,14 +98,11 @@ fn the_index_names_each_cause_twice() {
 
 #[test]
 fn links_between_pages_lead_somewhere() {
-    let there = pages();
-    for name in &there {
-        for link in page(name).split("](").skip(1) {
+    for name in pages() {
+        for link in page(&name).split("](").skip(1) {
             let target = link.split(')').next().unwrap();
             let target = target.split('#').next().unwrap();
-            let found = target
-                .strip_suffix(".md")
-                .is_some_and(|target| there.contains(target));
+            let found = root().join("docs/runbooks").join(target).is_file();
             assert!(found, "{name}.md links to {target}");
         }
     }
