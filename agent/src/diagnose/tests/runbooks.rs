@@ -6,7 +6,6 @@ use super::build::*;
 use crate::cause::Cause;
 use crate::diagnose::{Diagnosis, advise};
 use crate::signal::*;
-use crate::verdict::Confidence;
 
 const PROXIES: &[Software] = &[
     Software::Nginx,
@@ -52,16 +51,13 @@ fn names(cause: Cause) -> BTreeSet<String> {
         let host = scene.host();
         let attempts = std::slice::from_ref(&scene.tried);
         let case = scene.case(&host, attempts);
+        let judged = scene.judge();
         let variants = cause.variants().iter().copied().map(Some);
         for variant in variants.chain([None]) {
             let diagnosis = Diagnosis {
                 cause,
                 variant,
-                confidence: Confidence::Likely,
-                missing: vec!["a fact".into()],
-                evidence: Vec::new(),
-                settled: true,
-                awaits_exit: false,
+                ..judged.clone()
             };
             let advice = advise(&case, &diagnosis);
             found.extend(advice.settings.into_iter().map(|s| s.name));
