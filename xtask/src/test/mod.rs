@@ -150,27 +150,40 @@ fn rules() -> Result<Count> {
     Ok(count)
 }
 
-/// Every expression of the dashboard, as a rule, so that promtool parses it.
+/// Every expression of the dashboards, as a rule, so that promtool parses it.
 fn dashboards() -> Result<Count> {
-    let path = shell::root().join("dashboards/grafana/overview.json");
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let dashboard: serde_json::Value = serde_json::from_str(&text)?;
-    let mut expressions = Vec::new();
-    collect(&dashboard, &mut expressions);
-    let rules: Vec<_> = expressions
-        .iter()
-        .enumerate()
-        .map(|(number, expression)| {
-            let expression = expression
-                .replace("$__rate_interval", "5m")
-                .replace("$__range", "1h")
-                .replace("$proxy", ".*")
-                .replace("$upstream", ".*");
-            serde_json::json!({"record": format!("panel:{number}"), "expr": expression})
-        })
-        .collect();
-    let rules = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let folder = shell::root().join("dashboards/grafana");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("{}", folder.display()))?;
+    let mut groups = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let dashboard: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+        let mut expressions = Vec::new();
+        collect(&dashboard, &mut expressions);
+        let rules: Vec<_> = expressions
+            .iter()
+            .enumerate()
+            .map(|(number, expression)| {
+                let expression = expression
+                    .replace("$__rate_interval", "5m")
+                    .replace("$__range", "1h")
+                    .replace("$pool", "60")
+                    .replace("$proxy", ".*")
+                    .replace("$upstream", ".*")
+                    .replace("$socket", ".*")
+                    .replace("$instance", ".*");
+                serde_json::json!({"record": format!("panel:{number}"), "expr": expression})
+            })
+            .collect();
+        if rules.is_empty() {
+            bail!("{} holds no expression", path.display());
+        }
+        groups.push(serde_json::json!({"name": path.display().to_string(), "rules": rules}));
+    }
+    let rules = serde_json::json!({"groups": groups});
     // JSON is YAML.
     let file = shell::target().join("dashboard-rules.yml");
     std::fs::write(&file, rules.to_string())?;

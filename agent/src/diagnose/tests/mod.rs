@@ -8,4 +8,5 @@ mod build;
 mod connects;
 mod deaths;
 mod races;
+mod runbooks;
 mod waits;
