@@ -97,6 +97,8 @@ pub mod flow_flag {
     pub const CLOSED: u16 = 8192;
     /// The proxy has called close(): nothing holds the flow any more.
     pub const CLOSING: u16 = 16384;
+    /// Upstream: its first bytes were TLS. What is sent is not the proxy's own memory of the request.
+    pub const SEALED: u16 = 32768;
 }
 
 /// `Flow::order`.

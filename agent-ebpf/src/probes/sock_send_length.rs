@@ -95,7 +95,7 @@ fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u
     let idle = flow.request_ns == 0 || flow.received > 0 || flow.flags & flow_flag::ENDED != 0;
     if idle && flow.flags & flow_flag::UPGRADED == 0 {
         flow::begin_request(flow, sk as u64, thread, now);
-        flow::keep_head(flow, thread.lazy != 0);
+        keep_request(flow, thread);
         if tcp && let Some(tcp) = kernel::direct::tcp(sk) {
             let written = if ret > 0 { ret as u32 } else { 0 };
             flow.request_seq = member!(tcp, write_seq, u32).wrapping_sub(written);
@@ -112,6 +112,20 @@ fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u
         flow.send_errno = -ret;
         emit::attempt_ended(sk as u64, flow, end::SEND_FAILED, -ret, now);
         emit::noticed(flow, thread);
+    }
+}
+
+/// What a connection carries is told by its first bytes, as long as they are there.
+#[inline(always)]
+fn keep_request(flow: &mut Flow, thread: &Thread) {
+    const RECORDS: core::ops::RangeInclusive<u8> = 20..=23;
+    if flow.flags & flow_flag::SEALED != 0 {
+        return;
+    }
+    let first = flow.ordinal == 1;
+    flow::keep_head(flow, thread.lazy != 0 && !first);
+    if first && flow.head_size != 0 && RECORDS.contains(&flow.head[0]) && flow.head[1] == 3 {
+        flow.flags |= flow_flag::SEALED;
     }
 }
 

@@ -59,11 +59,12 @@ pub(super) fn diagnose(known: &Known<'_>) -> Finding {
         _ => finding.at_most_likely("upstream_read: whether the upstream had read the request"),
     };
     // A server that gets what it does not speak reads it and closes, too.
-    let unknown = known.attempt().received == 0 && known.upstream_process().is_none();
-    let finding = if unknown {
-        finding.at_most_likely("process_seen: what software the upstream is, and what it speaks")
-    } else {
+    let attempt = known.attempt();
+    let spoken = attempt.received > 0 || (attempt.reused && known.upstream_process().is_some());
+    let finding = if spoken {
         finding
+    } else {
+        finding.at_most_likely("upstream_protocol: that the upstream speaks what it was sent")
     };
     if exit_known {
         return finding.settled();
@@ -110,9 +111,12 @@ fn shape(known: &Known<'_>) -> Finding {
         };
     }
     match known.peer_close() {
-        Some(close) if close.reset => {
-            Finding::proven(Cause::UpstreamReset).variant(Variant::UnreadData)
-        }
+        Some(close) if close.reset => Finding::proven_if(
+            known.request().is_some(),
+            Cause::UpstreamReset,
+            "request_sent: whether all of the request was sent",
+        )
+        .variant(Variant::UnreadData),
         // It closed with nothing left unread, and still a reset came: SO_LINGER 0.
         Some(_) if all_taken && !known.unix() => {
             Finding::proven(Cause::UpstreamReset).variant(Variant::Abort)

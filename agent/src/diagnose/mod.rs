@@ -7,6 +7,7 @@ mod connect;
 mod deaths;
 mod evidence;
 mod finding;
+mod handshake;
 mod keepalive_race;
 mod known;
 mod link;
@@ -158,7 +159,7 @@ pub fn diagnose_attempt(case: &Case<'_>, tried: &Tried) -> Option<Diagnosis> {
 }
 
 fn of_attempt(known: &Known<'_>) -> Finding {
-    let finding = by_end(known);
+    let finding = handshake::instead(known, by_end(known));
     match known.blind() {
         Some(missing) => finding.at_most_likely(missing),
         None => finding,

@@ -204,7 +204,11 @@ fn closed_by_a_living_process() {
     early
         .clone()
         .late()
+        .reused()
         .is(Cause::UpstreamClosedEarly, Variant::NoBytes, Proven, true);
+    // Nothing says that it speaks HTTP at all.
+    let first = early.clone().late();
+    first.is(Cause::UpstreamClosedEarly, Variant::NoBytes, Likely, true);
     let partial = early.late().attempt(|a| {
         a.received = 9;
         a.response = Some(Opening::Other);
@@ -234,8 +238,12 @@ fn resets_by_a_living_process() {
             .workers(Software::Node)
             .late()
     };
-    reset(true).is(Cause::UpstreamReset, Variant::UnreadData, Proven, true);
-    reset(false).is(Cause::UpstreamReset, Variant::Abort, Proven, true);
+    for (sent, variant) in [(true, Variant::UnreadData), (false, Variant::Abort)] {
+        reset(sent).is(Cause::UpstreamReset, variant, Likely, true);
+        reset(sent)
+            .reused()
+            .is(Cause::UpstreamReset, variant, Proven, true);
+    }
     // The upstream on this host did not close: something between did.
     scene(TCP, End::Reset, S)
         .tcp(|t| t.reset_at = Some(T + S))
@@ -247,5 +255,32 @@ fn resets_by_a_living_process() {
         .peer_closed(true, true, true, MS)
         .workers(Software::Node)
         .late();
-    body.is(Cause::RequestBodyRejected, None, Proven, true);
+    body.is(Cause::RequestBodyRejected, None, Likely, true);
+    body.reused()
+        .is(Cause::RequestBodyRejected, None, Proven, true);
+}
+
+#[test]
+fn ends_within_a_tls_handshake() {
+    let tls = |scene: Scene| {
+        scene.late().attempt(|a| {
+            if let Some(request) = &mut a.request {
+                request.opening = Opening::Tls;
+            }
+        })
+    };
+    let failed = Cause::TlsHandshakeFailed;
+    let closed = || tls(worker_gone(End::PeerClosed, Software::Node));
+    closed().is(failed, Variant::PeerClosed, Likely, true);
+    let answered = |scene: Scene| {
+        scene.attempt(|a| {
+            a.received = 3000;
+            a.response = Some(Opening::Tls);
+        })
+    };
+    let (cause, _, _) = super::blanking::judged(answered(closed()));
+    assert_ne!(cause, failed, "the handshake was answered");
+    let silent = |accepted| tls(scene(TCP, End::GivenUp, S).peer(accepted, false));
+    silent(true).is(failed, Variant::Timeout, Likely, true);
+    silent(false).is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);
 }

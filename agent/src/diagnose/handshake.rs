@@ -1,0 +1,31 @@
+//! `tls_handshake_failed`, as far as it shows without the proxy's log.
+//!
+//! Needs: that the upstream's connection begins with TLS and that no byte came back: then no request
+//! was sent yet, however the connection ended. A server that speaks no TLS at all may end it so, too.
+
+use crate::cause::{Cause, Variant};
+use crate::signal::Opening;
+
+use super::finding::Finding;
+use super::known::Known;
+
+/// What it is called instead where the end came within the handshake.
+pub(super) fn instead(known: &Known<'_>, finding: Finding) -> Finding {
+    let attempt = known.attempt();
+    let tls = known.request().is_some_and(|r| r.opening == Opening::Tls);
+    if !tls || attempt.reused || attempt.received > 0 {
+        return finding;
+    }
+    let variant = match finding.cause {
+        Cause::UpstreamClosedEarly | Cause::UpstreamReset => Variant::PeerClosed,
+        Cause::ReadTimeoutNotRead | Cause::ReadTimeoutNoReply => Variant::Timeout,
+        _ => return finding,
+    };
+    let finding = Finding {
+        cause: Cause::TlsHandshakeFailed,
+        ..finding
+    };
+    finding
+        .variant(variant)
+        .at_most_likely("proxy_log: what the proxy says of its TLS handshake")
+}
