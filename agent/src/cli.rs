@@ -13,6 +13,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Choice, duration};
+use crate::sinks::history;
 use crate::sinks::privacy::Privacy;
 use crate::sinks::visible;
 
@@ -158,6 +159,15 @@ Examples:
   why502 explain trace.pcapng -w failures.pcapng    then: wireshark failures.pcapng
   zcat failures.jsonl.gz | why502 explain - --json")]
     Explain(ExplainArgs),
+    /// Say what failed lately and why, from what `run` has kept
+    #[command(after_long_help = "\
+Examples:
+  why502 report                             since yesterday at this time
+  why502 report --since 8h --html last-night.html
+  why502 report --since 7d --json           one JSON object per line, as `run --json` writes them
+
+It may run beside `why502 run`, and as any user who may read the file.")]
+    Report(ReportArgs),
     /// Say what this host lets why502 see, by which hook, and what is missing
     #[command(after_long_help = "\
 Examples:
@@ -301,6 +311,38 @@ pub struct RunArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_JSON", hide_env_values = true)]
     pub json: bool,
+    /// Keep verdicts in this SQLite file, for `why502 report`: a month and 1 GiB at most
+    #[arg(long, value_name = "FILE", default_value = history::DEFAULT_PATH,
+          env = "WHY502_HISTORY", hide_env_values = true)]
+    pub history: PathBuf,
+    /// Keep no verdicts
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_NO_HISTORY", hide_env_values = true)]
+    pub no_history: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// How far back: 8h, 24h, 7d
+    #[arg(long, value_name = "DURATION", default_value = "24h",
+          value_parser = duration::parse, env = "WHY502_SINCE", hide_env_values = true)]
+    pub since: Duration,
+    /// Also write one HTML file to send to a colleague: summary, every verdict and its ladder
+    #[arg(
+        long,
+        value_name = "FILE.html",
+        env = "WHY502_HTML",
+        hide_env_values = true
+    )]
+    pub html: Option<PathBuf>,
+    /// Write one JSON object per line instead of the table
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_JSON", hide_env_values = true)]
+    pub json: bool,
+    /// Read the verdicts that `run` has kept in this file
+    #[arg(long, value_name = "FILE", default_value = history::DEFAULT_PATH,
+          env = "WHY502_HISTORY", hide_env_values = true)]
+    pub history: PathBuf,
 }
 
 #[derive(Debug, Args)]

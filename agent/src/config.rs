@@ -59,6 +59,7 @@ pub enum Job {
     Run(Run),
     Capture(Capture),
     Explain(Explain),
+    Report(Report),
     Check(Check),
 }
 
@@ -68,6 +69,8 @@ pub struct Run {
     pub watch: Watch,
     pub privacy: Privacy,
     pub json: bool,
+    /// Where verdicts are kept; `None`: nowhere.
+    pub history: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +166,14 @@ impl Input {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub since: Duration,
+    pub html: Option<PathBuf>,
+    pub json: bool,
+    pub history: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub require: Vec<String>,
     pub json: bool,
@@ -245,6 +256,16 @@ impl Settings {
             Command::Capture(args) => {
                 kept_is_possible(&args.kept, args.privacy, args.record.as_slice())?;
             }
+            Command::Report(args) => {
+                if let Some(html) = &args.html
+                    && same_file(&args.history, html)
+                {
+                    return Err(Refusal::Usage(format!(
+                        "--html {}: the same file is read; name another",
+                        html.display()
+                    )));
+                }
+            }
             Command::Run(_) | Command::Check(_) => {}
         }
         let job = match cli.command {
@@ -253,6 +274,13 @@ impl Settings {
                 watch: Watch::new(args.watch, ANY_INTERFACE.to_owned()),
                 privacy: args.privacy,
                 json: args.json,
+                history: Some(args.history).filter(|_| !args.no_history),
+            }),
+            Command::Report(args) => Job::Report(Report {
+                since: args.since,
+                html: args.html,
+                json: args.json,
+                history: args.history,
             }),
             Command::Capture(args) => Job::Capture(Capture {
                 duration: args.duration,

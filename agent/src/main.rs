@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Job::Capture(job) => run::capture(job, node),
         Job::Explain(job) => run::explain(job, node),
         Job::Check(job) => check::check(job),
+        Job::Report(job) => run::report(job),
     };
     result.unwrap_or_else(|error| report_failure(&error)).into()
 }

@@ -4,12 +4,15 @@ mod again;
 mod excerpt;
 mod explain;
 mod following;
+mod history;
 mod live;
 mod logs;
 mod packets;
 mod pipeline;
+mod report;
 mod until_seen;
 mod watching;
 
 pub use explain::explain;
 pub use live::{capture, run};
+pub use report::report;

@@ -1,11 +1,17 @@
 //! The result for one failed exchange, in the shape of the JSON contract.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cause::{Cause, Variant};
 use crate::signal::{Address, Nanos};
 
 pub const VERSION: u32 = 1;
+
+/// A name of the program's own. (Written as a reference, serde would borrow it from what it reads.)
+pub type Name = &'static str;
 
 /// How sure a verdict is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,8 +47,18 @@ pub enum Kind {
     Truncated,
 }
 
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Verdict => "verdict",
+            Kind::NearMiss => "near_miss",
+            Kind::Truncated => "truncated",
+        }
+    }
+}
+
 /// One exchange that failed, or nearly did, and why. Serialises to one JSON line of the contract.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     #[serde(rename = "type")]
     pub kind: Kind,
@@ -85,12 +101,16 @@ pub struct Verdict {
 
 /// A proxy or an upstream: an address and the process behind it. The proxy's name is `name`, the
 /// upstream's is `process`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Party {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub address: Option<Address>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "even_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub process: Option<Option<String>>,
     pub pid: Option<u32>,
     pub container: Option<String>,
@@ -99,12 +119,12 @@ pub struct Party {
     pub pod: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Client {
     pub address: Option<Address>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     pub method: Option<String>,
     pub host: Option<String>,
@@ -113,7 +133,7 @@ pub struct Request {
 }
 
 /// One attempt of the exchange, in order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptLine {
     pub upstream: Address,
     pub local: Option<Address>,
@@ -127,29 +147,31 @@ pub struct AttemptLine {
     pub bytes_sent: u64,
     pub bytes_received: u64,
     /// `connect_failed`, `connect_given_up`, `peer_closed`, `reset`, `send_failed`, `given_up`, `answered`.
-    pub outcome: &'static str,
+    #[serde(deserialize_with = "name")]
+    pub outcome: Name,
     pub cause: Option<Cause>,
 }
 
 /// One fact that supports the verdict.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     pub at_us: i64,
     /// snake_case name of the fact.
-    pub fact: &'static str,
+    #[serde(deserialize_with = "name")]
+    pub fact: Name,
     pub text: String,
     pub source: crate::signal::Source,
 }
 
 /// What to change, with the observed numbers.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Advice {
     pub text: String,
     pub settings: Vec<Setting>,
 }
 
 /// One setting that would have prevented the failure.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     pub software: String,
     pub name: String,
@@ -157,7 +179,8 @@ pub struct Setting {
     pub observed: Option<String>,
     pub observed_seconds: Option<f64>,
     /// `wire`, `kernel`, `command_line`, `environment`, `configuration`; null if not observed.
-    pub observed_from: Option<&'static str>,
+    #[serde(deserialize_with = "name_or_null")]
+    pub observed_from: Option<Name>,
     pub suggested: String,
     /// The name of the setting this one could be used instead of.
     pub alternative_to: Option<String>,
@@ -165,10 +188,10 @@ pub struct Setting {
 }
 
 /// An upstream that closes idle connections earlier than the proxy reuses them.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Risk {
-    #[serde(rename = "type")]
-    pub kind: &'static str,
+    #[serde(rename = "type", deserialize_with = "name")]
+    pub kind: Name,
     pub time: String,
     pub proxy: Party,
     pub upstream: Party,
@@ -178,10 +201,59 @@ pub struct Risk {
 }
 
 /// Median, 5th and 95th percentile of `n` observations.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: u64,
     pub p5: u64,
     pub p95: u64,
     pub n: u64,
+}
+
+/// A key that is there is told from one that is not, whatever its value.
+fn even_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+/// A name that is one of the program's own where a verdict is made.
+fn name<'de, D: Deserializer<'de>>(value: D) -> Result<&'static str, D::Error> {
+    known(String::deserialize(value)?).map_err(serde::de::Error::custom)
+}
+
+fn name_or_null<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'static str>, D::Error> {
+    let name: Option<String> = Option::deserialize(value)?;
+    let name = name.map(known).transpose();
+    name.map_err(serde::de::Error::custom)
+}
+
+/// Keeps a name for good. The program has about a hundred; a file that was made up may have any.
+fn known(name: String) -> Result<&'static str, &'static str> {
+    const MAX: usize = 1_000;
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name.as_str()) {
+        return Ok(known);
+    }
+    if names.len() >= MAX {
+        return Err("more names of facts than there are");
+    }
+    let kept: &'static str = name.leak();
+    names.insert(kept);
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::sample;
+
+    #[test]
+    fn a_line_read_back_is_the_line_that_was_written() {
+        let mut verdict = sample::verdict();
+        verdict.upstream.process = Some(None);
+        let line = serde_json::to_string(&verdict).unwrap();
+        let back: Verdict = serde_json::from_str(&line).unwrap();
+        assert_eq!(back.upstream.process, Some(None));
+        assert_eq!(back.proxy.process, None);
+        assert_eq!(serde_json::to_string(&back).unwrap(), line);
+    }
 }

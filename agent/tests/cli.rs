@@ -54,6 +54,7 @@ fn the_help_is_what_it_was() {
         ("help_capture", &["capture", "--help"]),
         ("help_explain", &["explain", "--help"]),
         ("help_check", &["check", "--help"]),
+        ("help_report", &["report", "--help"]),
     ] {
         insta::assert_snapshot!(name, text(&run(args).stdout));
     }
@@ -73,6 +74,7 @@ fn wrong_usage_is_status_2_and_says_what_to_do() {
         (&["run", "--source", "log"], "auto, kernel, packets, logs"),
         (&["capture", "--proxy-address", "web-3"], "--proxy-address"),
         (&["explain"], "FILE"),
+        (&["report", "--since", "yesterday"], "--since"),
         (
             &["--config", "/nonexistent.toml", "check"],
             "/nonexistent.toml",

@@ -33,7 +33,15 @@ impl Watched {
     pub fn start(why502: &Path, folder: &Path) -> Result<Watched> {
         let (agent_port, prometheus_port) = (free_port()?, free_port()?);
         let mut command = Command::new(why502);
-        command.args(["run", "--json", "--no-logs", "--proxy", "nginx", "--listen"]);
+        command.args([
+            "run",
+            "--no-history",
+            "--json",
+            "--no-logs",
+            "--proxy",
+            "nginx",
+            "--listen",
+        ]);
         command.arg(format!("127.0.0.1:{agent_port}"));
         let mut agent = Proc::spawn("why502 run", command, &folder.join("why502-run.log"))?;
         agent.wait_ready("why502's /readyz", UP, || {

@@ -41,6 +41,9 @@ impl Agent {
                 "--pid",
                 &nginx.to_string(),
             ])
+            // Not among the host's own.
+            .arg("--history")
+            .arg(folder.join("history.db"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log)?);

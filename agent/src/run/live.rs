@@ -17,6 +17,7 @@ use crate::cli::{Exit, note, warning};
 use crate::clock::{self, Clock};
 use crate::config::{Capture, Run, Watch};
 use crate::signal::{Nanos, Signal};
+use crate::sinks::history::{History, Limits};
 use crate::sinks::http::Server;
 use crate::sinks::json::{JsonLines, LINES_PER_SECOND};
 use crate::sinks::metrics::Metrics;
@@ -183,6 +184,16 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     // Wrong from the start on, which trying again does not change.
     logs::templates(&watch.logs)?;
     let started = start(&watch, &metrics, &stop);
+    // After the source, whose start takes the most memory; and only then somebody watches.
+    let history = settings.history.as_deref().map(|path| {
+        let history = History::start(path, node, Limits::default());
+        history.context("start the thread of the history")
+    });
+    let mut history = history.transpose()?;
+    if let Some(history) = &mut history {
+        // What is wrong from the start is said before there is a table.
+        super::history::tend(history, Some(&metrics), |message| warning!("{message}"));
+    }
     let now = started.as_ref().map_or_else(clock::now, |s| s.0.now());
     let results = if settings.json {
         Results::Json(JsonLines::limited(output, LINES_PER_SECOND))
@@ -194,6 +205,7 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     pipeline.drops = Some(drops);
     pipeline.metrics = Some(Arc::clone(&metrics));
     pipeline.outlives_output = true;
+    pipeline.history = history;
     let mut next = started;
     while let Some((source, signals)) = next {
         // Another one would have another clock.

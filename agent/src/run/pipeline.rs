@@ -11,6 +11,7 @@ use super::logs::Beside;
 use crate::cli::{detail, warning};
 use crate::clock::Clock;
 use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
+use crate::sinks::history::History;
 use crate::sinks::metrics::Metrics;
 use crate::sinks::output::Drops;
 use crate::sinks::privacy::Privacy;
@@ -33,8 +34,10 @@ pub(super) struct Pipeline<W: Write> {
     pub(super) clock: Clock,
     pub(super) node: String,
     pub(super) privacy: Privacy,
-    results: Results<W>,
+    pub(super) results: Results<W>,
     pub(super) metrics: Option<Arc<Metrics>>,
+    /// `run`: what is kept for `report`.
+    pub(super) history: Option<History>,
     pub(super) recorder: Option<Recorder>,
     pub(super) report: Option<Report>,
     pub(super) pcap: Option<PcapOut>,
@@ -73,6 +76,7 @@ impl<W: Write> Pipeline<W> {
             privacy,
             results,
             metrics: None,
+            history: None,
             recorder: None,
             report: None,
             pcap: None,
@@ -169,6 +173,9 @@ impl<W: Write> Pipeline<W> {
         self.privacy.apply(&mut verdict);
         let result = self.results.on_verdict(&verdict, decided.decided);
         let at_ms = self.clock.unix_ms(decided.at);
+        if let Some(history) = &mut self.history {
+            history.on_verdict(&verdict, at_ms);
+        }
         let proxy = verdict
             .proxy
             .pid
@@ -215,6 +222,9 @@ impl<W: Write> Pipeline<W> {
         if let Some(report) = &mut self.report {
             report.on_risk(&risk);
         }
+        if let Some(history) = &mut self.history {
+            history.on_risk(&risk, self.clock.unix_ms(signal.at));
+        }
         let result = self.results.on_risk(&risk);
         self.written(result)
     }
@@ -238,6 +248,9 @@ impl<W: Write> Pipeline<W> {
                 count,
             } => {
                 self.totals.lost(stage, reason, *count);
+                if let Some(history) = &mut self.history {
+                    history.lost(stage, reason, *count);
+                }
             }
             _ => {}
         }
@@ -309,6 +322,9 @@ impl<W: Write> Pipeline<W> {
             return;
         }
         self.totals.lost(stage, reason, count);
+        if let Some(history) = &mut self.history {
+            history.lost(stage, reason, count);
+        }
         if let Some(metrics) = &self.metrics {
             metrics.lost(stage, reason, count);
         }
@@ -346,6 +362,7 @@ impl<W: Write> Pipeline<W> {
         };
         self.lost("excerpt", "forgotten", too_late);
         self.forgotten();
+        self.tend_history();
         if let Some(metrics) = &self.metrics {
             metrics.on_tick(now);
         }
@@ -402,6 +419,7 @@ impl<W: Write> Pipeline<W> {
             Some(awaited) => excerpt::live::finish(self, awaited),
             None => Ok(()),
         };
+        self.finish_history();
         let summary = self.totals.finish(began, ended);
         let result = self.results.finish(&summary);
         // A reader of standard output that left does not take the report with it.
@@ -419,7 +437,7 @@ impl<W: Write> Pipeline<W> {
         }
         for (fact, why) in status.blind() {
             warning!("{fact} cannot be seen: {why}");
-            self.totals.blind(fact, &why);
+            self.unseen(fact, &why);
         }
         if let Some(metrics) = &self.metrics {
             metrics.source_up("kernel", status.sees_responses());

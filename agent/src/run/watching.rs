@@ -238,7 +238,7 @@ impl Watching {
                 }
                 // A proxy may be another host's, whose packets come by here.
                 pipeline.saw_proxy = true;
-                pipeline.totals.blind(NOT_IN_PACKETS, "");
+                pipeline.unseen(NOT_IN_PACKETS, "");
                 if let Some(metrics) = &pipeline.metrics {
                     metrics.source_up(PACKETS, true);
                 }
@@ -246,7 +246,7 @@ impl Watching {
             Kind::Logs(_) => {
                 // A log may be another host's.
                 pipeline.saw_proxy = true;
-                pipeline.totals.blind(NOT_IN_LOGS, "");
+                pipeline.unseen(NOT_IN_LOGS, "");
                 if let Some(metrics) = &pipeline.metrics {
                     metrics.source_up(LOG, true);
                 }

@@ -82,6 +82,11 @@ impl<W: Write> JsonLines<W> {
         Ok(())
     }
 
+    /// A line that was one of ours already.
+    pub fn on_line(&mut self, line: &str) -> io::Result<()> {
+        self.out.write_all(format!("{line}\n").as_bytes())
+    }
+
     pub fn on_risk(&mut self, risk: &Risk) -> io::Result<()> {
         self.write(risk)
     }

@@ -3,6 +3,7 @@
 pub mod annotate;
 mod escape;
 mod file;
+pub mod history;
 pub mod http;
 pub mod json;
 pub mod metrics;

@@ -20,30 +20,44 @@ pub struct Totals {
 
 impl Totals {
     pub fn on_verdict(&mut self, verdict: &Verdict) {
-        let counts = match verdict.kind {
+        self.add(verdict.kind, verdict.cause, 1);
+    }
+
+    /// So many of one kind and cause.
+    pub fn add(&mut self, kind: Kind, cause: Cause, count: u64) {
+        let counts = match kind {
             Kind::Verdict => &mut self.verdicts,
             Kind::NearMiss => &mut self.near_misses,
             Kind::Truncated => &mut self.truncated,
         };
-        *counts.entry(verdict.cause).or_default() += 1;
+        *counts.entry(cause).or_default() += count;
     }
 
     /// `count` signals or results were dropped at `stage`.
     pub fn lost(&mut self, stage: &str, reason: &str, count: u64) {
+        self.lost_by_name(format!("{stage}_{reason}"), count);
+    }
+
+    /// The same for what was counted before: `name` is `stage_reason`.
+    pub fn lost_by_name(&mut self, name: String, count: u64) {
         if count > 0 {
-            *self.lost.entry(format!("{stage}_{reason}")).or_default() += count;
+            *self.lost.entry(name).or_default() += count;
         }
     }
 
     /// This fact cannot be seen here; `reason` in a few words.
-    pub fn blind(&mut self, fact: &str, reason: &str) {
+    ///
+    /// Returns the summary's words for it, the first time.
+    pub fn blind(&mut self, fact: &str, reason: &str) -> Option<&str> {
         let text = match reason {
             "" => fact.to_owned(),
             reason => format!("{fact}: {reason}"),
         };
-        if !self.blind.contains(&text) {
-            self.blind.push(text);
+        if self.blind.contains(&text) {
+            return None;
         }
+        self.blind.push(text);
+        self.blind.last().map(String::as_str)
     }
 
     /// Failed responses so far, whatever their cause.

@@ -37,6 +37,8 @@ fn why502(run: &Run, command: &str, source: &str, pids: &[u32]) -> Result<Comman
     let mut agent = Command::new(run.why502()?);
     agent.args([command, "--json", "--privacy", "full"]);
     agent.args(["--source", source, "--pid", &pids.join(",")]);
+    // `run` is tried here; what it finds is not for this host's own history.
+    agent.env("WHY502_NO_HISTORY", "true");
     Ok(agent)
 }
 

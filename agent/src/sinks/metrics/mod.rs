@@ -73,6 +73,8 @@ struct State {
     probes: BTreeMap<[String; 2], f64>,
     sources: BTreeMap<[String; 1], f64>,
     blind: BTreeMap<[String; 1], f64>,
+    /// Whether verdicts are kept; `None`: nobody asked for it.
+    history: Option<bool>,
     /// Why there is no source.
     waits: Option<String>,
 }
@@ -95,6 +97,7 @@ impl Default for State {
             probes: BTreeMap::new(),
             sources: BTreeMap::new(),
             blind: BTreeMap::new(),
+            history: None,
             waits: None,
         };
         for cause in Cause::ALL {
@@ -227,6 +230,11 @@ impl Metrics {
         set(&mut self.state().blind, [fact], blind);
     }
 
+    /// Whether the history keeps verdicts.
+    pub fn history_up(&self, up: bool) {
+        self.state().history = Some(up);
+    }
+
     /// Why there is no source yet; `None`: there is one, which says itself whether it delivers.
     pub fn waits_for_source(&self, why: Option<String>) {
         self.state().waits = why;
@@ -346,6 +354,12 @@ impl State {
                 "1 if this fact cannot be seen on this host",
                 ["fact"],
                 self.blind.clone(),
+            ),
+            gauges(
+                "why502_history_up",
+                "1 if verdicts are kept in the history, 0 if its file cannot be used",
+                [],
+                self.history.map(|up| ([], f64::from(u8::from(up)))),
             ),
             gauges(
                 "why502_proxies_watched",

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use super::summary::Summary;
+use crate::cause::Cause;
 use crate::signal::Nanos;
 use crate::verdict::{Risk, Verdict};
 
@@ -84,6 +85,14 @@ impl Display {
     }
 }
 
+/// Failed responses of one hour or day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct When {
+    /// As a person reads it.
+    pub label: String,
+    pub causes: BTreeMap<Cause, u64>,
+}
+
 /// Shows results to a person.
 #[derive(Debug)]
 pub struct Table<W> {
@@ -93,6 +102,8 @@ pub struct Table<W> {
     /// The latest of each proxy and upstream.
     risks: BTreeMap<(String, String), Risk>,
     began: Nanos,
+    /// Failed responses of each hour or day, by cause.
+    when: Vec<When>,
     /// Lines on the screen that the next redraw replaces.
     drawn: usize,
     /// What these lines are.
@@ -111,6 +122,7 @@ impl<W: Write> Table<W> {
             rows: Rows::default(),
             risks: BTreeMap::new(),
             began,
+            when: Vec::new(),
             drawn: 0,
             shown: String::new(),
             printed: false,
@@ -123,6 +135,16 @@ impl<W: Write> Table<W> {
             self.print(report::first_seen(verdict))?;
         }
         Ok(())
+    }
+
+    /// `count` like this one, of which it is the latest; the first was at `first` (RFC 3339).
+    pub fn on_folded(&mut self, verdict: &Verdict, count: u64, first: &str) {
+        self.rows.fold(verdict, count, first);
+    }
+
+    /// When failures were, for a time too long to be seen in the rows.
+    pub fn on_when(&mut self, when: Vec<When>) {
+        self.when = when;
     }
 
     pub fn on_risk(&mut self, risk: &Risk) -> io::Result<()> {
@@ -200,7 +222,7 @@ impl<W: Write> Table<W> {
         // Prose wider than this is hard to read; narrower than this there is no table.
         let columns = columns.clamp(60, 120);
         let risks: Vec<&Risk> = self.risks.values().collect();
-        let mut lines = report::report(&self.rows, &risks, summary, columns);
+        let mut lines = report::report(&self.rows, &self.when, &risks, summary, columns);
         if self.printed {
             lines.insert(0, Line::new());
         }

@@ -1,5 +1,6 @@
 //! What the table says: the live view, and the report at the end.
 
+use super::When;
 use super::rows::{Row, Rows};
 use super::text::{Line, Style, span, wrap};
 use crate::sinks::summary::Summary;
@@ -133,7 +134,13 @@ fn table(rows: &[&Row], heading: &str, columns: usize) -> Vec<Line> {
 }
 
 /// The end of a watch: the table, each row's story, and what could not be seen.
-pub(super) fn report(rows: &Rows, risks: &[&Risk], summary: &Summary, columns: usize) -> Vec<Line> {
+pub(super) fn report(
+    rows: &Rows,
+    when: &[When],
+    risks: &[&Risk],
+    summary: &Summary,
+    columns: usize,
+) -> Vec<Line> {
     let failed = summary.responses.failed;
     let mut lines = vec![
         Line::new()
@@ -141,7 +148,7 @@ pub(super) fn report(rows: &Rows, risks: &[&Risk], summary: &Summary, columns: u
                 if failed > 0 { Style::Bad } else { Style::Good },
                 &counted(failed, "failed response"),
             )
-            .plain(&format!(" in {:.1} s", summary.seconds))
+            .plain(&format!(" in {}", watched(summary.seconds)))
             .add(Style::Faint, "  (times in UTC)"),
     ];
     for (kind, heading) in [
@@ -151,6 +158,7 @@ pub(super) fn report(rows: &Rows, risks: &[&Risk], summary: &Summary, columns: u
     ] {
         lines.extend(table(&rows.of(kind), heading, columns));
     }
+    lines.extend(hours(when, columns));
     for kind in [Kind::Verdict, Kind::Truncated] {
         for row in rows.of(kind) {
             lines.extend(story(row, columns));
@@ -165,6 +173,34 @@ pub(super) fn report(rows: &Rows, risks: &[&Risk], summary: &Summary, columns: u
         lines.extend(paragraph(&risk.text, columns));
     }
     lines.extend(limits(summary, columns));
+    lines
+}
+
+/// `60.0 s` of a capture, `23.5 h` of a night.
+fn watched(seconds: f64) -> String {
+    match seconds {
+        s if s < 7_200.0 => format!("{s:.1} s"),
+        s => format!("{:.1} h", s / 3_600.0),
+    }
+}
+
+/// When failures were; nothing where the rows say it.
+fn hours(when: &[When], columns: usize) -> Vec<Line> {
+    if when.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![Line::new(), Line::new().add(Style::Faint, "  COUNT  WHEN")];
+    for one in when {
+        let mut causes: Vec<_> = one.causes.iter().collect();
+        causes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let total: u64 = one.causes.values().sum();
+        let named: Vec<String> = causes
+            .iter()
+            .map(|(cause, count)| format!("{cause} ×{count}"))
+            .collect();
+        let label = format!(" {total:>6}  {}  ", one.label);
+        lines.extend(hanging(&label, Style::Plain, &named.join(", "), columns));
+    }
     lines
 }
 

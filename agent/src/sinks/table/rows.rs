@@ -35,6 +35,11 @@ pub(super) struct Rows {
 impl Rows {
     /// Folds a verdict in; true if it is the first of its row.
     pub(super) fn add(&mut self, verdict: &Verdict) -> bool {
+        self.fold(verdict, 1, &verdict.time)
+    }
+
+    /// Folds in `count` like this one, the latest of them; the first was at `first`.
+    pub(super) fn fold(&mut self, verdict: &Verdict, count: u64, first: &str) -> bool {
         let upstream = match &verdict.upstream.address {
             Some(address) => address.0.as_str(),
             None => "-",
@@ -51,7 +56,7 @@ impl Rows {
                 cause: verdict.cause,
                 upstream: key.2.clone(),
                 count: 0,
-                first: verdict.time.clone(),
+                first: first.to_owned(),
                 last: String::new(),
                 statuses: BTreeMap::new(),
                 confidences: BTreeMap::new(),
@@ -62,17 +67,17 @@ impl Rows {
             self.rows.len() - 1
         });
         let row = &mut self.rows[place];
-        row.count += 1;
-        if verdict.time < row.first {
-            row.first.clone_from(&verdict.time);
+        row.count += count;
+        if first < row.first.as_str() {
+            first.clone_into(&mut row.first);
         }
         if verdict.time > row.last {
             row.last.clone_from(&verdict.time);
         }
-        *row.statuses.entry(verdict.status).or_default() += 1;
-        *row.confidences.entry(verdict.confidence).or_default() += 1;
+        *row.statuses.entry(verdict.status).or_default() += count;
+        *row.confidences.entry(verdict.confidence).or_default() += count;
         if let Some(variant) = verdict.variant {
-            *row.variants.entry(variant).or_default() += 1;
+            *row.variants.entry(variant).or_default() += count;
         }
         if !new && verdict.confidence >= row.example.confidence {
             row.example = verdict.clone();

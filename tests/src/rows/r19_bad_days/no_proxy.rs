@@ -34,7 +34,15 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     let ns = NetNs::new()?;
     let app = Scripted::start(run, &ns, "app", super::APP, Mode::Answer, 128)?;
     let mut command = Command::new(run.why502()?);
-    command.args(["run", "--json", "--privacy", "full", "--proxy", &name]);
+    command.args([
+        "run",
+        "--no-history",
+        "--json",
+        "--privacy",
+        "full",
+        "--proxy",
+        &name,
+    ]);
     command.args(["--listen", "127.0.0.1:0"]);
     let mut waiting = Capture::launch(command, &run.out.join("run"))?;
     waiting.wait_ready()?;

@@ -21,7 +21,14 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     let port = free_port()?;
     for source in ["auto", "packets"] {
         let mut command = Command::new(&program);
-        command.args(["run", "--json", "--source", source, "--listen"]);
+        command.args([
+            "run",
+            "--no-history",
+            "--json",
+            "--source",
+            source,
+            "--listen",
+        ]);
         command.arg(format!("127.0.0.1:{port}"));
         command.uid(NOBODY).gid(NOBODY);
         let daemon = Capture::launch(command, &run.out.join(source))?;

@@ -29,6 +29,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     command
         .args([
             "run",
+            "--no-history",
             "--json",
             "--privacy",
             "full",
