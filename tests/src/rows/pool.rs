@@ -119,6 +119,8 @@ pub(super) struct Strike<'a> {
     pub idle_close: Duration,
     /// From the front.
     pub lead: Duration,
+    /// Rounds in a row that met nothing.
+    pub missed: u32,
 }
 
 impl Strike<'_> {
@@ -132,6 +134,12 @@ impl Strike<'_> {
         // A FIN is on the wire for DELAY before it arrives, and the request meets it anywhere in
         // the round trip; half are aimed at it, the rest a little early and late.
         let first = self.idle_close - DELAY * 3 - self.lead;
+        // What was measured may not hold for a crowd: after a miss the aim is earlier, then later.
+        let aside = DELAY * 2 * self.missed.div_ceil(2);
+        let first = match self.missed % 2 {
+            1 => first.saturating_sub(aside),
+            _ => first + aside,
+        };
         let bundle = self.front.bundle();
         let elapsed = filled.elapsed();
         let requests: Vec<Timed> = (0..count)

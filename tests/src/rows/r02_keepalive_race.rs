@@ -93,12 +93,13 @@ pub(super) fn in_flight(
         known_failure(run, &wire.near)?;
     }
     let idle_close = pool::measure_idle_close(run, &wire.near, NODE, "/shop", count, "ms=60")?;
-    let strike = Strike {
+    let mut strike = Strike {
         front,
         ns: &wire.near,
         folder: "/shop",
         idle_close,
         lead: front.lead(run, &wire.near)?,
+        missed: 0,
     };
     // A race cannot be forced, only aimed at: rounds until enough have met, with a limit. Some of
     // those that nginx logs are of another variant: only the packets tell, at the end.
@@ -108,7 +109,10 @@ pub(super) fn in_flight(
         // nginx logs each attempt that failed, retried or not.
         let errors = nginx.errors()?;
         let failed = |sent: &&Sent| errors.contains_key(&sent.path);
-        met += sent.iter().filter(failed).count();
+        match sent.iter().filter(failed).count() {
+            0 if met == 0 => strike.missed += 1,
+            hits => met += hits,
+        }
         if !expects_verdicts && round == 0 {
             known_failure(run, &wire.near)?;
         }

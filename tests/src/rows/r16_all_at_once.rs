@@ -82,6 +82,7 @@ fn run(run: &mut Run) -> Result<()> {
         folder: "/shop",
         idle_close,
         lead: Duration::ZERO,
+        missed: 0,
     };
     let crowd = std::thread::scope(|scope| {
         let beside = scope.spawn(|| healthy(shared, &wire, &over));
