@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -134,8 +135,18 @@ fn wait(ring: &RingBuf<MapData>) {
     unsafe { libc::poll(&raw mut fd, 1, POLL_MS) };
 }
 
+/// The ring does not fill within this time unless this thread does not run.
+const STALLED: Duration = Duration::from_millis(1);
+
+/// Hands on what is there. A loss is told before the records that were written after it: the thread
+/// may have been stopped at any point, so it looks again whenever time has passed.
 fn drain(ring: &mut RingBuf<MapData>, watch: &mut Watch) {
+    let mut looked = Instant::now();
     while let Some(item) = ring.next() {
+        if looked.elapsed() > STALLED {
+            watch.tell_losses();
+            looked = Instant::now();
+        }
         watch.record(&item);
     }
 }
