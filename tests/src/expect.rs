@@ -30,9 +30,9 @@ pub struct Expect {
     pub cause: &'static str,
     pub variant: Option<&'static str>,
     pub confidence: &'static str,
-    /// Where the truth itself cannot tell two labels apart (a timer and a read within
-    /// milliseconds), the other one.
-    pub or: Option<(&'static str, Option<&'static str>)>,
+    /// Where the truth itself cannot tell labels apart (a timer and a read within milliseconds), the
+    /// others.
+    pub or: Vec<(&'static str, Option<&'static str>)>,
     /// At most this many near misses (attempts of one request).
     pub at_most: usize,
     /// No source can see the request (TLS in front, nothing sent behind): the verdict is found by
@@ -48,7 +48,7 @@ pub const HEALTHY: Expect = Expect {
     cause: "",
     variant: None,
     confidence: "",
-    or: None,
+    or: Vec::new(),
     at_most: 0,
     pathless: false,
     checks: Vec::new(),
@@ -101,7 +101,7 @@ impl Expect {
     }
 
     pub fn or(mut self, cause: &'static str, variant: Option<&'static str>) -> Expect {
-        self.or = Some((cause, variant));
+        self.or.push((cause, variant));
         self
     }
 
@@ -122,10 +122,8 @@ impl Expect {
 
     /// The cause that a counter has to show: the one that was said, if the truth admits it.
     pub fn admits(&self, said: Option<&str>) -> &'static str {
-        match self.or {
-            Some((other, _)) if said == Some(other) => other,
-            _ => self.cause,
-        }
+        let other = self.or.iter().find(|(other, _)| said == Some(other));
+        other.map_or(self.cause, |(other, _)| other)
     }
 
     /// As in the confusion table.

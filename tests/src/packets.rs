@@ -141,7 +141,7 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>) -> Scor
         let cause = line["cause"].as_str().unwrap_or("?");
         let said = label(cause, line["variant"].as_str());
         *score.given.entry(said.clone()).or_default() += 1;
-        let right = cause == truth.cause || truth.or.is_some_and(|(or, _)| or == cause);
+        let right = cause == truth.cause || truth.or.iter().any(|(or, _)| *or == cause);
         let proven = line["confidence"] == "proven";
         score.proven += u32::from(proven);
         if right || shown(&truth, cause) {

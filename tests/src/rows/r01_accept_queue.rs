@@ -177,7 +177,9 @@ fn timed_out(gunicorn: &Gunicorn, sent: &Sent) -> Expect {
     match gunicorn.log.reads().get(&sent.path).map(|line| line.t) {
         Some(read) if read + TOO_CLOSE_NS < sent.ended => reading,
         Some(read) if read < sent.ended + TOO_CLOSE_NS => {
-            reading.or("read_timeout_never_accepted", None)
+            // Between the accept and the read there is a moment, too.
+            let reading = reading.or("read_timeout_never_accepted", None);
+            reading.or("read_timeout_not_read", None)
         }
         _ => waiting,
     }
