@@ -168,15 +168,26 @@ pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut T
         (*out).attempt_end = end::ANSWERED;
         if status == 0 {
             // Not HTTP/1: the latest attempt may be another stream's.
-        } else if let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie) {
+        } else if let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie)
+            && attempt.link_cookie == flow.cookie
+        {
             // One that has ended was told by a record of its own.
             (*out).has_attempt = u8::from(attempt.flags & flow_flag::ENDED == 0);
             flow::take_read(attempt);
             flow::read_head(attempt);
             copy(&raw mut (*out).attempt, attempt);
             sample::take(flow.link_sk, attempt, &mut (*out).sample);
-            if flow::outstanding(attempt) {
-                (*out).attempt_end = end::WAITING;
+            let connecting = attempt.flags & flow_flag::CONNECTING != 0;
+            if (*out).has_attempt != 0 && (connecting || flow::outstanding(attempt)) {
+                (*out).attempt_end = match (connecting, attempt.flags & flow_flag::CONNECT_FAILED) {
+                    (false, _) => end::WAITING,
+                    (true, 0) => end::CONNECT_GIVEN_UP,
+                    (true, _) => end::CONNECT_FAILED,
+                };
+                // Told with this; its close belongs to no other response.
+                attempt.flags |= flow_flag::ENDED;
+                attempt.link_sk = 0;
+                attempt.link_cookie = 0;
             }
         } else if flow.link_cookie != 0
             && thread.stash_sk == flow.link_sk

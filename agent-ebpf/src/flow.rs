@@ -137,7 +137,10 @@ fn follows_read(thread: &Thread, now: u64) -> bool {
 /// Ties an attempt that begins now to the downstream its thread works for.
 #[inline(always)]
 pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
-    if thread.failed_cookie != 0 {
+    // nginx does all there is to do for what it has read before it reads on. Threads of other proxies
+    // read from several clients first: there only one that read a single one is clear.
+    let in_turn = thread.lazy != 0;
+    if in_turn && thread.failed_cookie != 0 {
         flow.link_sk = thread.failed_link_sk;
         flow.link_cookie = thread.failed_link_cookie;
         flow.order = order::RETRY;
@@ -145,17 +148,29 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
         emit::retried(thread.failed_cookie);
         thread.failed_cookie = 0;
     } else {
+        thread.failed_cookie = 0;
         flow.retry_of = 0;
         flow.link_sk = thread.downstream_sk;
         flow.link_cookie = thread.downstream_cookie;
         flow.order = match (thread.downstream_cookie, thread.begun) {
             (0, _) => order::NONE,
-            (_, 0) if follows_read(thread, now) => order::AFTER_READ,
+            (_, 0) if (in_turn || thread.reads == 1) && follows_read(thread, now) => {
+                order::AFTER_READ
+            }
             _ => order::UNCLEAR,
         };
-        thread.begun += 1;
+        thread.begun = thread.begun.saturating_add(1);
     }
     if let Some(downstream) = of(flow.link_sk, flow.link_cookie) {
+        const AWAITED_OPAQUE: u16 = flow_flag::AWAITED | flow_flag::OPAQUE;
+        if downstream.flags & AWAITED_OPAQUE == 0 && downstream.ordinal > 0 {
+            // What was read is answered: a request that was read with it, or another client's.
+            downstream.ordinal += 1;
+            downstream.head_ptr = 0;
+            downstream.head_size = 0;
+            downstream.flags &= !flow_flag::FAILED;
+            flow.order = order::UNCLEAR;
+        }
         flow.link_ordinal = downstream.ordinal;
         flow.flags &= !flow_flag::OPAQUE;
         flow.flags |= downstream.flags & flow_flag::OPAQUE;

@@ -289,7 +289,7 @@ abi! {
         pub longest_reuse_ns: u64,
         pub fin_ns: u64,
         pub reset_ns: u64,
-        /// TCP: the upstream's own end on this host.
+        /// TCP: the upstream's own end on this host. Downstream: itself, if the client is a watched proxy.
         pub peer_sk: u64,
         pub peer_cookie: u64,
         pub peer_close_ns: u64,
@@ -299,8 +299,8 @@ abi! {
         pub listener_sk: u64,
         pub listener_cookie: u64,
         pub listener_drops: u32,
-        /// Packets to this destination that a filter had dropped before the attempt began.
-        pub filtered_before: u32,
+        /// Of the socket's retransmissions, those before the current request.
+        pub retransmits_before: u32,
         pub tgid: u32,
         pub tid: u32,
         /// Upstream: the downstream's ordinal.
@@ -366,7 +366,9 @@ abi! {
         /// when something fails, not for every request.
         pub lazy: u32,
         /// Attempts begun since the downstream was last read.
-        pub begun: u32,
+        pub begun: u16,
+        /// Downstreams read since the thread last slept.
+        pub reads: u16,
         /// The upstream flow closed last with bytes of a response read, before the downstream was answered.
         pub stash: Flow,
     }
@@ -509,6 +511,8 @@ abi! {
         pub address: [u8; 16],
         pub family: u16,
         pub port: u16,
+        /// The sender's: with the rest it tells connections apart.
+        pub from_port: u16,
     }
 
     /// Value of `FILTERED`.

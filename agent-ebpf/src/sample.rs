@@ -18,7 +18,8 @@ pub fn take(sk: u64, flow: &Flow, out: &mut Sample) {
         tcp(sk, out);
         tcp_peer(flow, out);
         listener(flow, out);
-        out.filter_drops = filtered(flow).wrapping_sub(flow.filtered_before);
+        out.retransmits = out.retransmits.wrapping_sub(flow.retransmits_before);
+        out.filter_drops = filtered(sk, flow);
     }
     reader(flow, out);
 }
@@ -66,18 +67,25 @@ fn tcp_peer(flow: &Flow, out: &mut Sample) {
     ));
 }
 
-/// Packets that a filter on this host dropped on the way to this destination, ever.
+/// Packets of this connection that a filter on this host dropped.
 #[inline(always)]
-pub fn filtered(flow: &Flow) -> u32 {
+fn filtered(sk: u64, flow: &Flow) -> u32 {
     let key = Destination {
         address: flow.ends.remote,
         family: flow.ends.family,
         port: flow.ends.remote_port,
+        from_port: kernel::local_port(sk),
+    };
+    let Some(found) = FILTERED.get_ptr(key) else {
+        return 0;
     };
     // SAFETY: a map value; a torn count is one packet off.
-    FILTERED
-        .get_ptr(key)
-        .map_or(0, |found| unsafe { (*found).count } as u32)
+    let found = unsafe { &*found };
+    // Another connection between the same ports, long ago.
+    if found.last_ns < flow.begun_ns {
+        return 0;
+    }
+    found.count as u32
 }
 
 /// Whether sequence number `a` is past `b`.

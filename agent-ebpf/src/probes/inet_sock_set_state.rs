@@ -17,7 +17,7 @@ use crate::{
         TCP_SYN_RECV, TCP_SYN_SENT,
     },
     maps::{CONNECTIONS, JOIN, LISTENERS, TELL_END, UPSTREAM_ENDS, count},
-    member, offset, sample,
+    member, offset,
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -50,7 +50,6 @@ fn connecting(sk: *const u8) {
     let now = kernel::now();
     flow.begun_ns = now;
     flow.flags |= flow_flag::CONNECTING;
-    flow.filtered_before = sample::filtered(flow);
     flow::link(flow, sk as u64, thread, now);
     // A listener on this host: remember it, and what it has dropped so far.
     let (remote, local) = (flow.ends.remote, flow.ends.local);
@@ -197,7 +196,10 @@ fn closing(ctx: &BtfTracePointContext, sk: *const u8, old: i32, new: i32) {
         if new == TCP_CLOSE {
             closed(flow, sk, false);
         }
-        return;
+        if upstream {
+            return;
+        }
+        // A proxy that is itself the upstream of another.
     }
     let Some(peer) = UPSTREAM_ENDS.get(kernel::address(sk)) else {
         return;

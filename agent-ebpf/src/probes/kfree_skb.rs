@@ -30,6 +30,7 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
         address: [0; 16],
         family: 0,
         port: 0,
+        from_port: 0,
     };
     let first = read::<u8>(header, 0);
     if first >> 4 == 4 {
@@ -38,7 +39,9 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
         }
         key.family = AF_INET;
         key.address[..4].copy_from_slice(&read::<[u8; 4]>(header, 16));
-        key.port = u16::from_be(read::<u16>(header, u32::from(first & 15) * 4 + 2));
+        let tcp = u32::from(first & 15) * 4;
+        key.from_port = u16::from_be(read::<u16>(header, tcp));
+        key.port = u16::from_be(read::<u16>(header, tcp + 2));
     } else {
         // Extension headers are not walked: a SYN has none as a rule.
         if first >> 4 != 6 || read::<u8>(header, 6) != TCP {
@@ -46,6 +49,7 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
         }
         key.family = AF_INET6;
         key.address = read::<[u8; 16]>(header, 24);
+        key.from_port = u16::from_be(read::<u16>(header, 40));
         key.port = u16::from_be(read::<u16>(header, 40 + 2));
     }
     // SAFETY: no arguments.

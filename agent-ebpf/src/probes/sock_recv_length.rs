@@ -12,7 +12,8 @@ use aya_ebpf::{
 use crate::{
     emit, flow,
     kernel::{self, AF_UNIX},
-    probes::sock_send_length::{interrupted, status, stream},
+    maps::UPSTREAM_ENDS,
+    probes::sock_send_length::{CONTINUE, interrupted, only_continue, status, stream},
     user,
 };
 
@@ -45,10 +46,14 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
         _ if kernel::direct::family(sk) == AF_UNIX || !stream(sk as u64) => return 0,
         _ => {
             let id = bpf_get_current_pid_tgid();
-            match flow::create(sk, role::DOWNSTREAM, (id >> 32) as u32, id as u32) {
-                Some(flow) => flow,
-                None => return 0,
+            let Some(flow) = flow::create(sk, role::DOWNSTREAM, (id >> 32) as u32, id as u32)
+            else {
+                return 0;
+            };
+            if UPSTREAM_ENDS.get(kernel::address(sk)).is_some() {
+                flow.peer_sk = kernel::address(sk);
             }
+            flow
         }
     };
     // SAFETY: no arguments.
@@ -62,6 +67,10 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
     };
     if flow.role == role::DOWNSTREAM {
         if ret > 0 {
+            if flow.peer_sk != 0 {
+                // The client is a watched proxy, too.
+                flow::note_read(sk);
+            }
             request(flow, sk as u64, thread, ret, now);
         }
     } else {
@@ -73,13 +82,21 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
 /// The proxy read from its client.
 #[inline(always)]
 fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
+    let switches = kernel::switches();
+    if thread.read_switches != switches {
+        thread.reads = 1;
+    } else if thread.downstream_cookie != flow.cookie {
+        thread.reads = thread.reads.saturating_add(1);
+    }
     thread.downstream_sk = sk;
     thread.downstream_cookie = flow.cookie;
     thread.begun = 0;
     thread.read_ns = now;
-    thread.read_switches = kernel::switches();
+    thread.read_switches = switches;
     thread.failed_cookie = 0;
-    if flow.flags & flow_flag::AWAITED != 0 {
+    // One whose bytes were not seen was begun by an attempt alone: this may be the next one.
+    let known = flow.head_ptr != 0 || flow.flags & flow_flag::OPAQUE != 0;
+    if flow.flags & flow_flag::AWAITED != 0 && known {
         return;
     }
     flow.flags |= flow_flag::AWAITED;
@@ -119,11 +136,16 @@ fn first_bytes(flow: &mut Flow) {
 /// The proxy read response bytes from its upstream.
 #[inline(always)]
 fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
-    if flow.received == 0 {
+    if flow.received == 0 || only_continue(flow) {
         let waited = now.saturating_sub(flow.request_ns);
         let mut read = 0;
         if let Some(buffer) = user::buffer() {
             read = user::read_user(buffer.ptr, buffer.len, &mut flow.response);
+            if ret as u32 > CONTINUE && status(&flow.response) == 100 {
+                let (ptr, len) = (buffer.ptr, buffer.len);
+                let rest = u64::from(CONTINUE);
+                read = user::read_user(ptr + rest, len.saturating_sub(rest), &mut flow.response);
+            }
         }
         // A head that trickles in says nothing yet of what is spoken.
         if ret as u32 >= STATUS && read >= STATUS && !speaks_in_turns(&flow.response) {

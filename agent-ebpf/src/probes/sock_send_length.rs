@@ -2,7 +2,7 @@
 //!
 //! `void sock_send_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the send.
 
-use agent_ebpf::{Flow, Thread, end, flow_flag, role};
+use agent_ebpf::{Flow, RESPONSE, Thread, end, flow_flag, role};
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
@@ -93,12 +93,18 @@ pub fn stream(sk: u64) -> bool {
 fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u64) {
     let tcp = flow.ends.family != AF_UNIX;
     let idle = flow.request_ns == 0 || flow.received > 0 || flow.flags & flow_flag::ENDED != 0;
-    if idle && flow.flags & flow_flag::UPGRADED == 0 {
+    if idle && flow.flags & flow_flag::UPGRADED == 0 && !goes_on(flow, thread) {
         flow::begin_request(flow, sk as u64, thread, now);
         keep_request(flow, thread);
         if tcp && let Some(tcp) = kernel::direct::tcp(sk) {
             let written = if ret > 0 { ret as u32 } else { 0 };
             flow.request_seq = member!(tcp, write_seq, u32).wrapping_sub(written);
+            flow.retransmits_before = member!(tcp, total_retrans, u32);
+        }
+        if ret > 0 && flow.flags & flow_flag::CONNECTING != 0 {
+            // The transition was missed: what is sent to is connected.
+            flow.flags &= !flow_flag::CONNECTING;
+            flow.connected_ns = now;
         }
     }
     if ret > 0 && flow.reset_ns != 0 && flow.reset_ns <= now {
@@ -113,6 +119,39 @@ fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u
         emit::attempt_ended(sk as u64, flow, end::SEND_FAILED, -ret, now);
         emit::noticed(flow, thread);
     }
+}
+
+/// Whether what is sent after an answer is more of the same request: its body, which `100 Continue`
+/// asked for, or which the upstream did not wait for.
+#[inline(always)]
+fn goes_on(flow: &mut Flow, thread: &Thread) -> bool {
+    if flow.received == 0 || flow.flags & flow_flag::ENDED != 0 {
+        return false;
+    }
+    if only_continue(flow) {
+        return true;
+    }
+    // nginx sends no more of a request once it is answered.
+    if thread.lazy != 0 || !flow.head[0].is_ascii_uppercase() {
+        return false;
+    }
+    let mut head = [0u8; 4];
+    let read = user::buffer().map_or(0, |b| user::read_user(b.ptr, b.len, &mut head));
+    read != 0 && !(head[0].is_ascii_uppercase() && head[1].is_ascii_uppercase())
+}
+
+/// `HTTP/1.1 100 Continue` and an empty line.
+pub const CONTINUE: u32 = 25;
+
+/// Whether all that was received is `100 Continue`, which is no answer yet, and then forgotten.
+#[inline(always)]
+pub fn only_continue(flow: &mut Flow) -> bool {
+    if flow.received != CONTINUE || status(&flow.response) != 100 {
+        return false;
+    }
+    flow.received = 0;
+    flow.response = [0; RESPONSE];
+    true
 }
 
 /// What a connection carries is told by its first bytes, as long as they are there.
@@ -174,7 +213,9 @@ fn response(flow: &mut Flow) {
 #[inline(always)]
 fn answered_well(flow: &Flow) -> bool {
     flow::of(flow.link_sk, flow.link_cookie).is_some_and(|attempt| {
-        attempt.link_ordinal == flow.ordinal
+        // A pooled connection may work for another client by now.
+        attempt.link_cookie == flow.cookie
+            && attempt.link_ordinal == flow.ordinal
             && attempt.received > 0
             && attempt.flags & flow_flag::ENDED == 0
             && (200..500).contains(&status(&attempt.response))

@@ -20,6 +20,9 @@ const EXIT_WITHIN: Nanos = 250 * MILLISECOND;
 /// A killed process has to get a CPU to die: on a crowded host that takes longer.
 pub(crate) const DYING: Nanos = 2 * SECOND;
 const GRACEFUL: Nanos = 35 * SECOND;
+/// Services may be given longer (uWSGI's `worker-reload-mercy` is 60 s): whose end falls into this
+/// time may have been told to stop, or ran into a limit.
+const MERCIFUL: Nanos = 170 * SECOND;
 /// A supervisor's KILL or ABRT takes effect at once, or as soon as the kernel lets go of the process.
 const KILL_WITHIN: Nanos = 5 * SECOND;
 
@@ -28,6 +31,7 @@ const INT: u8 = 2;
 const QUIT: u8 = 3;
 const ABRT: u8 = 6;
 const KILL: u8 = 9;
+const USR2: u8 = 12;
 const ALRM: u8 = 14;
 const TERM: u8 = 15;
 
@@ -114,6 +118,8 @@ struct Death<'a> {
     signals: Vec<&'a Past<SignalSent>>,
     /// To its parent, as far as they concern this process.
     to_parent: Vec<&'a Past<SignalSent>>,
+    /// Long before, it or its parent was told to stop or to begin anew.
+    told_long_before: bool,
     until: Nanos,
 }
 
@@ -131,11 +137,18 @@ impl<'a> Death<'a> {
         let within = if killed { DYING } else { EXIT_WITHIN };
         let exit = host.exit_near(pid, closed, within);
         let until = exit.map_or(closed, |e| e.at.max(closed));
+        // A worker started after the reload is not the one that the reload replaced.
         let started = host.process(pid).map_or(0, |p| p.started);
-        let to_parent = host.parent_of(pid).map_or_else(Vec::new, |parent| {
-            // A worker started after the reload is not the one that the reload replaced.
+        let parent = host.parent_of(pid);
+        let to_parent = parent.map_or_else(Vec::new, |parent| {
             host.signals_to(parent, from.max(started), sent_until)
         });
+        let mut long_before = [Some(pid), parent].into_iter().flatten().flat_map(|pid| {
+            let since = closed.saturating_sub(MERCIFUL).max(started);
+            host.signals_to(pid, since, from)
+        });
+        let told_long_before =
+            long_before.any(|s| asks_to_stop(s.fact.signal) || s.fact.signal == USR2);
         Self {
             pid,
             closed,
@@ -143,6 +156,7 @@ impl<'a> Death<'a> {
             killed,
             signals,
             to_parent,
+            told_long_before,
             until,
         }
     }
@@ -186,10 +200,13 @@ impl<'a> Death<'a> {
         let own = software(self.pid);
         let recent = || self.recent().filter(|s| !s.fact.by_kernel);
         let parent = |s: &&&Past<SignalSent>| s.fact.from == s.fact.to_parent && s.fact.from != 0;
+        // php-fpm's reload.
+        let stops =
+            |signal| asks_to_stop(signal) || (signal == USR2 && own == Some(Software::PhpFpm));
         let told_before = |at| {
             self.to_parent
                 .iter()
-                .any(|s| asks_to_stop(s.fact.signal) && s.at <= at)
+                .any(|s| stops(s.fact.signal) && s.at <= at)
         };
         let asked_before = |at| {
             self.signals
@@ -199,7 +216,7 @@ impl<'a> Death<'a> {
         let by_parent = recent().filter(parent).find(|s| match s.fact.signal {
             ABRT => !told_before(s.at),
             KILL => !told_before(s.at) && !asked_before(s.at),
-            TERM => own == Some(Software::PhpFpm) && !told_before(s.at),
+            TERM => own == Some(Software::PhpFpm) && !told_before(s.at) && !asked_before(s.at),
             _ => false,
         });
         if let Some(sent) = by_parent {
@@ -216,7 +233,14 @@ impl<'a> Death<'a> {
                     "supervisor: what software the sender is",
                 ),
             };
-            return Some(finding.fact(sent, "signal_sent", describe_signal(&sent.fact)));
+            let finding = finding.fact(sent, "signal_sent", describe_signal(&sent.fact));
+            return Some(if self.told_long_before {
+                finding.at_most_likely(
+                    "stop_order: whether the order to stop or reload before it was still at work",
+                )
+            } else {
+                finding
+            });
         }
         // uWSGI without a master process sets itself an alarm.
         let alarm = self

@@ -13,8 +13,11 @@ use super::known::Known;
 pub(super) fn instead(known: &Known<'_>, finding: Finding) -> Finding {
     let attempt = known.attempt();
     let tls = known.request().is_some_and(|r| r.opening == Opening::Tls);
-    if !tls || attempt.reused || attempt.received > 0 {
+    if !tls {
         return finding;
+    }
+    if attempt.reused || attempt.received > 0 {
+        return within(finding);
     }
     let variant = match finding.cause {
         Cause::UpstreamClosedEarly | Cause::UpstreamReset => Variant::PeerClosed,
@@ -28,4 +31,26 @@ pub(super) fn instead(known: &Known<'_>, finding: Finding) -> Finding {
     finding
         .variant(variant)
         .at_most_likely("proxy_log: what the proxy says of its TLS handshake")
+}
+
+/// After the first bytes: which of those sent were the request, and whether any received were of an
+/// answer, cannot be told.
+fn within(finding: Finding) -> Finding {
+    let by_bytes = matches!(
+        finding.cause,
+        Cause::KeepaliveRace
+            | Cause::UpstreamClosedEarly
+            | Cause::UpstreamReset
+            | Cause::ReadTimeoutNotRead
+            | Cause::ReadTimeoutNoReply
+            | Cause::RequestUnacknowledged
+            | Cause::SendTimeout
+    );
+    if !by_bytes {
+        return finding;
+    }
+    let variant = finding.variant.filter(|v| *v != Variant::PartialHead);
+    finding
+        .variant(variant)
+        .at_most_likely("request_sent: which of the encrypted bytes are the request")
 }

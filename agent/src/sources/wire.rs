@@ -66,9 +66,11 @@ fn http_request(bytes: &[u8]) -> Option<Opening> {
 
 /// The path of `http://host/path`; other targets are paths already.
 pub fn origin_form(target: &[u8]) -> &[u8] {
-    let rest = target
-        .strip_prefix(b"http://")
-        .or_else(|| target.strip_prefix(b"https://"));
+    let after = |scheme: &[u8]| match target.split_at_checked(scheme.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
+        _ => None,
+    };
+    let rest = after(b"http://").or_else(|| after(b"https://"));
     match rest {
         Some(rest) => rest
             .iter()
@@ -149,6 +151,10 @@ mod tests {
                 http("GET", "/p", true, None),
             ),
             (b"GET http://h HTTP/1.1\r\n", http("GET", "/", true, None)),
+            (
+                b"GET HTTP://user:secret@h/p HTTP/1.1\r\n",
+                http("GET", "/p", true, None),
+            ),
             (
                 b"GET /a HTTP/1.1\r\nX: 1\r\n\r\nHost: body\r\n\r\n",
                 http("GET", "/a", true, None),

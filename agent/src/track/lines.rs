@@ -158,9 +158,28 @@ impl Tracker {
         self.recent.push_back(exchange.seen().clone());
     }
 
+    /// The request these lines are about may still be saved by another attempt.
+    fn is_tried_again(&self, id: ToldId) -> bool {
+        let retried = self
+            .open
+            .values()
+            .filter(|e| e.retried && e.response.is_none());
+        let told = self.logs.get(id);
+        let errors = self.errors_are_read();
+        told.is_some_and(|told| {
+            retried
+                .into_iter()
+                .any(|e| self.fit(e, told, errors).is_some())
+        })
+    }
+
     /// No more lines are to be expected about it.
-    pub(super) fn decide_told(&mut self, id: ToldId, out: &mut Vec<Decided>) {
+    pub(super) fn decide_told(&mut self, id: ToldId, now: Nanos, out: &mut Vec<Decided>) {
         let free = self.logs.is_free(id);
+        if free && self.is_tried_again(id) {
+            self.logs.postpone(id, now + super::SETTLE);
+            return;
+        }
         let Some(told) = self.logs.remove(id).filter(|_| free) else {
             return;
         };

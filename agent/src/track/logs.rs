@@ -145,15 +145,20 @@ impl Logs {
             (false, _) => SETTLE,
         };
         let due = now.max(told.to).saturating_add(wait);
-        if let Some(before) = self.due_of.insert(id, due) {
-            self.due.remove(&(before, id));
-        }
-        self.due.insert((due, id));
+        self.postpone(id, due);
     }
 
     /// The next exchange that waits no longer.
     pub(super) fn overdue(&mut self, now: Nanos) -> Option<(Nanos, ToldId)> {
         self.due.first().copied().filter(|(due, _)| *due <= now)
+    }
+
+    /// Lets it wait once more.
+    pub(super) fn postpone(&mut self, id: ToldId, until: Nanos) {
+        if let Some(before) = self.due_of.insert(id, until) {
+            self.due.remove(&(before, id));
+        }
+        self.due.insert((until, id));
     }
 
     pub(super) fn remove(&mut self, id: ToldId) -> Option<Told> {

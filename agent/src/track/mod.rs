@@ -25,6 +25,8 @@ use told::Told;
 const SETTLE: Nanos = 250_000_000;
 /// An exchange without any response: the next attempt's connect may take a minute.
 const ABANDONED: Nanos = 90_000_000_000;
+/// Longer than any proxy lets an attempt take by default.
+const RETRYING: Nanos = 20 * ABANDONED;
 /// A client that left is not answered; what else its attempts tell comes within this time.
 const LEFT: Nanos = 300_000_000;
 /// Exchanges open at once; the oldest is decided with what is there.
@@ -140,7 +142,7 @@ impl Tracker {
             self.decide(key, true, &mut out);
         }
         for id in self.logs.ids() {
-            self.decide_told(id, &mut out);
+            self.decide_told(id, self.now, &mut out);
         }
         out
     }
@@ -230,7 +232,7 @@ impl Tracker {
         }
         while let Some((at, id)) = self.logs.overdue(now) {
             self.now = self.now.max(at);
-            self.decide_told(id, out);
+            self.decide_told(id, now, out);
         }
         self.now = self.now.max(now);
         // Exchanges without a response are looked through now and then.
@@ -245,9 +247,13 @@ impl Tracker {
             .iter()
             .filter(|(_, e)| e.response.is_none())
             .filter(|(_, e)| {
-                let patience = if e.client_left() { LEFT } else { ABANDONED };
-                // A retry tells of itself when it ends, however long it takes.
-                !e.retried && self.now > e.touched + patience
+                let patience = match (e.retried, e.client_left()) {
+                    // A retry tells of itself when it ends, unless it is answered behind TLS.
+                    (true, _) if !e.opaque() => RETRYING,
+                    (false, true) => LEFT,
+                    _ => ABANDONED,
+                };
+                self.now > e.touched + patience
             })
             .map(|(key, e)| (e.touched, *key))
             .collect();

@@ -1,7 +1,7 @@
 //! A decided exchange as a verdict of the contract. Pure: the clock's offset is given.
 
 use crate::diagnose::Diagnosis;
-use crate::signal::{Attempt, End, Nanos, Opening, Response, Source};
+use crate::signal::{Attempt, End, LinkOrder, Nanos, Opening, Response, Source};
 use crate::track::told::unnamed;
 use crate::track::{Decided, host::Host};
 use crate::verdict::{AttemptLine, Client, Evidence, Kind, Party, Request, VERSION, Verdict};
@@ -95,8 +95,18 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
     }
 }
 
+/// The downstream that the attempt was made for, unless the proxy merely read from it last.
 fn link_of(attempt: Option<&Attempt>) -> Option<&crate::signal::Link> {
-    attempt?.downstream.as_ref()
+    let attempt = attempt?;
+    let link = attempt.downstream.as_ref()?;
+    let path = |opening: Option<&Opening>| match opening {
+        Some(Opening::HttpRequest { path, .. }) => Some(path.clone()),
+        _ => None,
+    };
+    let asked = path(attempt.request.as_ref().map(|r| &r.opening));
+    let same = asked.is_some() && asked == path(link.request.as_ref());
+    let readable = path(link.request.as_ref()).is_some();
+    (link.order != LinkOrder::Unclear || same || !readable).then_some(link)
 }
 
 fn duration(decided: &Decided, response: Option<&Response>) -> Option<u64> {

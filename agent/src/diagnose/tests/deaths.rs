@@ -284,3 +284,55 @@ fn ends_within_a_tls_handshake() {
     silent(true).is(failed, Variant::Timeout, Likely, true);
     silent(false).is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);
 }
+
+#[test]
+fn after_the_handshake_encrypted_bytes_prove_nothing() {
+    let tls = |scene: Scene| {
+        scene.late().attempt(|a| {
+            a.received = 3000;
+            a.response = Some(Opening::Tls);
+            if let Some(request) = &mut a.request {
+                request.opening = Opening::Tls;
+            }
+        })
+    };
+    // The same without TLS is proven: see above.
+    for scene in [
+        worker_gone(End::PeerClosed, Software::Node),
+        worker_gone(End::PeerClosed, Software::Node).reused(),
+        scene(TCP, End::GivenUp, S).peer(true, false),
+        scene(TCP, End::GivenUp, S).peer(true, true),
+    ] {
+        let found = tls(scene).judge();
+        let (cause, variant) = (found.cause, found.variant);
+        assert_ne!(found.confidence, Proven, "{cause:?} {variant:?}");
+        assert_ne!(variant, Some(Variant::PartialHead), "{cause:?}");
+    }
+}
+
+#[test]
+fn a_stop_that_takes_long_is_perhaps_no_timeout() {
+    let killed = |signal| {
+        worker_gone(End::PeerClosed, Software::Uwsgi)
+            .signal(T + 2 * S - 2 * MS, sent(signal, WORKER, MASTER, MASTER))
+            .signal(T + 2 * S - MS, exited(signal, 0))
+    };
+    killed(9).is(Cause::WorkerTimeoutKilled, None, Proven, true);
+    // A reload with 60 s of mercy.
+    worker_gone(End::PeerClosed, Software::Uwsgi)
+        .signal(T - 58 * S, sent(1, MASTER, 1, 1))
+        .signal(T + 2 * S - 2 * MS, sent(9, WORKER, MASTER, MASTER))
+        .signal(T + 2 * S - MS, exited(9, 0))
+        .is(Cause::WorkerTimeoutKilled, None, Likely, true);
+    // php-fpm's reload: its master is told by USR2, and ends its children with TERM.
+    worker_gone(End::PeerClosed, Software::PhpFpm)
+        .attempt(|a| {
+            if let Some(request) = &mut a.request {
+                request.opening = Opening::FastCgi;
+            }
+        })
+        .signal(T + S, sent(12, MASTER, 1, 1))
+        .signal(T + 2 * S - 2 * MS, sent(15, WORKER, MASTER, MASTER))
+        .signal(T + 2 * S - MS, exited(15, 0))
+        .is(Cause::UpstreamShutdown, None, Proven, true);
+}

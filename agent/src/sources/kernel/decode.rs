@@ -411,7 +411,11 @@ fn response(record: &abi::Response) -> Response {
         last_attempt: (record.has_attempt != 0).then(|| {
             let at = record.header.at;
             let end = broken_answer(record).unwrap_or(record.attempt_end);
-            Box::new(attempt(&record.attempt, &record.sample, end, 0, at))
+            let errno = match end {
+                end::CONNECT_FAILED => record.attempt.send_errno,
+                _ => 0,
+            };
+            Box::new(attempt(&record.attempt, &record.sample, end, errno, at))
         }),
         untied: None,
     }

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::{Past, SECOND};
 use crate::signal::{Nanos, ProcessExit, SignalSent};
 
-/// A service told to stop gets 30 s by common default (gunicorn's `--graceful-timeout`), and a little.
-const SIGNALS_KEPT: Nanos = 40 * SECOND;
+/// A service told to stop gets 30 s by common default (gunicorn's `--graceful-timeout`), often a
+/// minute (uWSGI), sometimes two.
+const SIGNALS_KEPT: Nanos = 180 * SECOND;
 const DEATHS_KEPT: Nanos = 10 * SECOND;
 const CAP: usize = 4096;
 

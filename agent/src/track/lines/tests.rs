@@ -181,3 +181,18 @@ fn what_the_line_says_tells_failures_of_one_upstream_apart() {
     let statuses = scene.verdicts();
     assert_eq!(statuses, [(Some(502), false), (Some(504), false)]);
 }
+
+/// The first attempt's line stands in the log while the second one still waits.
+#[test]
+fn a_line_of_an_attempt_that_is_tried_again_is_no_failure_yet() {
+    let mut scene = Scene::new();
+    scene.refused(1).error("/a", 111);
+    let retried = json!({"kind": "attempt_retried", "flow": 1});
+    scene.signal(10 * SECOND + 2, "kernel", retried);
+    for second in 11..250 {
+        scene.signal(second * SECOND, "kernel", json!({"kind": "tick"}));
+    }
+    let kinds: Vec<_> = scene.out.iter().map(|d| d.kind).collect();
+    assert_eq!(kinds, [Kind::NearMiss], "it ends, behind TLS unseen");
+    assert_eq!(scene.verdicts(), []);
+}
