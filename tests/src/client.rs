@@ -28,6 +28,8 @@ pub struct Request {
     pub query: String,
     /// Bytes of body.
     pub body: usize,
+    /// Sends its body when it is asked to, by `100 Continue`.
+    pub expects: bool,
     /// The client closes its connection after this time.
     pub gives_up: Option<Duration>,
 }
@@ -39,6 +41,7 @@ impl Request {
             path,
             query: String::new(),
             body: 0,
+            expects: false,
             gives_up: None,
         }
     }
@@ -49,6 +52,11 @@ impl Request {
             body: 16,
             ..Request::get(path)
         }
+    }
+
+    pub fn expecting_continue(mut self) -> Request {
+        self.expects = true;
+        self
     }
 
     pub fn query(mut self, query: &str) -> Request {
@@ -152,8 +160,19 @@ impl Conn {
         if request.body > 0 {
             bytes += &format!("Content-Length: {}\r\n", request.body);
         }
+        if request.expects {
+            bytes += "Expect: 100-continue\r\n";
+        }
         bytes += "\r\n";
         let mut bytes = bytes.into_bytes();
+        if request.expects {
+            self.stream.write_all(&bytes).await?;
+            bytes.clear();
+            match self.response().await? {
+                100 => {}
+                status => return Ok(status),
+            }
+        }
         bytes.resize(bytes.len() + request.body, b'x');
         self.stream.write_all(&bytes).await?;
         self.response().await
@@ -175,6 +194,9 @@ impl Conn {
             .nth(1)
             .and_then(|word| word.parse().ok())
             .with_context(|| format!("no status in {head:?}"))?;
+        if status == 100 {
+            return Ok(status);
+        }
         let field = |name: &str| {
             head.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))

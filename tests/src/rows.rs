@@ -23,6 +23,7 @@ mod r18_health;
 mod r19_bad_days;
 mod r20_live_packets;
 mod r21_logs;
+mod r22_haproxy;
 
 use crate::run::{Need, Scenario};
 
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Scenario> {
         r19_bad_days::scenarios(),
         r20_live_packets::scenarios(),
         r21_logs::scenarios(),
+        r22_haproxy::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -44,6 +44,10 @@ pub enum Mode {
     NeverAnswer,
     /// Answers the first request of a connection, closes with the second unread.
     CloseUnread,
+    /// Asks for the body with `100 Continue`, and closes with it unread.
+    ContinueUnread,
+    /// Asks for the body with `100 Continue`, and does nothing more.
+    ContinueSilent,
     /// Answers; on SIGUSR1 closes every connection it has.
     CloseOnSignal,
     /// Answers; on SIGUSR1 ends its sending side, then reads on and answers no more.
@@ -256,12 +260,26 @@ fn converse(stream: &Stream, log: &Log, mode: Mode) {
             log.say("closed_unread", None);
             return;
         }
-        let Some(path) = read_request(stream) else {
+        let continues = matches!(mode, Mode::ContinueUnread | Mode::ContinueSilent);
+        let Some(path) = read_request(stream, !continues) else {
             return;
         };
         log.say("read", Some(&path));
         if mode == Mode::NeverAnswer {
             continue;
+        }
+        if continues {
+            if stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_err() {
+                return;
+            }
+            stream.wait_readable();
+            if mode == Mode::ContinueUnread {
+                log.say("closed_unread", None);
+                return;
+            }
+            loop {
+                thread::park();
+            }
         }
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
         // After a half close nothing can be sent, but reading goes on.
@@ -272,8 +290,8 @@ fn converse(stream: &Stream, log: &Log, mode: Mode) {
     }
 }
 
-/// The path of the next request (head and declared body read), `None` at the end.
-fn read_request(stream: &Stream) -> Option<String> {
+/// The path of the next request (head read, and the declared body if wanted), `None` at the end.
+fn read_request(stream: &Stream, with_body: bool) -> Option<String> {
     let mut bytes = Vec::new();
     let mut buffer = [0_u8; 4096];
     loop {
@@ -288,7 +306,7 @@ fn read_request(stream: &Stream) -> Option<String> {
             .lines()
             .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
             .unwrap_or(0);
-        if body.len() >= length {
+        if body.len() >= length || !with_body {
             let target = head.split(' ').nth(1)?;
             return Some(target.split('?').next()?.to_owned());
         }

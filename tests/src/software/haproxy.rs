@@ -21,16 +21,30 @@ impl Haproxy {
         to: &str,
         server_timeout: &str,
     ) -> Result<Haproxy> {
+        Haproxy::start_with(run, ns, port, &[("/", to)], server_timeout)
+    }
+
+    /// The same for several servers, chosen by the beginning of the path.
+    pub fn start_with(
+        run: &Run,
+        ns: &NetNs,
+        port: u16,
+        servers: &[(&str, &str)],
+        server_timeout: &str,
+    ) -> Result<Haproxy> {
         let config = run.folder.join("haproxy.cfg");
-        std::fs::write(
-            &config,
-            format!(
-                "global\n  nbthread 1\ndefaults\n  mode http\n  retries 0\n  timeout connect 2s\n  \
-                 timeout client 30s\n  timeout server {server_timeout}\nfrontend front\n  \
-                 bind 127.0.0.1:{port}\n  default_backend back\nbackend back\n  \
-                 server inner {to}\n"
-            ),
-        )?;
+        let mut text = format!(
+            "global\n  nbthread 1\ndefaults\n  mode http\n  retries 0\n  timeout connect 2s\n  \
+             timeout client 30s\n  timeout server {server_timeout}\nfrontend front\n  \
+             bind 127.0.0.1:{port}\n"
+        );
+        for (number, (folder, _)) in servers.iter().enumerate() {
+            text += &format!("  use_backend back{number} if {{ path_beg {folder} }}\n");
+        }
+        for (number, (_, to)) in servers.iter().enumerate() {
+            text += &format!("backend back{number}\n  server inner {to}\n");
+        }
+        std::fs::write(&config, text)?;
         let mut command = ns.command("haproxy");
         command.arg("-db").arg("-f").arg(&config);
         let mut proc = Proc::spawn("haproxy", command, &run.folder.join("haproxy.log"))?;
