@@ -10,12 +10,14 @@ pub mod excerpt;
 mod exchange;
 pub mod file;
 mod flow;
+mod frames;
 mod hosts;
 mod http;
 mod judge;
 #[cfg(libpcap_linked_in)]
 mod libpcap;
 pub mod live;
+mod opaque;
 mod order;
 mod owners;
 mod prefetch;
