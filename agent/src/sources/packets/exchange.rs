@@ -107,6 +107,8 @@ impl Exchange {
     pub(super) const JUDGED: u16 = 4096;
     /// It was looked at whether it hides a failed connect.
     pub(super) const LATER: u16 = 8192;
+    /// It may have been no request, or what answered it no answer: both cannot be read.
+    pub(super) const DOUBTFUL: u16 = 16384;
 
     /// Reads from it, so that it is there when it is needed.
     #[inline]
@@ -147,6 +149,12 @@ impl Exchange {
         self.head.clear();
         self.opening = None;
         self.answer = None;
+    }
+
+    /// Its request begins only here: what came before was a handshake.
+    pub(super) fn asked(&mut self, at: Nanos, seq: u32, ack: u32) {
+        (self.at, self.start, self.end, self.ack) = (at, seq, seq, ack);
+        (self.first_byte_at, self.answered_at, self.response_start) = (0, 0, 0);
     }
 
     pub(super) fn set_idle(&mut self, idle: Option<Nanos>) {

@@ -4,6 +4,8 @@ use memchr::memchr;
 
 use crate::sources::wire;
 
+use super::frames::{self, Frame, Protocol, UNKNOWN};
+
 /// How far one direction's bytes have been understood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -26,8 +28,10 @@ pub(super) enum Stage {
     /// Within a trailer's line.
     TrailerLine,
     UntilClose,
-    /// Not HTTP/1, or no longer.
+    /// Not HTTP/1; `protocol` says what.
     Opaque,
+    /// After an upgrade or CONNECT: whatever both sides agreed on, and nothing to be judged.
+    Tunnel,
 }
 
 /// The state of one direction between two segments; packed, for it is part of each connection's
@@ -35,9 +39,13 @@ pub(super) enum Stage {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(Rust, packed(4))]
 pub(super) struct Parse {
-    /// Bytes of the body or chunk to come; in `ChunkSize` the size so far.
+    /// Bytes of the body, chunk or record to come; in `ChunkSize` the size so far.
     left: u64,
     pub stage: Stage,
+    /// In `Opaque`.
+    pub protocol: Protocol,
+    /// What is known of an opaque connection, with its client's direction.
+    pub notes: u8,
 }
 
 impl Parse {
@@ -49,6 +57,35 @@ impl Parse {
             Framing::UntilClose => (Stage::UntilClose, 0),
             Framing::Unknown => (Stage::Lost, 0),
         };
+    }
+
+    pub(super) fn opaque(&mut self, protocol: Protocol) {
+        (self.stage, self.left, self.protocol) = (Stage::Opaque, 0, protocol);
+    }
+
+    /// In `Opaque`: the next record that begins in a segment, at or after `at`.
+    pub(super) fn next_frame(&mut self, there: &[u8], length: u32, at: &mut u32) -> Option<Frame> {
+        let mut left = self.left;
+        let frame = frames::next(self.protocol, &mut left, there, length, at);
+        self.left = left;
+        frame
+    }
+
+    /// In `Opaque`: bytes of a record that has begun are still to come.
+    pub(super) fn within_frame(&self) -> bool {
+        self.left != 0 && self.left != UNKNOWN
+    }
+
+    /// In `Opaque`: where it is not known where records begin, one is taken to begin here.
+    pub(super) fn frame_may_begin(&mut self) {
+        if self.left == UNKNOWN {
+            self.left = 0;
+        }
+    }
+
+    /// In `Opaque`: whether it is known where records begin.
+    pub(super) fn knows_frames(&self) -> bool {
+        self.left != UNKNOWN
     }
 
     /// Follows a body of known length through a segment that does not go beyond it; false where
@@ -97,7 +134,7 @@ impl Parse {
                         return at;
                     }
                 }
-                Stage::UntilClose | Stage::Opaque | Stage::Lost => return length,
+                Stage::UntilClose | Stage::Opaque | Stage::Tunnel | Stage::Lost => return length,
                 Stage::Start | Stage::Head => return at,
             }
         }
@@ -132,7 +169,10 @@ impl Parse {
         match self.stage {
             Stage::Body | Stage::ChunkData if count < self.left => self.left -= count,
             Stage::Body if count == self.left => self.stage = Stage::Start,
-            Stage::UntilClose | Stage::Opaque => {}
+            Stage::UntilClose | Stage::Tunnel => {}
+            Stage::Opaque if self.left == UNKNOWN => {}
+            Stage::Opaque if count <= self.left => self.left -= count,
+            Stage::Opaque => self.left = UNKNOWN,
             _ => self.stage = Stage::Lost,
         }
     }

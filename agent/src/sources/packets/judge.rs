@@ -21,7 +21,8 @@ impl Packets {
             return;
         }
         let exchange = self.exchanges.at(id);
-        if exchange_over(exchange) && !exchange.is(Exchange::JUDGED) {
+        let doubtful = self.is_doubtful(id);
+        if exchange_over(exchange) && !exchange.is(Exchange::JUDGED) && !doubtful {
             self.as_downstream(id, out);
         }
         let exchange = self.exchanges.at(id);
@@ -162,6 +163,9 @@ impl Packets {
         let (client, server) = (flow.client_ip(), flow.server());
         let Some(ended) = &exchange.ended else { return };
         let (ended_at, how, began) = (ended.at, ended.how, exchange.at);
+        if self.is_doubtful(id) {
+            return;
+        }
         let bare = exchange.is(Exchange::BARE);
         if !self.hosts.may_be_proxy(client) {
             return self.drop_bare(id);

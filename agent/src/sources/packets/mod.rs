@@ -4,18 +4,21 @@
 //! find what belongs to a failed one, `judge` decides what is told, and `signals` tells it. Healthy exchanges leave nothing but a few numbers.
 
 mod arena;
+mod clocks;
 mod connects;
 pub mod decode;
 pub mod excerpt;
 mod exchange;
 pub mod file;
 mod flow;
+mod frames;
 mod hosts;
 mod http;
 mod judge;
 #[cfg(libpcap_linked_in)]
 mod libpcap;
 pub mod live;
+mod opaque;
 mod order;
 mod owners;
 mod prefetch;
@@ -41,6 +44,7 @@ use rustc_hash::FxHashMap;
 
 use crate::signal::{Fact, Nanos, Signal, Source};
 
+use clocks::{Clocks, Stamp};
 use exchange::{Exchange, Exchanges};
 pub use flow::space_of;
 use flow::{Flow, NONE};
@@ -58,8 +62,6 @@ const SECOND: Nanos = 1_000_000_000;
 const SETTLE: Nanos = 250 * MILLISECOND;
 /// The tracker is told the time this often.
 const TICK: Nanos = 50 * MILLISECOND;
-/// A capture's clock that steps back further than this is taken on from where it was.
-const STEP_BACK: Nanos = SECOND;
 /// Failed or unanswered connects remembered until their downstream is answered.
 const SUSPECTS: usize = 4096;
 /// Two interfaces' clocks may differ by this much when a response is compared with what led to it.
@@ -112,8 +114,7 @@ pub struct Packets {
     now: Nanos,
     /// When packets were lost, the last time.
     lost_at: Nanos,
-    /// Added to the capture's clock where that stepped back.
-    shift: Nanos,
+    clocks: Clocks,
     ticked: Nanos,
     ids: u64,
     segments: u32,
@@ -166,8 +167,9 @@ impl Packets {
     /// Everything that happened before `now` has been handed over.
     pub fn tick(&mut self, now: Nanos, out: &mut Vec<Signal>) {
         // What was captured may be ahead of who tells the time.
-        if now > self.now.saturating_sub(self.shift) {
-            self.clock(now, out);
+        let at = self.clocks.told(now);
+        if at > self.now {
+            self.clock_moved(at, out);
         }
     }
 
@@ -186,7 +188,7 @@ impl Packets {
             reason: reason.to_owned(),
             count,
         };
-        let at = until.saturating_add(self.shift).max(self.now);
+        let at = self.clocks.told(until).max(self.now);
         self.lost_at = at;
         self.tell(at, fact, out);
     }
@@ -221,24 +223,20 @@ impl Packets {
         self.tell(self.now.saturating_add(2 * SETTLE), Fact::Tick, out);
     }
 
-    /// The capture's time, which does not go back far.
+    /// The capture's time, which does not go back far. `next`: what comes after this, if known.
     #[inline]
-    fn clock(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
-        // A damaged file may claim any time: sums with this one must not overflow.
-        let at = at.saturating_add(self.shift).min(Nanos::MAX / 4);
+    fn clock(&mut self, stamp: Stamp, next: Option<Stamp>, out: &mut Vec<Signal>) -> Nanos {
+        let at = self.clocks.read(stamp);
         if at >= self.now && at < self.next_due && at < self.ticked + TICK {
             self.now = at;
             return at;
         }
+        let at = self.clocks.settle(stamp, next, self.now);
         self.clock_moved(at, out)
     }
 
     #[cold]
-    fn clock_moved(&mut self, mut at: Nanos, out: &mut Vec<Signal>) -> Nanos {
-        if at + STEP_BACK < self.now {
-            self.shift += self.now - at;
-            at = self.now;
-        }
+    fn clock_moved(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
         if at > self.now {
             self.now = at;
             if at >= self.next_due {

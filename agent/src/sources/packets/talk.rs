@@ -5,6 +5,7 @@ use crate::sources::wire;
 
 use super::exchange::{Ended, Exchange};
 use super::flow::{Direction, Flow, NONE, ahead, before};
+use super::frames::Protocol;
 use super::http::{self, Framing, Stage};
 use super::{PARTIAL, Packets, SECOND, SETTLE};
 
@@ -83,7 +84,7 @@ impl Packets {
             let more = if is_client {
                 self.request_bytes(index, sender, &rest, turn)
             } else {
-                self.response_bytes(index, sender, &rest, out)
+                self.response_bytes(index, sender, &rest, turn, out)
             };
             taken = taken.saturating_add(more.max(1));
         }
@@ -131,10 +132,7 @@ impl Packets {
         match parse.stage {
             Stage::Start | Stage::Head => return self.request_head(index, sender, bytes),
             Stage::Opaque => {
-                if turn || flow.requests == 0 {
-                    self.opaque_request(index, sender, bytes);
-                }
-                self.sent(index, bytes.seq.wrapping_add(bytes.length));
+                self.opaque_request(index, sender, bytes, turn);
                 return bytes.length;
             }
             _ => {}
@@ -144,7 +142,7 @@ impl Packets {
         taken
     }
 
-    fn sent(&mut self, index: u32, end: u32) {
+    pub(super) fn sent(&mut self, index: u32, end: u32) {
         let flow = self.flows.at(index);
         if flow.oldest != NONE {
             self.exchanges.at_mut(flow.newest).end = end;
@@ -159,7 +157,8 @@ impl Packets {
                     Some(0) => {}
                     Some(skipped) => return skipped as u32,
                     None => {
-                        self.flows.at_mut(index).sides[sender].parse.stage = Stage::Opaque;
+                        let parse = &mut self.flows.at_mut(index).sides[sender].parse;
+                        parse.opaque(Protocol::Other);
                         return bytes.length;
                     }
                 }
@@ -269,37 +268,10 @@ impl Packets {
             }
         }
         self.drop_partial(index, sender as u8);
-        let flow = self.flows.at_mut(index);
-        flow.set(Flow::OPAQUE);
-        for side in &mut flow.sides {
-            side.parse.stage = Stage::Opaque;
-        }
-        let ip = flow.server_ip();
-        if matches!(opening, Opening::Tls | Opening::Http2)
-            && let Some(host) = self.hosts.entry(ip)
-        {
-            host.encrypted = Some(index);
-            host.encrypted_count += 1;
-        }
-        self.exchanges.at_mut(newest).opening = Some(Box::new(opening));
+        let length = before as u32 + bytes.length;
+        self.begin_opaque(index, sender, opening, whole, length);
         self.met_close(index, newest);
         Some(bytes.length)
-    }
-
-    /// A connection that is not understood: what a client sends after the server's turn is a request.
-    fn opaque_request(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
-        let oldest = self.flows.at(index).oldest;
-        let opening = match oldest {
-            NONE => None,
-            oldest => self.exchanges.at(oldest).opening.clone(),
-        };
-        if oldest != NONE {
-            self.finished(index);
-        }
-        self.new_exchange(index, sender, bytes);
-        let newest = self.flows.at(index).newest;
-        let opening = opening.unwrap_or_else(|| Box::new(Opening::Other));
-        self.exchanges.at_mut(newest).opening = Some(opening);
     }
 
     fn begin_request(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
@@ -326,7 +298,7 @@ impl Packets {
         }
     }
 
-    fn new_exchange(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
+    pub(super) fn new_exchange(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
         let flow = self.flows.at_mut(index);
         let id = self.exchanges.begin(index, flow.id, bytes.at);
         let lost_before = flow.incomplete() || flow.is(Flow::RESUMED);
@@ -374,15 +346,17 @@ impl Packets {
         index: u32,
         sender: usize,
         bytes: &Bytes<'_>,
+        turn: bool,
         out: &mut Vec<Signal>,
     ) -> u32 {
         let flow = self.flows.at_mut(index);
         match flow.sides[sender].parse.stage {
             Stage::Start | Stage::Head => return self.response_head(index, sender, bytes, out),
             Stage::Opaque => {
-                self.opaque_response(index, bytes);
+                self.opaque_response(index, sender, bytes, turn);
                 return bytes.length;
             }
+            Stage::Tunnel => return bytes.length,
             Stage::Lost => {
                 // Of a response that cannot be read, only that it began is known.
                 let oldest = flow.oldest;
@@ -482,7 +456,7 @@ impl Packets {
         let flow = self.flows.at_mut(index);
         if tunnel {
             for side in &mut flow.sides {
-                side.parse.stage = Stage::Opaque;
+                side.parse.stage = Stage::Tunnel;
             }
             flow.set(Flow::OPAQUE);
             self.finished(index);
@@ -504,22 +478,6 @@ impl Packets {
         }
     }
 
-    fn opaque_response(&mut self, index: u32, bytes: &Bytes<'_>) {
-        // A TLS alert is how one side says that it closes.
-        if matches!(bytes.there, [21, 3, ..]) {
-            return;
-        }
-        let id = self.flows.at(index).oldest;
-        if id != NONE {
-            let exchange = self.exchanges.at_mut(id);
-            if exchange.first_byte_at == 0 {
-                exchange.first_byte_at = bytes.at;
-                exchange.response_start = bytes.seq;
-            }
-            exchange.answered_at = bytes.at;
-        }
-    }
-
     fn first_byte(&mut self, index: u32, id: u32, bytes: &Bytes<'_>, out: &mut Vec<Signal>) {
         let exchange = self.exchanges.at_mut(id);
         if exchange.first_byte_at != 0 {
@@ -534,7 +492,7 @@ impl Packets {
     }
 
     /// The oldest exchange of a connection is over, well or not.
-    fn finished(&mut self, index: u32) {
+    pub(super) fn finished(&mut self, index: u32) {
         let flow = self.flows.at_mut(index);
         let id = flow.oldest;
         if id == NONE {
@@ -645,7 +603,7 @@ impl Packets {
             return;
         }
         let exchange = self.exchanges.at(id);
-        if exchange.answered_at != 0 {
+        if exchange.answered_at != 0 && !exchange.is(Exchange::DOUBTFUL) {
             // Its response ended with the connection, or was cut short.
             if by_server || reset {
                 self.flows.at_mut(index).set(Flow::OVER);
@@ -659,6 +617,9 @@ impl Packets {
             (false, _) => End::GivenUp,
         };
         self.flows.at_mut(index).set(Flow::OVER);
+        if how == End::GivenUp && self.was_farewell(index, id, at) {
+            return self.finished(index);
+        }
         self.failed(index, how, at);
     }
 

@@ -36,7 +36,7 @@ impl Packets {
     /// Takes in one segment; what it makes known goes to `out`.
     pub fn segment(&mut self, segment: &Segment<'_>, out: &mut Vec<Signal>) {
         let place = self.place(segment);
-        self.follow(segment, &place, out);
+        self.follow(segment, &place, None, out);
     }
 
     /// Takes in segments, in their order.
@@ -58,7 +58,7 @@ impl Packets {
             let next = group(from + GROUP);
             self.prefetch(&places[next.clone()], &segments[next]);
             for i in group(from) {
-                self.follow(&segments[i], &places[i], out);
+                self.follow(&segments[i], &places[i], segments.get(i + 1), out);
             }
         }
         self.places = places;
@@ -106,8 +106,15 @@ impl Packets {
     }
 
     #[inline]
-    fn follow(&mut self, segment: &Segment<'_>, place: &Place, out: &mut Vec<Signal>) {
-        let at = self.clock(segment.at, out);
+    fn follow(
+        &mut self,
+        segment: &Segment<'_>,
+        place: &Place,
+        next: Option<&Segment<'_>>,
+        out: &mut Vec<Signal>,
+    ) {
+        let stamp = |s: &Segment<'_>| (s.at, s.frame.interface);
+        let at = self.clock(stamp(segment), next.map(stamp), out);
         self.segments = self.segments.wrapping_add(1);
         if self.segments.is_multiple_of(SWEEP) {
             self.sweep();
@@ -205,7 +212,7 @@ impl Packets {
 
     /// A router or the host said that a segment could not be delivered.
     pub fn unreachable(&mut self, error: &Unreachable, out: &mut Vec<Signal>) {
-        let at = self.clock(error.at, out);
+        let at = self.clock((error.at, error.frame.interface), None, out);
         let (key, sender) = self.key(error.from, error.to);
         let Some(index) = self.flows.find(&key, self.flows.hash(&key)) else {
             return;

@@ -4,6 +4,7 @@ mod build;
 mod connects;
 mod excerpt;
 mod losses;
+mod opaque;
 mod races;
 mod sides;
 mod spaces;

@@ -1,6 +1,7 @@
 //! TCP as captures have it: repeated, reordered, cut, and with ports used again.
 
 use super::build::*;
+use crate::sources::packets::Packets;
 
 /// A slow exchange that ends in a 504, its request in two segments.
 fn slow() -> Wire {
@@ -70,6 +71,31 @@ fn a_clock_that_steps_back_neither_panics_nor_stops() {
         packet.at = 0;
     }
     labels(&packets);
+}
+
+/// Two interfaces, one of which lags by a minute: what takes a second takes no hours.
+#[test]
+fn clocks_of_two_interfaces_do_not_drive_each_other() {
+    let mut wire = slow();
+    let mut other = wire.at(50.0).open("10.0.0.8:6000", "10.0.0.7:80");
+    for i in 0..20 {
+        let at = 60.0 + 40.0 * f64::from(i);
+        wire.at(at).ack(&mut other, CLIENT);
+    }
+    wire.packets.sort_by_key(|packet| packet.at);
+    let mut source = Packets::new(&[]);
+    let mut out = Vec::new();
+    for (i, packet) in wire.packets.iter().enumerate() {
+        let mut segment = packet.segment(i as u64 + 1);
+        if segment.from.port() == 6000 || segment.to.port() == 6000 {
+            segment.frame.interface = 1;
+            segment.at -= 60_000 * MS;
+        }
+        source.segment(&segment, &mut out);
+    }
+    source.finish(&mut out);
+    let last = out.iter().map(|signal| signal.at).max();
+    assert!(last.unwrap() < BEGIN + 3_000 * MS);
 }
 
 #[test]
