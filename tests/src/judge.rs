@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::expect::{Check, Expect, Kind, NO_STATUS, label};
 use crate::ledger::{Ledger, Sent};
 use crate::packets::Scores;
+use crate::prometheus::Counters;
 
 /// The counts of the requests of one kind in a scenario.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -42,16 +43,59 @@ pub struct Judgement {
     /// By `status cause`, as the counters have to show it.
     #[serde(skip)]
     pub failed: BTreeMap<String, u64>,
+    /// By cause, the fewest and the most near misses that the counters may show: of some requests
+    /// the truth does not say how many attempts of theirs failed.
+    #[serde(skip)]
+    pub near_misses: BTreeMap<String, (u64, u64)>,
 }
 
 impl Judgement {
     pub fn passed(&self) -> bool {
         self.problems.is_empty()
     }
+
+    fn admit_near_misses(&mut self, cause: &str, fewest: u64, most: usize) {
+        let admitted = self.near_misses.entry(cause.to_owned()).or_default();
+        admitted.0 += fewest;
+        admitted.1 += most as u64;
+    }
+
+    /// What is wrong with the counters of an agent beside this scenario.
+    pub fn miscounted(&self, seen: &Counters) -> Option<String> {
+        if seen.failed != self.failed {
+            return Some(format!(
+                "Prometheus counted {:?}, the clients saw {:?}",
+                seen.failed, self.failed
+            ));
+        }
+        let causes: BTreeSet<&String> = seen
+            .near_misses
+            .keys()
+            .chain(self.near_misses.keys())
+            .collect();
+        let wrong = causes.into_iter().find(|cause| {
+            let count = seen.near_misses.get(*cause).copied().unwrap_or(0);
+            let (fewest, most) = self.near_misses.get(*cause).copied().unwrap_or((0, 0));
+            count < fewest || count > most
+        });
+        wrong.map(|cause| {
+            format!(
+                "near misses by {cause}: Prometheus counted {:?}, the truth has {:?} (fewest, most)",
+                seen.near_misses.get(cause),
+                self.near_misses.get(cause)
+            )
+        })
+    }
 }
 
 /// `lines` is `None` when why502 was not there: then only the clients' statuses are judged.
-pub fn judge(ledger: &Ledger, lines: Option<&[Value]>, proxies: &BTreeSet<u32>) -> Judgement {
+/// Counters have to show what ended after `counted_since`.
+pub fn judge(
+    ledger: &Ledger,
+    lines: Option<&[Value]>,
+    proxies: &BTreeSet<u32>,
+    counted_since: u64,
+) -> Judgement {
     let mut result = Judgement::default();
     let mut verdicts: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     let mut near_misses: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
@@ -69,15 +113,21 @@ pub fn judge(ledger: &Ledger, lines: Option<&[Value]>, proxies: &BTreeSet<u32>) 
         };
         match line["request"]["path"].as_str() {
             Some(path) if ledger.owns(path) => group.entry(path).or_default().push(line),
-            path if is_of(line, proxies) && kind == Some("verdict") => match path {
-                None => without_path.push(line),
-                Some(_) => result.problems.push(format!("stray verdict: {line}")),
-            },
-            _ => result.foreign += 1,
+            _ if !is_ours(line, ledger, proxies) => result.foreign += 1,
+            None if kind == Some("verdict") => without_path.push(line),
+            Some(_) if kind == Some("verdict") => {
+                result.problems.push(format!("stray verdict: {line}"));
+            }
+            _ => result.admit_near_misses(line["cause"].as_str().unwrap_or_default(), 0, 1),
+        }
+        if line["confidence"] == "likely" && is_empty(&line["missing"]) {
+            let problem = format!("likely, and nothing is missing: {line}");
+            result.problems.push(problem);
         }
     }
 
     for (sent, truth) in ledger.entries() {
+        let counted = sent.ended > counted_since;
         let cell = result.cells.entry(truth.cell).or_default();
         cell.requests += 1;
         let status = sent.status.unwrap_or(NO_STATUS);
@@ -94,11 +144,26 @@ pub fn judge(ledger: &Ledger, lines: Option<&[Value]>, proxies: &BTreeSet<u32>) 
             };
             let said = verdicts.get(sent.path.as_str()).and_then(|v| v.first());
             let cause = truth.admits(said.and_then(|line| line["cause"].as_str()));
-            *result
-                .failed
-                .entry(format!("{status} {cause}"))
-                .or_default() += 1;
+            if counted {
+                let key = format!("{status} {cause}");
+                *result.failed.entry(key).or_default() += 1;
+            }
         }
+        let of_near_misses = near_misses.get(sent.path.as_str());
+        let of_near_misses = of_near_misses.map_or(&[][..], Vec::as_slice);
+        if !counted {
+            // No counter saw it.
+        } else if truth.kind == Kind::NearMiss {
+            let said = of_near_misses
+                .first()
+                .and_then(|line| line["cause"].as_str());
+            result.admit_near_misses(truth.admits(said), 1, truth.at_most.max(1));
+        } else {
+            for line in of_near_misses {
+                result.admit_near_misses(line["cause"].as_str().unwrap_or_default(), 0, 1);
+            }
+        }
+        let cell = result.cells.entry(truth.cell).or_default();
         if !truth.statuses.contains(&status) {
             cell.fault_missed += 1;
             result.problems.push(format!(
@@ -124,7 +189,6 @@ pub fn judge(ledger: &Ledger, lines: Option<&[Value]>, proxies: &BTreeSet<u32>) 
             }
             None => &[],
         };
-        let of_near_misses = near_misses.get(path).map_or(&[][..], Vec::as_slice);
         let problem = compare(&sent, &truth, of_verdicts, of_near_misses, cell);
         if truth.kind == Kind::Verdict {
             let given = of_verdicts.first().map_or("nothing".to_owned(), |line| {
@@ -152,10 +216,17 @@ fn claim<'a>(without_path: &mut Vec<&'a Value>, truth: &Expect) -> Option<&'a Va
     Some(without_path.swap_remove(at))
 }
 
-fn is_of(line: &Value, proxies: &BTreeSet<u32>) -> bool {
-    line["proxy"]["pid"]
-        .as_u64()
-        .is_some_and(|pid| proxies.contains(&(pid as u32)))
+/// Whether a line is about this scenario's requests or proxies.
+pub fn is_ours(line: &Value, ledger: &Ledger, proxies: &BTreeSet<u32>) -> bool {
+    let path = line["request"]["path"].as_str();
+    let pid = line["proxy"]["pid"].as_u64();
+    path.is_some_and(|path| ledger.owns(path))
+        || pid.is_some_and(|pid| proxies.contains(&(pid as u32)))
+}
+
+/// A `likely` names the fact that it lacks.
+pub fn is_empty(missing: &Value) -> bool {
+    missing.as_array().is_none_or(Vec::is_empty)
 }
 
 /// The label, what is missing, then the whole line.
@@ -238,6 +309,7 @@ mod tests {
     use super::judge;
     use crate::expect::Expect;
     use crate::ledger::{Ledger, Sent};
+    use crate::prometheus::Counters;
 
     fn ledger() -> (Ledger, String) {
         let ledger = Ledger::new("t");
@@ -263,7 +335,7 @@ mod tests {
         let (ledger, path) = ledger();
         ledger.expect(&path, Expect::verdict("c", &[502], "worker_killed"));
         let count = |lines: &[Value]| {
-            let judged = judge(&ledger, Some(lines), &BTreeSet::from([7]));
+            let judged = judge(&ledger, Some(lines), &BTreeSet::from([7]), 0);
             let cell = judged.cells["c"].clone();
             (
                 cell.right,
@@ -290,8 +362,55 @@ mod tests {
     }
 
     #[test]
+    fn a_likely_has_to_say_what_is_missing() {
+        let (ledger, path) = ledger();
+        ledger.expect(
+            &path,
+            Expect::verdict("c", &[502], "worker_killed").likely(),
+        );
+        let mut said = line(&path, "worker_killed", "likely");
+        let passes = |line: &Value| {
+            let lines = std::slice::from_ref(line);
+            judge(&ledger, Some(lines), &BTreeSet::new(), 0).passed()
+        };
+        assert!(!passes(&said));
+        said["missing"] = json!(["process_exit: not seen"]);
+        assert!(passes(&said));
+    }
+
+    #[test]
+    fn counters_have_to_agree_exactly() {
+        let (ledger, path) = ledger();
+        ledger.expect(&path, Expect::verdict("c", &[502], "worker_killed"));
+        let retried = ledger.path("/x");
+        let sent = Sent {
+            path: retried.clone(),
+            status: Some(200),
+            ..ledger.sent().remove(0)
+        };
+        ledger.record(sent);
+        let near_miss = Expect::near_miss("n", &[200], "keepalive_race").up_to(2);
+        ledger.expect(&retried, near_miss);
+        let judged = judge(&ledger, None, &BTreeSet::new(), 0);
+        let agrees = |failed: u64, near: u64| {
+            let seen = Counters {
+                failed: [("502 worker_killed".to_owned(), failed)].into(),
+                near_misses: [("keepalive_race".to_owned(), near)].into(),
+            };
+            judged.miscounted(&seen).is_none()
+        };
+        assert!(agrees(1, 1) && agrees(1, 2));
+        assert!(!agrees(2, 1) && !agrees(1, 0) && !agrees(1, 3));
+        let mut more = Counters::default();
+        more.failed.insert("502 worker_killed".to_owned(), 1);
+        more.near_misses.insert("keepalive_race".to_owned(), 1);
+        more.near_misses.insert("worker_killed".to_owned(), 1);
+        assert!(judged.miscounted(&more).is_some());
+    }
+
+    #[test]
     fn without_a_word_of_truth_a_failure_is_a_problem() {
         let (ledger, _) = ledger();
-        assert!(!judge(&ledger, None, &BTreeSet::new()).passed());
+        assert!(!judge(&ledger, None, &BTreeSet::new(), 0).passed());
     }
 }

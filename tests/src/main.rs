@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use lab::prometheus::Prometheus;
 use lab::report::{Outcome, Report};
 use lab::run::{Options, Run, Scenario};
 use lab::{process, rows, upstream};
@@ -35,11 +37,8 @@ struct Args {
     /// Without why502: check that each fault does to the client what the scenario says.
     #[arg(long)]
     no_agent: bool,
-    /// Compare with a real Prometheus after every scenario, not only after a few.
+    /// Do not compare the counters in a real Prometheus: there is none.
     #[arg(long)]
-    prometheus: bool,
-    /// Compare with a Prometheus nowhere: there is none.
-    #[arg(long, conflicts_with = "prometheus")]
     no_prometheus: bool,
     /// Also capture packets at the proxy, explain them, and compare both with the truth.
     #[arg(long)]
@@ -107,6 +106,7 @@ fn run(args: &Args) -> Result<bool> {
         );
     }
     end_children_on_interrupt();
+    let mut report = Report::default();
     let options = Options {
         why502: match args.no_agent {
             true => None,
@@ -114,15 +114,16 @@ fn run(args: &Args) -> Result<bool> {
         },
         full: args.full,
         out: args.out.clone(),
-        prometheus: args.prometheus,
-        no_prometheus: args.no_prometheus,
+        prometheus: prometheus(args, &mut report)?,
         packets: args.packets,
         unproven: args.unproven,
     };
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("create {}", options.out.display()))?;
 
-    let mut report = Report::default();
+    if args.packets && !args.no_agent && process::program("tcpdump").is_none() {
+        report.skip("packets alone", "tcpdump is not installed");
+    }
     for scenario in &scenarios {
         let began = Instant::now();
         let outcome = carry_out(scenario, &options);
@@ -130,7 +131,7 @@ fn run(args: &Args) -> Result<bool> {
         report.add(scenario.row, scenario.name, began.elapsed(), agent, outcome);
     }
     report.print_confusion();
-    report.print_packets();
+    report.check_packets(args.row.is_empty() && args.name.is_none());
     let settings = serde_json::json!({"full": args.full, "agent": options.why502});
     let results = options.out.join("results.json");
     std::fs::write(
@@ -143,6 +144,18 @@ fn run(args: &Args) -> Result<bool> {
         report.passed, report.failed, report.skipped
     );
     Ok(report.failed == 0)
+}
+
+/// The Prometheus of this run, where there is one to be had.
+fn prometheus(args: &Args, report: &mut Report) -> Result<Option<Arc<Prometheus>>> {
+    let lacking = match () {
+        () if args.no_agent => return Ok(None),
+        () if args.no_prometheus => "--no-prometheus",
+        () if process::program("prometheus").is_none() => "prometheus is not installed",
+        () => return Ok(Some(Arc::new(Prometheus::start()?))),
+    };
+    report.skip("counters in Prometheus", lacking);
+    Ok(None)
 }
 
 fn carry_out(scenario: &Scenario, options: &Options) -> Outcome {

@@ -1,26 +1,52 @@
-//! A real Prometheus that scrapes a real `why502 run`: what the counters have to agree with.
+//! A real Prometheus, one for the whole run, that scrapes a real `why502 run` beside each scenario:
+//! what the counters have to agree with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::agent::Capture;
+use crate::judge;
+use crate::ledger::Ledger;
 use crate::process::{self, Proc};
 use crate::wait;
 
 const UP: Duration = Duration::from_secs(30);
+/// Longer than anything that a verdict waits for.
+const SETTLED: Duration = Duration::from_secs(5);
 
+/// The server. It takes some seconds until its first scrape, so there is one for all scenarios, and
+/// every agent serves its metrics where it looks.
+pub struct Prometheus {
+    port: u16,
+    agents_port: u16,
+    _proc: Proc,
+    _folder: tempfile::TempDir,
+}
+
+/// An agent beside one scenario, and how its counters stood at the start.
 pub struct Watched {
-    prometheus_port: u16,
-    agent_port: u16,
-    _prometheus: Proc,
-    _agent: Proc,
-    before: BTreeMap<String, f64>,
+    prometheus: Arc<Prometheus>,
+    agent: Capture,
+    /// On the monotonic clock, in nanoseconds.
+    began: u64,
+    before: Counters,
+}
+
+/// What the counters say, or have grown by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// By `status cause`.
+    pub failed: BTreeMap<String, u64>,
+    /// By cause.
+    pub near_misses: BTreeMap<String, u64>,
 }
 
 /// A port on which nobody listens now.
@@ -28,97 +54,163 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-impl Watched {
-    /// Starts both and notes the counters' values.
-    pub fn start(why502: &Path, folder: &Path) -> Result<Watched> {
-        let (agent_port, prometheus_port) = (free_port()?, free_port()?);
-        let mut command = Command::new(why502);
-        command.args([
-            "run",
-            "--no-history",
-            "--json",
-            "--no-logs",
-            "--proxy",
-            "nginx",
-            "--listen",
-        ]);
-        command.arg(format!("127.0.0.1:{agent_port}"));
-        let mut agent = Proc::spawn("why502 run", command, &folder.join("why502-run.log"))?;
-        agent.wait_ready("why502's /readyz", UP, || {
-            get(agent_port, "/readyz").is_ok_and(|(status, _)| status == 200)
-        })?;
+/// A port that stays free between one agent and the next: no connect is given it.
+fn lasting_port() -> Result<u16> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let first = range.split_whitespace().next().and_then(|n| n.parse().ok());
+    let first: u16 = first.context("the first port of ip_local_port_range")?;
+    (1024..first)
+        .rev()
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .context("no free port below ip_local_port_range")
+}
 
-        let config = folder.join("prometheus.yml");
+impl Prometheus {
+    pub fn start() -> Result<Prometheus> {
+        let program = process::program("prometheus").context("prometheus is not installed")?;
+        let folder = tempfile::Builder::new().prefix("why502-prom-").tempdir()?;
+        let (agents_port, port) = (lasting_port()?, free_port()?);
+        let config = folder.path().join("prometheus.yml");
         std::fs::write(
             &config,
             format!(
-                "global:\n  scrape_interval: 250ms\n  scrape_timeout: 250ms\nscrape_configs:\n\
+                "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n\
                  \x20 - job_name: why502\n    static_configs:\n\
-                 \x20     - targets: ['127.0.0.1:{agent_port}']\n"
+                 \x20     - targets: ['127.0.0.1:{agents_port}']\n"
             ),
         )?;
-        let program = process::program("prometheus").context("no prometheus")?;
         let mut command = Command::new(program);
         command
             .arg(format!("--config.file={}", config.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
-                folder.join("tsdb").display()
+                folder.path().join("tsdb").display()
             ))
-            .arg(format!("--web.listen-address=127.0.0.1:{prometheus_port}"));
-        let log = folder.join("prometheus.log");
-        let mut prometheus = Proc::spawn("prometheus", command, &log)?;
-        prometheus.wait_ready("prometheus's first scrape", UP, || {
-            query(prometheus_port, "up == 1").is_ok_and(|series| !series.is_empty())
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let log = folder.path().join("prometheus.log");
+        let mut proc = Proc::spawn("prometheus", command, &log)?;
+        // Its first scrape comes while the first scenario's software starts.
+        proc.wait_ready("prometheus's /-/ready", UP, || {
+            get(port, "/-/ready").is_ok_and(|(status, _)| status == 200)
         })?;
-        let mut watched = Watched {
-            prometheus_port,
-            agent_port,
-            _prometheus: prometheus,
-            _agent: agent,
-            before: BTreeMap::new(),
+        Ok(Prometheus {
+            port,
+            agents_port,
+            _proc: proc,
+            _folder: folder,
+        })
+    }
+
+    /// Starts an agent where Prometheus looks for it.
+    pub fn watch(self: &Arc<Prometheus>, why502: &Path, folder: &Path) -> Result<Starting> {
+        let mut command = Command::new(why502);
+        command
+            .args(["run", "--no-history", "--json", "--privacy", "full"])
+            .args(["--no-logs", "--source", "kernel", "--proxy", "nginx"])
+            .args(["--listen", &format!("127.0.0.1:{}", self.agents_port)]);
+        Ok(Starting {
+            prometheus: self.clone(),
+            agent: Capture::launch(command, folder)?,
+        })
+    }
+
+    /// Waits until what Prometheus has is from now or later.
+    fn scraped_anew(&self) -> Result<()> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let age = "min(timestamp(why502_build_info))";
+        wait::until("a scrape by Prometheus", UP, || {
+            let newest = query(self.port, age).unwrap_or_default();
+            newest.iter().any(|(_, at)| *at >= now.as_secs_f64())
+        })
+    }
+
+    /// What is counted of nginx's responses and attempts, as Prometheus has it.
+    fn counters(&self) -> Result<Counters> {
+        let sum = |by: &str, name: &str| {
+            let series = query(
+                self.port,
+                &format!("sum by ({by}) ({name}{{proxy=\"nginx\"}}) > 0"),
+            )?;
+            let word = |labels: &Value, name: &str| labels[name].as_str().map(str::to_owned);
+            let key = |labels: Value| {
+                let words = ["status", "cause"].map(|name| word(&labels, name));
+                words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+            };
+            let counts = series.into_iter();
+            anyhow::Ok(counts.map(|(labels, n)| (key(labels), n as u64)).collect())
         };
-        watched.before = watched.counters()?;
-        Ok(watched)
+        Ok(Counters {
+            failed: sum("status, cause", "why502_failed_responses_total")?,
+            near_misses: sum("cause", "why502_near_misses_total")?,
+        })
     }
+}
 
-    /// `why502_failed_responses_total` of nginx by `status cause`, as Prometheus has it.
-    fn counters(&self) -> Result<BTreeMap<String, f64>> {
-        let series = query(
-            self.prometheus_port,
-            "sum by (status, cause) (why502_failed_responses_total{proxy=\"nginx\"})",
-        )?;
-        Ok(series
-            .into_iter()
-            .map(|(labels, value)| {
-                let word = |name: &str| labels[name].as_str().unwrap_or("").to_owned();
-                (format!("{} {}", word("status"), word("cause")), value)
-            })
-            .collect())
+/// An agent that may not see yet.
+pub struct Starting {
+    prometheus: Arc<Prometheus>,
+    agent: Capture,
+}
+
+impl Starting {
+    /// Waits until the agent sees, and Prometheus sees the agent.
+    pub fn wait_ready(mut self) -> Result<Watched> {
+        self.agent.wait_ready()?;
+        self.prometheus.scraped_anew()?;
+        Ok(Watched {
+            before: self.prometheus.counters()?,
+            prometheus: self.prometheus,
+            agent: self.agent,
+            began: wait::monotonic_ns(),
+        })
     }
+}
 
-    /// The increase since the start, per status and cause, once it is `wanted` or time is over.
-    pub fn increase(&self, wanted: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>> {
-        let mut seen = BTreeMap::new();
-        let _ = wait::until("the counters", Duration::from_secs(5), || {
-            if let Ok(now) = self.counters() {
-                seen = now
-                    .into_iter()
-                    .map(|(key, value)| {
-                        let before = self.before.get(&key).copied().unwrap_or(0.0);
-                        (key, (value - before).round() as u64)
-                    })
-                    .filter(|(_, increase)| *increase > 0)
-                    .collect();
+impl Watched {
+    /// The increase since the start, without what the agent says about other proxies of this host,
+    /// once `enough` or time is over.
+    pub fn increase(
+        &self,
+        ledger: &Ledger,
+        proxies: &BTreeSet<u32>,
+        enough: impl Fn(&Counters) -> bool,
+    ) -> Result<Counters> {
+        // Nothing that was said until now is missed.
+        self.prometheus.scraped_anew()?;
+        let mut seen = Counters::default();
+        let mut failure = None;
+        let _ = wait::until("the counters", SETTLED, || {
+            match self.prometheus.counters() {
+                Ok(now) => seen = now.without(&self.before),
+                Err(error) => failure = Some(error),
             }
-            seen == *wanted
+            seen =
+                std::mem::take(&mut seen).without(&foreign(&self.agent.lines(), ledger, proxies));
+            failure.is_some() || enough(&seen)
         });
-        Ok(seen)
+        failure.map_or(Ok(seen), Err)
+    }
+
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// The highest value that was scraped of it since the agent began.
+    pub fn highest(&self, name: &str, label: &str) -> Result<Option<f64>> {
+        self.prometheus.scraped_anew()?;
+        let seconds = (wait::monotonic_ns() - self.began).div_ceil(1_000_000_000);
+        let series = query(
+            self.prometheus.port,
+            &format!("max_over_time({name}[{seconds}s])"),
+        )?;
+        let named = |labels: &Value| labels["socket"].as_str() == Some(label);
+        let found = series.into_iter().filter(|(labels, _)| named(labels));
+        Ok(found.map(|(_, value)| value).reduce(f64::max))
     }
 
     /// One value of the agent's own metrics, the largest if several series match.
     pub fn metric(&self, name: &str, label: &str) -> Result<Option<f64>> {
-        let (_, text) = get(self.agent_port, "/metrics")?;
+        let (_, text) = get(self.prometheus.agents_port, "/metrics")?;
         Ok(text
             .lines()
             .filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label))
@@ -127,6 +219,43 @@ impl Watched {
     }
 }
 
+impl Counters {
+    fn without(self, less: &Counters) -> Counters {
+        let subtract = |from: BTreeMap<String, u64>, less: &BTreeMap<String, u64>| {
+            let left = |(key, count): (String, u64)| {
+                let less = less.get(&key).copied().unwrap_or(0);
+                (count > less).then(|| (key, count - less))
+            };
+            from.into_iter().filter_map(left).collect()
+        };
+        Counters {
+            failed: subtract(self.failed, &less.failed),
+            near_misses: subtract(self.near_misses, &less.near_misses),
+        }
+    }
+}
+
+/// What the agent itself said about proxies that are not of this scenario.
+fn foreign(lines: &[Value], ledger: &Ledger, proxies: &BTreeSet<u32>) -> Counters {
+    let mut counted = Counters::default();
+    for line in lines {
+        if judge::is_ours(line, ledger, proxies) {
+            continue;
+        }
+        let cause = line["cause"].as_str().unwrap_or_default().to_owned();
+        let (counts, key) = match line["type"].as_str() {
+            Some("verdict") => {
+                let status = line["status"].as_u64();
+                let status = status.map_or("unknown".to_owned(), |status| status.to_string());
+                (&mut counted.failed, format!("{status} {cause}"))
+            }
+            Some("near_miss") => (&mut counted.near_misses, cause),
+            _ => continue,
+        };
+        *counts.entry(key).or_default() += 1;
+    }
+    counted
+}
 fn query(port: u16, expression: &str) -> Result<Vec<(Value, f64)>> {
     let encoded: String = expression
         .bytes()
@@ -161,4 +290,39 @@ pub fn get(port: u16, path: &str) -> Result<(u16, String)> {
     let (head, body) = text.split_once("\r\n\r\n").context("no response head")?;
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
     Ok((status.context("no status")?, body.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::{Counters, foreign};
+    use crate::ledger::Ledger;
+
+    #[test]
+    fn what_other_proxies_did_is_taken_off() {
+        let ledger = Ledger::new("t");
+        let line = |kind: &str, path: &str, pid: u32| {
+            json!({"type": kind, "status": 502, "cause": "worker_killed",
+                   "request": {"path": path}, "proxy": {"pid": pid}})
+        };
+        let lines = [
+            line("verdict", &ledger.path("/x"), 1),
+            line("verdict", "/else", 7),
+            line("verdict", "/else", 1),
+            line("near_miss", "/else", 1),
+            line("suppressed", "/else", 1),
+        ];
+        let others = foreign(&lines, &ledger, &BTreeSet::from([7]));
+        let counters = |failed, near| Counters {
+            failed: [("502 worker_killed".to_owned(), failed)].into(),
+            near_misses: [("worker_killed".to_owned(), near)].into(),
+        };
+        assert_eq!(others, counters(1, 1));
+        let left = counters(3, 1).without(&others);
+        assert_eq!(left.failed, counters(2, 0).failed);
+        assert!(left.near_misses.is_empty());
+    }
 }

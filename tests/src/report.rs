@@ -71,11 +71,39 @@ impl Report {
         self.results.push(result);
     }
 
-    /// What packets alone show, where they were captured.
-    pub fn print_packets(&self) {
+    /// Something that is checked over the whole run.
+    pub fn check(&mut self, title: &str, result: Result<String, String>) {
+        match result {
+            Ok(text) => {
+                self.passed += 1;
+                println!("{title:<34} passed: {text}");
+            }
+            Err(problem) => {
+                self.failed += 1;
+                println!("{title:<34} FAILED: {problem}");
+            }
+        }
+    }
+
+    /// The same where it cannot be done here.
+    pub fn skip(&mut self, title: &str, reason: &str) {
+        self.skipped += 1;
+        println!("{title:<34} SKIPPED: {reason}");
+    }
+
+    /// What packets alone show, where they were captured; of the `whole` lab nearly all has to be
+    /// right, for there are scenarios made of what packets show badly.
+    pub fn check_packets(&mut self, whole: bool) {
+        if self.packets.by_truth.is_empty() {
+            return;
+        }
         self.packets.print();
         for mistake in self.packets.mistakes.iter().take(SHOWN) {
             println!("    {}", shortened(mistake));
+        }
+        match (self.packets.passed(), whole) {
+            (result, true) => self.check("packets alone", result),
+            (Ok(text) | Err(text), false) => println!("packets alone: {text}"),
         }
     }
 

@@ -1,5 +1,7 @@
 //! One scenario under way: its folder, its ledger, its software, why502 beside it.
 
+mod finish;
+
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,28 +12,26 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::agent::{Capture, Captured};
+use crate::agent::Capture;
 use crate::client::Request;
-use crate::expect::{Expect, Kind};
-use crate::judge::{self, Judgement};
+use crate::expect::Expect;
 use crate::ledger::Ledger;
 use crate::netns::NetNs;
-use crate::packets::{self, Everything};
+use crate::packets::Everything;
 use crate::process;
-use crate::prometheus::Watched;
+use crate::prometheus::{Prometheus, Watched};
 use crate::software::Nginx;
+use crate::wait;
 
 /// What a person asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// `None`: no agent, the faults alone are checked.
     pub why502: Option<PathBuf>,
     pub full: bool,
     pub out: PathBuf,
-    /// Compare the counters in a Prometheus after every scenario, not only after a few.
-    pub prometheus: bool,
-    /// Nowhere.
-    pub no_prometheus: bool,
+    /// Where the counters are compared after every scenario; `None`: they are not.
+    pub prometheus: Option<Arc<Prometheus>>,
     /// Capture packets at the proxies too, and explain them.
     pub packets: bool,
     /// The kernel lets nothing be proven: right causes are to be `likely`.
@@ -74,8 +74,6 @@ pub struct Scenario {
     pub row: u8,
     pub name: &'static str,
     pub needs: &'static [Need],
-    /// Compared with a Prometheus in the quick run too.
-    pub counters: bool,
     pub run: fn(&mut Run) -> Result<()>,
 }
 
@@ -109,9 +107,8 @@ pub struct Run {
     /// Signals are lost on purpose.
     losing: bool,
     /// The same, live.
-    live: Option<Capture>,
+    live: Option<(u64, Capture)>,
     watched: Option<Watched>,
-    counters: bool,
     problems: Vec<String>,
     notes: Vec<String>,
     /// Software that lives until why502 has ended; dropped in order.
@@ -153,7 +150,6 @@ impl Run {
             losing: false,
             live: None,
             watched: None,
-            counters: !options.no_prometheus && (options.prometheus || scenario.counters),
             problems: Vec::new(),
             notes: Vec::new(),
             held: Vec::new(),
@@ -193,10 +189,14 @@ impl Run {
         }
         if let Some(why502) = self.options.why502.clone() {
             let why502 = why502.as_path();
-            if self.counters {
-                self.watched = Some(Watched::start(why502, &self.folder)?);
-            }
+            let daemon = self.out.join("counted");
+            let prometheus = self.options.prometheus.as_ref();
+            let starting = prometheus.map(|prometheus| prometheus.watch(why502, &daemon));
+            // Both start at the same time.
             self.capture = Some(Capture::start(why502, &self.out, &[])?);
+            if let Some(starting) = starting {
+                self.watched = Some(starting?.wait_ready()?);
+            }
             let wanted = self.options.full || PACKETS_QUICKLY.contains(&self.row);
             if self.options.packets && wanted && process::program("tcpdump").is_some() {
                 self.capture_packets(proxies)?;
@@ -217,7 +217,7 @@ impl Run {
                     .args(["--pid", &pids.join(",")]);
                 let mut live = Capture::launch(command, &self.out.join("packets"))?;
                 live.wait_ready()?;
-                self.live = Some(live);
+                self.live = Some((wait::monotonic_ns(), live));
             }
         }
         Ok(())
@@ -292,6 +292,14 @@ impl Run {
         self.watched.as_ref()?.metric(name, label).ok().flatten()
     }
 
+    /// The highest value that Prometheus saw of it in this scenario.
+    pub fn highest(&self, name: &str, label: &str) -> Result<Option<f64>> {
+        match &self.watched {
+            Some(watched) => watched.highest(name, label),
+            None => Ok(None),
+        }
+    }
+
     pub fn has_metrics(&self) -> bool {
         self.watched.is_some()
     }
@@ -316,113 +324,6 @@ impl Run {
             let _ = std::fs::copy(file, self.out.join(name));
         }
     }
-
-    /// Ends why502 and judges.
-    pub fn finish(mut self) -> Result<Judgement> {
-        self.note_proxies();
-        let entries = self.ledger.entries();
-        let count = |kind| {
-            entries
-                .iter()
-                .filter(|(_, truth)| truth.kind == kind)
-                .count()
-        };
-        let (verdicts, near_misses) = (count(Kind::Verdict), count(Kind::NearMiss));
-        let mut captured: Option<Captured> = self
-            .capture
-            .take()
-            .map(|capture| capture.finish(verdicts.saturating_sub(self.said.len()), near_misses))
-            .transpose()?;
-        if let Some(captured) = &mut captured {
-            captured.lines.splice(..0, std::mem::take(&mut self.said));
-        }
-        let lines = captured.as_ref().map(|captured| captured.lines.as_slice());
-        let mut judged = judge::judge(&self.ledger, lines, &self.proxies);
-        for (cell, count) in &self.minimum {
-            let requests = judged.cells.get(cell).map_or(0, |cell| cell.requests);
-            if requests < *count {
-                judged.problems.push(format!(
-                    "cell {cell}: {requests} requests, {count} wanted: the fault did not happen often enough"
-                ));
-            }
-        }
-        if let Some(captured) = &captured {
-            if captured.exit != 0 {
-                judged
-                    .problems
-                    .push(format!("why502 capture: exit status {}", captured.exit));
-            }
-            check_losses(captured, self.losing, &mut judged);
-        }
-        for (name, capture) in std::mem::take(&mut self.beside) {
-            let captured = capture.finish(verdicts, near_misses)?;
-            let beside = judge::judge(&self.ledger, Some(&captured.lines), &self.proxies);
-            let right: u32 = beside.cells.values().map(|cell| cell.right).sum();
-            judged.notes.push(format!("agent {name}: right {right}"));
-            let problems = beside.problems.into_iter();
-            let named = problems.map(|problem| format!("agent {name}: {problem}"));
-            judged.problems.extend(named);
-            if captured.exit != 0 {
-                let problem = format!("agent {name}: exit status {}", captured.exit);
-                judged.problems.push(problem);
-            }
-        }
-        if let Some(watched) = &self.watched {
-            let seen = watched.increase(&judged.failed)?;
-            if judged.foreign > 0 {
-                // They are in the counters too, and nobody knows how many there should be.
-                judged.notes.push(format!(
-                    "counters not compared: {} lines about other proxies on this host",
-                    judged.foreign
-                ));
-            } else if seen != judged.failed {
-                judged.problems.push(format!(
-                    "Prometheus counted {seen:?}, the clients saw {:?}",
-                    judged.failed
-                ));
-            }
-        }
-        if let Some(why502) = self.options.why502.clone() {
-            for dump in std::mem::take(&mut self.dumps) {
-                let packets = dump.explain(&why502)?;
-                let scores = packets::score(&self.ledger, &packets, lines);
-                let bad = scores.wrongly_proven.iter().chain(&scores.flagged);
-                for wrong in bad.chain(&scores.races_missed) {
-                    judged.problems.push(format!("packets: {wrong}"));
-                }
-                judged.packets.add(&scores);
-            }
-        }
-        if let Some(live) = self.live.take() {
-            let packets = live.finish(verdicts, near_misses)?;
-            let scores = packets::score(&self.ledger, &packets.lines, lines);
-            // Packets show the causes of these scenarios: a mistake is one.
-            let bad = [
-                &scores.wrongly_proven,
-                &scores.flagged,
-                &scores.races_missed,
-                &scores.mistakes,
-            ];
-            for wrong in bad.into_iter().flatten() {
-                judged.problems.push(format!("live packets: {wrong}"));
-            }
-            for (truth, score) in &scores.by_truth {
-                let proof = ["keepalive_race", "connection_refused"];
-                let unread = truth.contains("closed_unread");
-                let proves = !unread && proof.iter().any(|cause| truth.starts_with(cause));
-                if score.missing > 0 || proves && score.proven < score.failed {
-                    judged
-                        .problems
-                        .push(format!("live packets: {truth}: {score:?}"));
-                }
-            }
-            check_losses(&packets, self.losing, &mut judged);
-            judged.packets.add(&scores);
-        }
-        judged.problems.append(&mut self.problems);
-        judged.notes.append(&mut self.notes);
-        Ok(judged)
-    }
 }
 
 impl Drop for Run {
@@ -441,16 +342,6 @@ impl Drop for Run {
                 self.keep(&path);
             }
         }
-    }
-}
-
-fn check_losses(captured: &Captured, losing: bool, judged: &mut Judgement) {
-    let lost = captured
-        .lines
-        .last()
-        .and_then(|summary| summary["lost"]["signals"].as_u64());
-    if lost.is_none() || (lost != Some(0)) != losing {
-        judged.problems.push(format!("signals lost: {lost:?}"));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::front::{Front, PLAIN_PORT};
 use super::{GUNICORN, NGINX};
@@ -14,11 +14,14 @@ use crate::netns::NetNs;
 use crate::pcap::Dump;
 use crate::run::{Need, Run, Scenario};
 use crate::software::{Gunicorn, Nginx};
+use crate::wait;
 
 const REQUESTS: u32 = 200;
 const NEEDS: &[Need] = &[NGINX, GUNICORN];
 /// A read and a timer this close to each other cannot be put in order from outside.
 const TOO_CLOSE_NS: u64 = 15_000_000;
+/// So late the gauges may be.
+const GAUGES: Duration = Duration::from_secs(5);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -26,21 +29,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 1,
             name: "unix-backlog-128",
             needs: NEEDS,
-            counters: true,
             run: |run| unix(run, Front::Plain, 128),
         },
         Scenario {
             row: 1,
             name: "tcp-backlog-128",
             needs: &[NGINX, GUNICORN, Need::Program("tcpdump")],
-            counters: false,
             run: tcp,
         },
         Scenario {
             row: 1,
             name: "unix-backlog-1024",
             needs: NEEDS,
-            counters: true,
             run: |run| unix(run, Front::Plain, 1024),
         },
     ]
@@ -57,9 +57,8 @@ pub(super) fn unix(run: &mut Run, front: Front, backlog: u32) -> Result<()> {
     let nginx = start_nginx(run, &ns, front, &bind)?;
     run.watch(&[&nginx])?;
     let sent = front.burst(run, &ns, classic(run, front, "/predict"))?;
-    if backlog > REQUESTS {
-        check_gauges(run, &bind, backlog);
-    } else {
+    check_gauges(run, &ns, &bind, backlog)?;
+    if backlog < REQUESTS {
         run.at_least("queue_full", 30);
     }
     run.at_least("never_accepted", 30);
@@ -107,6 +106,7 @@ fn tcp(run: &mut Run) -> Result<()> {
     run.watch(&[&nginx])?;
     let dump = Dump::start(&ns, "lo", 9000, &run.folder)?;
     let sent = Front::Plain.burst(run, &ns, classic(run, Front::Plain, "/predict"))?;
+    check_gauges(run, &ns, bind, 128)?;
     run.at_least("syn_dropped", 30);
     run.at_least("never_accepted", 30);
 
@@ -185,10 +185,10 @@ fn timed_out(gunicorn: &Gunicorn, sent: &Sent) -> Expect {
     }
 }
 
-/// The gauges show the listener's limit and how far its queue went.
-fn check_gauges(run: &mut Run, bind: &str, backlog: u32) {
+/// The gauges show the listener's limit, how far its queue went and how long it is.
+fn check_gauges(run: &mut Run, ns: &NetNs, bind: &str, backlog: u32) -> Result<()> {
     if !run.has_metrics() {
-        return;
+        return Ok(());
     }
     let limit = run.metric("why502_accept_queue_limit", bind);
     if limit != Some(f64::from(backlog)) {
@@ -196,12 +196,38 @@ fn check_gauges(run: &mut Run, bind: &str, backlog: u32) {
             "why502_accept_queue_limit of {bind} is {limit:?}, not {backlog}"
         ));
     }
-    let length = run.metric("why502_accept_queue_length", bind);
-    // The worker takes one connection every two seconds; all others wait, dead or alive.
-    let expected = f64::from(REQUESTS) * 0.9..=f64::from(REQUESTS);
-    if !length.is_some_and(|length| expected.contains(&length)) {
+    // A queue holds one more than its limit. With room for all, the worker takes one connection
+    // every two seconds, and all others wait, dead or alive.
+    let expected = match backlog {
+        _ if backlog < REQUESTS => f64::from(backlog + 1)..=f64::from(backlog + 1),
+        _ => f64::from(REQUESTS) * 0.9..=f64::from(REQUESTS),
+    };
+    let peak = run.highest("why502_accept_queue_peak", bind)?;
+    if !peak.is_some_and(|peak| expected.contains(&peak)) {
         run.problem(format!(
-            "why502_accept_queue_length of {bind} is {length:?}, not in {expected:?}"
+            "why502_accept_queue_peak of {bind} was at most {peak:?}, not in {expected:?}"
         ));
     }
+    let (mut length, mut truth) = (None, 0);
+    let equal = wait::until("the length", GAUGES, || {
+        length = run.metric("why502_accept_queue_length", bind);
+        truth = waiting(ns, bind).unwrap_or_default();
+        length == Some(f64::from(truth))
+    });
+    if equal.is_err() {
+        run.problem(format!(
+            "why502_accept_queue_length of {bind} is {length:?}, ss says {truth}"
+        ));
+    }
+    Ok(())
+}
+
+/// How many connections wait to be accepted, as `ss` has it from the kernel.
+fn waiting(ns: &NetNs, bind: &str) -> Result<u32> {
+    let output = ns.command("ss").args(["-lntxH"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let address = bind.strip_prefix("unix:").unwrap_or(bind);
+    let line = text.lines().find(|line| line.contains(address));
+    let length = line.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
+    length.with_context(|| format!("ss does not show {address}: {text}"))
 }

@@ -5,16 +5,21 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use serde_json::Value;
+
 use super::NGINX;
 use super::front::{Front, KNOWN_LOCATION, PLAIN_PORT, known_failure};
 use super::pool::{self, Strike, Wire};
+use crate::agent::Capture;
 use crate::client::Request;
+use crate::expect::Check;
 use crate::ledger::Sent;
 use crate::pcap::Dump;
 use crate::relay::FAR;
 use crate::run::{Need, Run, Scenario};
 use crate::software::{Nginx, Node, Scripted};
 use crate::upstream::Mode;
+use crate::wait;
 
 const NEEDS: &[Need] = &[
     NGINX,
@@ -29,6 +34,10 @@ const UNREAD: u16 = 9001;
 /// Long enough that 5 % of it is more than a scheduler's turn.
 const UNREAD_IDLE: Duration = Duration::from_millis(300);
 const HALF: u16 = 9002;
+/// A few more than an agent wants to see, for a connection may be closed early.
+const ENOUGH_CLOSES: usize = 24;
+/// A risk is told once enough idle connections were closed, at most so long after.
+const RISK_TOLD: Duration = Duration::from_secs(5);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -36,21 +45,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 2,
             name: "post-fin-in-flight",
             needs: NEEDS,
-            counters: true,
             run: |run| in_flight(run, Front::Plain, Request::post, "fin_in_flight"),
         },
         Scenario {
             row: 2,
             name: "post-other-variants",
             needs: NEEDS,
-            counters: false,
             run: other_variants,
         },
         Scenario {
             row: 3,
             name: "get-retried",
             needs: NEEDS,
-            counters: true,
             run: |run| in_flight(run, Front::Plain, Request::get, "fin_in_flight_retried"),
         },
     ]
@@ -92,7 +98,11 @@ pub(super) fn in_flight(
     if !expects_verdicts {
         known_failure(run, &wire.near)?;
     }
-    let idle_close = pool::measure_idle_close(run, &wire.near, NODE, "/shop", count, "ms=60")?;
+    let closes = count.max(ENOUGH_CLOSES);
+    let idle_close = pool::measure_idle_close(run, &wire.near, NODE, "/shop", closes, "ms=60")?;
+    if expects_verdicts {
+        check_risk(run, &address, idle_close)?;
+    }
     let mut strike = Strike {
         front,
         ns: &wire.near,
@@ -127,6 +137,44 @@ pub(super) fn in_flight(
     pool::state_truth(run, &seen, Some(&node.log), |expect| front.adapt(expect))?;
     run.at_least(cell, run.wanted());
     run.hold((nginx, node, wire));
+    Ok(())
+}
+
+/// Before any request has failed: the agent says how long the upstream keeps idle connections.
+fn check_risk(run: &mut Run, upstream: &str, idle_close: Duration) -> Result<()> {
+    if run.options.why502.is_none() {
+        return Ok(());
+    }
+    let is_risk = |line: &Value| line["type"] == "risk" && line["upstream"]["address"] == upstream;
+    let mut before = Vec::new();
+    wait::until("the risk of this upstream", RISK_TOLD, || {
+        before = run.agent().map(Capture::lines).unwrap_or_default();
+        before.iter().any(is_risk)
+    })?;
+    let owns = |line: &&Value| {
+        let path = line["request"]["path"].as_str();
+        path.is_some_and(|path| run.ledger.owns(path))
+    };
+    if let Some(early) = before.iter().find(owns) {
+        run.problem(format!(
+            "something failed before the risk was told: {early}"
+        ));
+    }
+    let risk = before.into_iter().find(is_risk).unwrap_or_default();
+    let closes = &risk["closes_after_us"];
+    let checks = [
+        Check::Near(
+            "/closes_after_us/median",
+            idle_close.as_secs_f64() * 1e6,
+            0.05,
+        )
+        .failure(&risk),
+        (closes["n"].as_u64() < Some(ENOUGH_CLOSES as u64 * 5 / 6))
+            .then(|| format!("learned of {} closes", closes["n"])),
+    ];
+    for wrong in checks.into_iter().flatten() {
+        run.problem(format!("risk: {wrong}: {risk}"));
+    }
     Ok(())
 }
 

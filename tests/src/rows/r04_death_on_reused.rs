@@ -15,7 +15,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 4,
         name: "death-on-reused",
         needs: &[NGINX, Need::Tun],
-        counters: false,
         run,
     }]
 }

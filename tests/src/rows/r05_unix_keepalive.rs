@@ -19,7 +19,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 5,
         name: "unix-keepalive",
         needs: &[NGINX],
-        counters: false,
         run,
     }]
 }

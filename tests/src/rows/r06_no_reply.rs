@@ -28,7 +28,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 6,
         name: "no-reply",
         needs: &[NGINX, GUNICORN, Need::Controller("cpu")],
-        counters: true,
         run: |run| all(run, Front::Plain, &WAYS),
     }]
 }

@@ -20,7 +20,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 7,
         name: "never-read",
         needs: &[NGINX, GUNICORN],
-        counters: false,
         run,
     }]
 }

@@ -21,7 +21,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 8,
         name: "worker-timeout",
         needs: &[NGINX, GUNICORN],
-        counters: false,
         run: |run| both(run, Front::Plain),
     }]
 }

@@ -24,7 +24,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 9,
         name: "health-check",
         needs: &[NGINX, GUNICORN, Need::Controller("memory")],
-        counters: true,
         run,
     }]
 }

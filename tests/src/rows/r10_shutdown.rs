@@ -21,7 +21,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 10,
             name: "shutdown-unix",
             needs: &[NGINX, GUNICORN],
-            counters: false,
             run: |run| {
                 let bind = format!("unix:{}", run.folder.join("gunicorn.sock").display());
                 stop(run, &bind)
@@ -31,7 +30,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 10,
             name: "shutdown-tcp",
             needs: &[NGINX, GUNICORN],
-            counters: false,
             run: |run| stop(run, "127.0.0.1:9000"),
         },
     ]

@@ -21,14 +21,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 11,
             name: "connect-errors",
             needs: &[NGINX],
-            counters: true,
             run,
         },
         Scenario {
             row: 11,
             name: "closed-port",
             needs: &[NGINX],
-            counters: false,
             run: closed_port,
         },
     ]

@@ -20,7 +20,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 12,
         name: "uwsgi",
         needs: &[NGINX, Need::Program("uwsgi-core")],
-        counters: false,
         run,
     }]
 }

@@ -18,7 +18,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 13,
         name: "status",
         needs: &[NGINX, GUNICORN],
-        counters: true,
         run,
     }]
 }

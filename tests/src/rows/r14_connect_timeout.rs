@@ -26,7 +26,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 14,
         name: "connect-timeout",
         needs: &[NGINX, Need::Tun, Need::Program("iptables")],
-        counters: false,
         run,
     }]
 }

@@ -20,7 +20,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 15,
         name: "tier-in-front",
         needs: &[NGINX, GUNICORN, Need::Program("haproxy")],
-        counters: true,
         run,
     }]
 }

@@ -11,7 +11,7 @@ use super::front::{Front, PLAIN_PORT, plain};
 use super::pool::{self, Strike, Wire};
 use super::{GUNICORN, NGINX, r01_accept_queue, r02_keepalive_race};
 use crate::client::{self, Request, Timed};
-use crate::expect::Expect;
+use crate::expect::{Expect, Kind};
 use crate::ledger::Sent;
 use crate::pcap::Dump;
 use crate::relay::FAR;
@@ -22,13 +22,15 @@ use crate::wait;
 
 const NODE: u16 = r02_keepalive_race::NODE;
 const HEALTHY_PER_SECOND: f64 = 500.0;
+/// Of that, where the machine has its hands full.
+const LEAST_PACE: f64 = 0.95;
+const WITHIN_SECONDS: f64 = 10.0;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario {
         row: 16,
         name: "all-at-once",
         needs: &[NGINX, GUNICORN, Need::Tun, Need::Program("tcpdump")],
-        counters: true,
         run,
     }]
 }
@@ -71,7 +73,8 @@ fn run(run: &mut Run) -> Result<()> {
     let nginx = Nginx::start(run, near, 2, PLAIN_PORT, &http)?;
     run.watch(&[&nginx])?;
     let dump = Dump::start(near, "lab0", NODE, &run.folder)?;
-    let count = run.either(24, 48);
+    // So many that enough races are met while the other failures last.
+    let count = run.either(24, 80);
     let idle_close = pool::measure_idle_close(run, near, NODE, "/shop", count, "ms=60")?;
 
     let over = AtomicBool::new(false);
@@ -115,6 +118,7 @@ fn run(run: &mut Run) -> Result<()> {
     for cell in CELLS {
         run.at_least(cell, run.wanted());
     }
+    check_pace(run);
     run.hold((nginx, crowded, slow, killed, node, well, wire));
     Ok(())
 }
@@ -128,6 +132,33 @@ const CELLS: [&str; 7] = [
     "missing",
     "refused",
 ];
+
+/// All failures came close together, and healthy requests were as many as they were to be.
+fn check_pace(run: &mut Run) {
+    let entries = run.ledger.entries();
+    let times = |cell: fn(&Expect) -> bool| {
+        let of_cell = entries.iter().filter(move |(_, truth)| cell(truth));
+        of_cell.map(|(sent, _)| sent.ended)
+    };
+    let failed = || times(|truth| truth.kind == Kind::Verdict);
+    let (Some(first), Some(last)) = (failed().min(), failed().max()) else {
+        return run.problem("nothing failed");
+    };
+    let between = |at: &u64| (first..=last).contains(at);
+    let healthy = times(|truth| truth.cell == "healthy")
+        .filter(between)
+        .count();
+    let seconds = (last - first) as f64 / 1e9;
+    let pace = healthy as f64 / seconds;
+    let text = format!("failures over {seconds:.1} s, {pace:.0} healthy requests a second beside");
+    if seconds > WITHIN_SECONDS || pace < HEALTHY_PER_SECOND * LEAST_PACE {
+        run.problem(format!(
+            "{text}; not within {WITHIN_SECONDS} s and at {HEALTHY_PER_SECOND} a second"
+        ));
+    } else {
+        run.note(text);
+    }
+}
 
 /// Row 2: rounds until enough requests have met a FIN, those of another variant left aside.
 fn strike_often(run: &Run, strike: &Strike<'_>, nginx: &Nginx, count: usize) -> Result<()> {

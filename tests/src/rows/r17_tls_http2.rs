@@ -16,14 +16,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 17,
             name: "tls-accept-queue",
             needs: &[NGINX, GUNICORN, CURL, OPENSSL],
-            counters: false,
             run: |run| r01_accept_queue::unix(run, Front::TlsHttp2, 128),
         },
         Scenario {
             row: 17,
             name: "tls-keepalive-race",
             needs: &[NGINX, CURL, OPENSSL, Need::Tun, Need::Program("tcpdump")],
-            counters: false,
             run: |run| {
                 r02_keepalive_race::in_flight(run, Front::TlsHttp2, Request::post, "fin_in_flight")
             },
@@ -32,14 +30,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 17,
             name: "tls-no-reply",
             needs: &[NGINX, GUNICORN, CURL, OPENSSL],
-            counters: false,
             run: |run| r06_no_reply::all(run, Front::TlsHttp2, &[r06_no_reply::SLEEPING]),
         },
         Scenario {
             row: 17,
             name: "tls-worker-timeout",
             needs: &[NGINX, GUNICORN, CURL, OPENSSL],
-            counters: false,
             run: |run| r08_worker_timeout::both(run, Front::TlsHttp2),
         },
     ]

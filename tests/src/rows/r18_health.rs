@@ -24,7 +24,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 18,
         name: "health",
         needs: &[NGINX, GUNICORN],
-        counters: true,
         run,
     }]
 }

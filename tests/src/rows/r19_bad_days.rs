@@ -33,7 +33,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 19,
         name,
         needs: &[NGINX, Need::Agent],
-        counters: false,
         run,
     };
     vec![

@@ -20,7 +20,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 20,
         name,
         needs: &[NGINX, Need::Agent],
-        counters: false,
         run,
     };
     vec![

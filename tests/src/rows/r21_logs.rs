@@ -31,7 +31,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             Need::Http2Curl,
             Need::Program("openssl"),
         ],
-        counters: false,
         run,
     }]
 }
