@@ -134,6 +134,11 @@ fn follows_read(thread: &Thread, now: u64) -> bool {
     since < PROMPTLY_NS || (since < CROWDED_NS && thread.read_switches == kernel::switches())
 }
 
+#[inline(always)]
+fn is_opaque(sk: u64, cookie: u64) -> bool {
+    of(sk, cookie).is_some_and(|downstream| downstream.flags & flow_flag::OPAQUE != 0)
+}
+
 /// Ties an attempt that begins now to the downstream its thread works for.
 #[inline(always)]
 pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
@@ -160,6 +165,11 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
             _ => order::UNCLEAR,
         };
         thread.begun = thread.begun.saturating_add(1);
+        if !in_turn && flow.order == order::UNCLEAR && !is_opaque(flow.link_sk, flow.link_cookie) {
+            // What was sent will tell better than a guess that would hide what is known.
+            flow.link_sk = 0;
+            flow.link_cookie = 0;
+        }
     }
     if let Some(downstream) = of(flow.link_sk, flow.link_cookie) {
         const AWAITED_OPAQUE: u16 = flow_flag::AWAITED | flow_flag::OPAQUE;

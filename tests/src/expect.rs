@@ -30,6 +30,8 @@ pub struct Expect {
     pub cause: &'static str,
     pub variant: Option<&'static str>,
     pub confidence: &'static str,
+    /// Or surer, where it hangs on the moment what could be seen.
+    pub or_proven: bool,
     /// Where the truth itself cannot tell labels apart (a timer and a read within milliseconds), the
     /// others.
     pub or: Vec<(&'static str, Option<&'static str>)>,
@@ -48,6 +50,7 @@ pub const HEALTHY: Expect = Expect {
     cause: "",
     variant: None,
     confidence: "",
+    or_proven: false,
     or: Vec::new(),
     at_most: 0,
     pathless: false,
@@ -98,6 +101,11 @@ impl Expect {
     pub fn likely(mut self) -> Expect {
         self.confidence = "likely";
         self
+    }
+
+    pub fn at_least_likely(mut self) -> Expect {
+        self.or_proven = true;
+        self.likely()
     }
 
     pub fn or(mut self, cause: &'static str, variant: Option<&'static str>) -> Expect {

@@ -167,6 +167,12 @@ impl Exchange {
         forgotten
     }
 
+    /// Takes over the attempt of another that is given up.
+    pub(super) fn adopt(&mut self, tried: Tried) {
+        self.seen.take();
+        self.attempts.push(tried);
+    }
+
     /// Where its response was seen, or else its last attempt.
     pub(super) fn source(&self) -> Source {
         let response = self.response.as_ref().map(|(_, source, _)| *source);

@@ -57,7 +57,7 @@ impl Tracker {
         wrote(self.proxy_of(exchange), told.proxy).then_some(fit)
     }
 
-    fn proxy_of(&self, exchange: &Exchange) -> Option<Software> {
+    pub(super) fn proxy_of(&self, exchange: &Exchange) -> Option<Software> {
         let response = exchange.response.as_ref().map(|(_, _, r)| r.proxy);
         let pid = response.or_else(|| exchange.attempts.last().map(|t| t.attempt.proxy))?;
         self.host.process(pid).map(|process| process.software)

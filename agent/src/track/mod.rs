@@ -1,5 +1,6 @@
 //! Joins signals into exchanges and decides when a verdict is due. Pure: time comes with signals.
 
+mod adopt;
 mod exchange;
 pub mod host;
 mod lines;
@@ -288,6 +289,11 @@ impl Tracker {
     }
 
     fn decide(&mut self, key: Key, deadline_passed: bool, out: &mut Vec<Decided>) {
+        if deadline_passed {
+            self.adopt(key);
+        } else if self.awaits_attempt(key) {
+            return;
+        }
         self.tie(key);
         let Some(exchange) = self.open.get(&key) else {
             return;
