@@ -572,6 +572,21 @@ pub enum Software {
     Other,
 }
 
+impl Software {
+    /// Software whose parent process watches its workers and kills the slow ones.
+    pub fn supervises(self) -> bool {
+        matches!(
+            self,
+            Software::Gunicorn
+                | Software::Uwsgi
+                | Software::PhpFpm
+                | Software::Puma
+                | Software::Uvicorn
+                | Software::Apache
+        )
+    }
+}
+
 /// A listening socket on this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Listener {

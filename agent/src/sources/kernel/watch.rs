@@ -22,8 +22,10 @@ use super::{Selection, layout, proxies, sockets};
 use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
 use crate::sources::process::{self, Sampler};
+use described::Described;
 
 mod complete;
+mod described;
 mod maps;
 mod second;
 
@@ -51,8 +53,7 @@ pub(super) struct Watch {
     listeners: Listeners,
     /// Watched processes.
     proxies: HashSet<u32>,
-    /// Processes already described, by process id and start.
-    described: HashSet<u32>,
+    described: Described,
     sampler: Sampler,
     refresh_at: Option<Instant>,
     /// When processes were last searched for one that is being started to serve this address.
@@ -80,7 +81,7 @@ impl Watch {
             out,
             listeners: Listeners::default(),
             proxies: HashSet::new(),
-            described: HashSet::new(),
+            described: Described::default(),
             sampler: Sampler::default(),
             refresh_at: None,
             looked: StdMap::new(),
@@ -178,7 +179,7 @@ impl Watch {
                 }
             }
             Fact::ProcessExited(exit) => {
-                self.described.remove(&exit.pid);
+                self.described.ended(exit.pid);
                 if self.proxies.remove(&exit.pid) {
                     self.forget_flows(exit.pid);
                 }
@@ -212,6 +213,7 @@ impl Watch {
         let _ = self.mark_watched();
         self.sample_waits();
         self.tell_queues();
+        self.describe_workers();
     }
 
     fn send(&mut self, at: Nanos, fact: Fact) {

@@ -280,3 +280,57 @@ fn patience_is_told_per_client() {
     assert_eq!(wait(&host, "10.0.0.8:1"), None);
     assert_eq!(wait(&host, "unix:"), None);
 }
+
+#[test]
+fn a_process_is_not_forgotten_for_what_its_corpse_shows() {
+    let mut host = Host::default();
+    let seen = |started, software, netns, settings: &[(&str, &str)]| {
+        let owned = settings.iter().map(|(n, v)| ((*n).into(), (*v).into()));
+        Fact::ProcessSeen(Process {
+            pid: 7,
+            parent: 6,
+            name: "python3".into(),
+            software,
+            settings: owned.collect(),
+            started,
+            netns,
+            sagemaker: false,
+        })
+    };
+    let known = |host: &Host| {
+        let process = host.process(7).expect("it was seen");
+        (process.software, process.settings.len(), process.netns)
+    };
+    let worker = [("timeout", "2")];
+    tell(
+        &mut host,
+        SECOND,
+        seen(SECOND, Software::Gunicorn, 1, &worker),
+    );
+    // Zombies: of the same process, though suspended time is not the same to the nanosecond.
+    tell(
+        &mut host,
+        5 * SECOND,
+        seen(SECOND + 7, Software::Other, 0, &[]),
+    );
+    assert_eq!(known(&host), (Software::Gunicorn, 1, 1));
+    tell(
+        &mut host,
+        5 * SECOND,
+        seen(SECOND, Software::Gunicorn, 0, &[]),
+    );
+    assert_eq!(known(&host), (Software::Gunicorn, 1, 1));
+    // Settings read anew count, and the number's next process.
+    tell(
+        &mut host,
+        6 * SECOND,
+        seen(SECOND, Software::Gunicorn, 1, &[]),
+    );
+    assert_eq!(known(&host), (Software::Gunicorn, 0, 1));
+    tell(
+        &mut host,
+        9 * SECOND,
+        seen(8 * SECOND, Software::Other, 0, &[]),
+    );
+    assert_eq!(known(&host), (Software::Other, 0, 0));
+}

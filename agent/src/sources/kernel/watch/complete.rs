@@ -1,6 +1,7 @@
 //! Adds to a record what only user space can read: who the processes are, the listener behind a path.
 
 use super::*;
+use crate::sources::process::Seen;
 
 impl Watch {
     /// Adds what the kernel half could not know: who the processes are, the listener behind a path.
@@ -55,9 +56,9 @@ impl Watch {
             return;
         }
         self.looked.insert(upstream.clone(), now);
-        for process in process::told_to_serve(upstream, STARTING) {
-            if self.described.insert(process.pid) {
-                self.send(clock::now(), Fact::ProcessSeen(process));
+        for seen in process::told_to_serve(upstream, STARTING) {
+            if self.described.lacks(seen.process.pid, now, process::birth) {
+                self.tell_process(seen);
             }
         }
     }
@@ -119,24 +120,38 @@ impl Watch {
 
     /// Says who a process is, once.
     pub(super) fn describe(&mut self, pid: u32) {
-        if pid == 0 || !self.described.insert(pid) {
+        let Some(parent) = self.describe_one(pid) else {
             return;
+        };
+        // The supervisor: gunicorn's arbiter, uWSGI's master, nginx's master.
+        if parent > 1 {
+            self.describe_one(parent);
         }
-        if let Some(process) = process::identify(pid) {
-            let parent = process.parent;
-            self.send(clock::now(), Fact::ProcessSeen(process));
-            // The supervisor: gunicorn's arbiter, uWSGI's master, nginx's master.
-            if parent > 1
-                && self.described.insert(parent)
-                && let Some(parent) = process::identify(parent)
-            {
-                self.send(clock::now(), Fact::ProcessSeen(parent));
+    }
+
+    /// Returns the parent of one that was not described yet.
+    fn describe_one(&mut self, pid: u32) -> Option<u32> {
+        if pid == 0 || !self.described.lacks(pid, Instant::now(), process::birth) {
+            return None;
+        }
+        let seen = process::read(pid)?;
+        let parent = seen.process.parent;
+        self.tell_process(seen);
+        Some(parent)
+    }
+
+    fn tell_process(&mut self, seen: Seen) {
+        self.described.add(&seen, Instant::now());
+        self.send(clock::now(), Fact::ProcessSeen(seen.process));
+    }
+
+    /// Workers that were started in the place of others: once one has failed, it may be too late to
+    /// ask who it was.
+    pub(super) fn describe_workers(&mut self) {
+        for supervisor in self.described.supervisors() {
+            for worker in process::children(supervisor) {
+                self.describe_one(worker);
             }
-        } else {
-            self.described.remove(&pid);
-        }
-        if self.described.len() > 65_536 {
-            self.described.clear();
         }
     }
 
