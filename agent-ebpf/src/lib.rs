@@ -320,6 +320,12 @@ abi! {
         pub head_size: u32,
         /// Bytes at `head_ptr`.
         pub head_len: u32,
+        /// TCP: the upstream's own end on this host as it names itself; the namespace is 0 where
+        /// none was seen.
+        pub peer_netns: u32,
+        pub peer_family: u16,
+        pub peer_port: u16,
+        pub peer_address: [u8; 16],
         /// How the socket's end, which is being handled, ends the attempt, and its errno; 0: it does not.
         pub ending: u16,
         pub ending_errno: u16,

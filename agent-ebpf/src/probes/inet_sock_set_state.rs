@@ -156,6 +156,10 @@ fn accepted(sk: *const u8) {
     };
     flow.peer_sk = sk as u64;
     flow.peer_cookie = kernel::cookie(sk);
+    flow.peer_netns = kernel::direct::netns(sk);
+    flow.peer_family = kernel::direct::family(sk);
+    flow.peer_port = kernel::direct::own_port(sk);
+    kernel::direct::own_address(sk, flow.peer_family, &mut flow.peer_address);
     let peer = Peer {
         sk: proxys,
         cookie: flow.cookie,

@@ -53,24 +53,14 @@ fn refused(known: &Known<'_>) -> Finding {
         // The listener is there, and connections to it are refused: something before it does that.
         Some(Variant::RejectedByFirewall)
     } else {
-        let listener = host.listener(&attempt.upstream);
-        let local =
-            attempt.upstream.0.starts_with("127.") || attempt.upstream.0.starts_with("[::1]");
-        match listener {
-            Some(listener) if listener.fact.gone => Some(Variant::NoListener),
-            None if local && host.sees_listeners() => Some(Variant::NoListener),
-            _ => None,
-        }
+        host.nobody_listens(attempt).then_some(Variant::NoListener)
     };
     finding.variant(variant)
 }
 
 /// Says that the server is being started, where a process is there that is told to listen.
 pub(super) fn maybe_starting(known: &Known<'_>, finding: Finding) -> Finding {
-    let Some(process) = known
-        .host()
-        .starting(&known.attempt().upstream, known.tried.at)
-    else {
+    let Some(process) = known.host().starting(known.attempt(), known.tried.at) else {
         return finding;
     };
     let age = known.tried.at.saturating_sub(process.started);
@@ -145,11 +135,7 @@ pub(super) fn fullness(known: &Known<'_>, queue: &Queue) -> Fullness {
     let over = queue.length > queue.limit;
     // Over its limit at some moment of this wait.
     let attempt = known.attempt();
-    let peaked = || {
-        known
-            .host()
-            .was_full_since(&attempt.upstream, attempt.began)
-    };
+    let peaked = || known.host().was_full_during(attempt);
     match (over, queue.drops > 0) {
         (true, true) => Fullness::Full,
         (true, false) => Fullness::Maybe,

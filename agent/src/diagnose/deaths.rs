@@ -95,7 +95,7 @@ pub(super) fn of(known: &Known<'_>, pid: u32) -> Option<Finding> {
 
 /// Who held the request is not seen, but exactly one process of this upstream died then.
 fn only_child_that_died(known: &Known<'_>) -> Option<Finding> {
-    let listener = known.host().listener(&known.attempt().upstream)?.fact.pid;
+    let listener = known.host().listener(known.attempt())?.fact.pid;
     let at = known.closed_at();
     let mut exits = known
         .host()

@@ -88,6 +88,8 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         }),
         peer: None,
         queue: None,
+        netns: 1,
+        upstream_end: None,
     };
     let response = Response {
         proxy: PROXY,
@@ -190,6 +192,11 @@ impl Scene {
     pub(super) fn workers(self, software: Software) -> Self {
         self.signal(S, process(WORKER, MASTER, "worker", software))
             .signal(S, process(MASTER, 1, "master", software))
+    }
+
+    /// The upstream's address is the proxy's own, too.
+    pub(super) fn local(self) -> Self {
+        self.attempt(|a| a.local = Some(Address(format!("{}:40112", a.upstream.ip()))))
     }
 
     /// A later record of the flow.

@@ -208,7 +208,7 @@ fn reloads_concern_only_the_workers_they_replace() {
 fn the_listener_died() {
     let lost = scene(UNIX, End::Reset, 2 * S).peer_closed(false, false, true, MS);
     lost.is(Cause::ListenerDied, None, Proven, true);
-    let unseen = scene(TCP, End::Reset, 2 * S).peer(false, false);
+    let unseen = scene(TCP, End::Reset, 2 * S).local().peer(false, false);
     unseen
         .clone()
         .late()
@@ -216,6 +216,20 @@ fn the_listener_died() {
     unseen
         .signal(T + S, listener(TCP, true))
         .is(Cause::ListenerDied, None, Proven, true);
+}
+
+#[test]
+fn a_death_on_this_host_is_not_a_remote_upstreams() {
+    let closed = fin(scene(TCP, End::PeerClosed, 2 * S), T + 2 * S, 124, true)
+        .workers(Software::Gunicorn)
+        .signal(S, listener("0.0.0.0:9000", false))
+        .signal(T + 2 * S + MS, exited(0, 1))
+        .late();
+    closed.is(Cause::UpstreamClosedEarly, Variant::NoBytes, Likely, true);
+    // Called at an address of this host, it is the one that died.
+    closed
+        .local()
+        .is(Cause::WorkerCrashed, Variant::Exit, Likely, true);
 }
 
 #[test]

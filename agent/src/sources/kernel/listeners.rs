@@ -93,18 +93,12 @@ impl Listeners {
 
     /// The TCP listener that takes connections to this address in this network namespace.
     pub(super) fn tcp(&self, netns: u32, address: &Address) -> Option<&Known> {
-        let port = address.0.rsplit_once(':')?.1;
-        self.known
-            .values()
-            .filter(|k| {
-                k.socket.ends.family != AF_UNIX && (netns == 0 || k.socket.ends.netns == netns)
-            })
-            .find(|k| {
-                let Some((host, own)) = k.address.0.rsplit_once(':') else {
-                    return false;
-                };
-                own == port && (&k.address == address || host == "0.0.0.0" || host == "[::]")
-            })
+        let here = |k: &&Known| k.socket.ends.family != AF_UNIX && k.socket.ends.netns == netns;
+        let at = |address: &Address| {
+            let mut known = self.known.values().filter(here);
+            known.find(|k| &k.address == address)
+        };
+        address.listened_at().iter().find_map(at)
     }
 }
 

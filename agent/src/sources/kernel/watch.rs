@@ -171,11 +171,11 @@ impl Watch {
 
     fn signal(&mut self, mut signal: Signal) {
         match &mut signal.fact {
-            Fact::AttemptEnded(attempt) => self.complete(attempt, signal.at),
+            Fact::AttemptEnded(attempt) => self.complete(attempt),
             Fact::ResponseSent(response) => {
                 self.describe(response.proxy);
                 if let Some(attempt) = &mut response.last_attempt {
-                    self.complete(attempt, signal.at);
+                    self.complete(attempt);
                 }
             }
             Fact::ProcessExited(exit) => {

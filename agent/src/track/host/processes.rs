@@ -89,11 +89,17 @@ impl Processes {
             .map_or(Label::Pid(pid), |p| Label::Name(p.name.clone()))
     }
 
-    pub(super) fn told_to_listen(&self, address: &Address, at: Nanos) -> Option<&Process> {
+    pub(super) fn told_to_listen(
+        &self,
+        address: &Address,
+        netns: Option<u32>,
+        at: Nanos,
+    ) -> Option<&Process> {
         self.by_pid
             .values()
             .filter(|k| k.exited.is_none_or(|exited| exited > at) && k.process.started <= at)
             .map(|k| &k.process)
+            .filter(|p| netns.is_none_or(|netns| p.netns == netns))
             .filter(|p| {
                 p.settings
                     .iter()

@@ -5,7 +5,7 @@ use crate::sources::process::Seen;
 
 impl Watch {
     /// Adds what the kernel half could not know: who the processes are, the listener behind a path.
-    pub(super) fn complete(&mut self, attempt: &mut Attempt, at: Nanos) {
+    pub(super) fn complete(&mut self, attempt: &mut Attempt) {
         self.describe(attempt.proxy);
         let peer = attempt.peer.clone();
         if let Some(peer) = &peer {
@@ -25,22 +25,26 @@ impl Watch {
                 errno: libc::ENOENT | libc::ECONNREFUSED
             }
         ) {
-            self.look_for_starting(&attempt.upstream);
+            self.look_for_starting(attempt);
         }
         if attempt.upstream.is_unix() {
             self.complete_unix(attempt);
-        } else if let Some(known) = self.listeners.tcp(0, &attempt.upstream) {
-            // A listener in any namespace that takes this address: enough to name the software.
-            let fact = Fact::ListenerSeen(known.seen(attempt.upstream.clone(), 0, false));
+        } else if let Some((address, netns)) = attempt.called()
+            && let Some(known) = self.listeners.tcp(netns, address)
+        {
             let pid = known.pid;
             self.describe(pid);
-            self.send(at, fact);
         }
     }
 
     /// A refused connect may be a server's that is there and does not listen yet. Asks every
     /// process, so once a second and address at most.
-    pub(super) fn look_for_starting(&mut self, upstream: &Address) {
+    fn look_for_starting(&mut self, attempt: &Attempt) {
+        let upstream = &attempt.upstream;
+        // On another host, or in another network namespace, others have the same addresses.
+        if !upstream.is_unix() && !attempt.calls_own_namespace() {
+            return;
+        }
         let now = Instant::now();
         if self
             .looked
