@@ -159,13 +159,17 @@ pub mod counter {
     pub const FLOWS_FULL: u32 = 1;
     pub const THREADS_FULL: u32 = 2;
     pub const PEERS_FULL: u32 = 3;
-    pub const LEN: u32 = 4;
+    pub const SERVERS_FULL: u32 = 4;
+    pub const LISTENERS_FULL: u32 = 5;
+    pub const LEN: u32 = 6;
     /// Names of the losses, by index.
-    pub const LOSSES: [(&str, &str); 4] = [
+    pub const LOSSES: [(&str, &str); 6] = [
         ("ring_buffer", "full"),
         ("flows", "full"),
         ("threads", "full"),
         ("peers", "full"),
+        ("servers", "full"),
+        ("listeners", "full"),
     ];
 }
 

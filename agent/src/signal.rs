@@ -452,6 +452,10 @@ pub struct Queue {
     pub drops: u32,
     /// Measured right after the failure, not at it.
     pub later: bool,
+    /// Several sockets listen at this address (`SO_REUSEPORT`): this one's queue need not be the one
+    /// that the connection was for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// What was learned of a failed attempt's flow after its end.

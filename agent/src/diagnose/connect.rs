@@ -108,10 +108,16 @@ pub(super) fn given_up(known: &Known<'_>) -> Finding {
         Fullness::Full => Finding::proven(Cause::TcpAcceptQueueFull).variant(Variant::SynDropped),
         Fullness::Maybe => Finding::likely(
             Cause::TcpAcceptQueueFull,
-            "accept_queue: at the moment of the drops",
+            match queue.shared {
+                true => ONE_OF_SEVERAL,
+                false => "accept_queue: at the moment of the drops",
+            },
         )
         .variant(Variant::SynDropped)
         .settled(),
+        Fullness::No if queue.shared => {
+            Finding::likely(Cause::ConnectTimeout, ONE_OF_SEVERAL).settled()
+        }
         // The listener is here, had room, and dropped nothing: no SYN reached it.
         Fullness::No => Finding::proven_if(
             !queue.later,
@@ -122,10 +128,14 @@ pub(super) fn given_up(known: &Known<'_>) -> Finding {
     }
 }
 
+const ONE_OF_SEVERAL: &str =
+    "accept_queue: several sockets listen at this address, and which was called is not seen";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fullness {
     Full,
-    /// The listener dropped connection requests, but its queue was not seen at its limit.
+    /// The listener dropped connection requests, but its queue was not seen at its limit; or it was
+    /// full, and another listens beside it.
     Maybe,
     No,
 }
@@ -137,10 +147,13 @@ pub(super) fn fullness(known: &Known<'_>, queue: &Queue) -> Fullness {
     let attempt = known.attempt();
     let peaked = || known.host().was_full_during(attempt);
     match (over, queue.drops > 0) {
+        (true, _) if queue.shared => Fullness::Maybe,
         (true, true) => Fullness::Full,
         (true, false) => Fullness::Maybe,
         // One was accepted a moment ago; the next retried SYN takes its place.
-        (false, true) if queue.length == queue.limit || peaked() => Fullness::Full,
+        (false, true) if !queue.shared && (queue.length == queue.limit || peaked()) => {
+            Fullness::Full
+        }
         (false, true) => Fullness::Maybe,
         (false, false) => Fullness::No,
     }

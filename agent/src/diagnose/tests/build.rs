@@ -262,6 +262,7 @@ impl Scene {
                 limit,
                 drops,
                 later: false,
+                shared: false,
             })
         })
     }

@@ -160,6 +160,16 @@ fn connects_given_up() {
     waited()
         .queue(0, 128, 0)
         .is(Cause::ConnectTimeout, None, Proven, true);
+    // Of several that listen at this address one was looked at.
+    let one_of_several = |length, drops| {
+        waited().queue(length, 128, drops).attempt(|a| {
+            if let Some(queue) = &mut a.queue {
+                queue.shared = true;
+            }
+        })
+    };
+    one_of_several(129, 2).is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Likely, true);
+    one_of_several(0, 0).is(Cause::ConnectTimeout, None, Likely, true);
     let filtered = |count| waited().tcp(|t| (t.retransmits, t.filtered) = (1, count));
     let by_filter = (Cause::ConnectTimeout, Variant::DroppedByFilter);
     filtered(2).is(by_filter.0, by_filter.1, Proven, true);

@@ -249,6 +249,7 @@ fn attempt(flow: &abi::Flow, sample: &abi::Sample, how: u8, errno: i32, at: u64)
             limit: sample.queue_limit,
             drops: sample.queue_drops,
             later: false,
+            shared: false,
         }),
         netns: flow.ends.netns,
         upstream_end: (flow.peer_netns != 0).then(|| Place {

@@ -23,10 +23,12 @@ use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
 use crate::sources::process::{self, Sampler};
 use described::Described;
+use queues::Queues;
 
 mod complete;
 mod described;
 mod maps;
+mod queues;
 mod second;
 
 const NOEXIST: u64 = 1;
@@ -55,6 +57,7 @@ pub(super) struct Watch {
     proxies: HashSet<u32>,
     described: Described,
     sampler: Sampler,
+    queues: Queues,
     refresh_at: Option<Instant>,
     /// When processes were last searched for one that is being started to serve this address.
     looked: StdMap<Address, Instant>,
@@ -63,6 +66,9 @@ pub(super) struct Watch {
     told: [u64; counter::LOSSES.len()],
     /// Signals that did not fit into the channel and are not told yet.
     unsent: u64,
+    /// Listeners, and processes of upstreams, that did not fit into the kernel half's maps.
+    no_room: u64,
+    unguarded: u64,
 }
 
 impl Watch {
@@ -83,11 +89,14 @@ impl Watch {
             proxies: HashSet::new(),
             described: Described::default(),
             sampler: Sampler::default(),
+            queues: Queues::default(),
             refresh_at: None,
             looked: StdMap::new(),
             next_second: now + SECOND,
             told: [0; counter::LOSSES.len()],
             unsent: 0,
+            no_room: 0,
+            unguarded: 0,
         };
         let names = watch.selection.names.clone();
         {

@@ -168,6 +168,7 @@ fn attempt(end: End) -> Attempt {
             limit: 128,
             drops: 4,
             later: true,
+            shared: true,
         }),
     }
 }

@@ -1,6 +1,8 @@
 //! Adds to a record what only user space can read: who the processes are, the listener behind a path.
 
 use super::*;
+use agent_ebpf::Socket;
+
 use crate::sources::process::Seen;
 
 impl Watch {
@@ -33,8 +35,51 @@ impl Watch {
             && let Some(known) = self.listeners.tcp(netns, address)
         {
             let pid = known.pid;
+            if let Some(queue) = &mut attempt.queue
+                && self.listeners.sharing(known).nth(1).is_some()
+            {
+                queue.shared = true;
+            }
             self.describe(pid);
+            self.find_full_one(attempt);
         }
+    }
+
+    /// Of several listeners at one address the kernel half has looked at one, with room: another may
+    /// be full.
+    fn find_full_one(&mut self, attempt: &mut Attempt) {
+        let at_limit = |length: u32, limit: u32| length > limit;
+        let Some(queue) = attempt.queue.as_ref() else {
+            return;
+        };
+        if !queue.shared || attempt.end == End::Answered || at_limit(queue.length, queue.limit) {
+            return;
+        }
+        let Some(known) = attempt
+            .called()
+            .and_then(|(address, netns)| self.listeners.tcp(netns, address))
+        else {
+            return;
+        };
+        let cookies: Vec<u64> = self
+            .listeners
+            .sharing(known)
+            .map(|k| k.socket.cookie)
+            .collect();
+        let full = self.read_listening().into_iter().find(|socket| {
+            cookies.contains(&socket.cookie) && at_limit(socket.queue_length, socket.queue_limit)
+        });
+        if let Some(socket) = full {
+            attempt.queue = Some(Queue {
+                shared: true,
+                ..measured(&socket)
+            });
+        }
+    }
+
+    fn read_listening(&mut self) -> Vec<Socket> {
+        let file = self.probes.listening_sockets();
+        file.and_then(sockets::read).unwrap_or_default()
     }
 
     /// A refused connect may be a server's that is there and does not listen yet. Asks every
@@ -92,14 +137,8 @@ impl Watch {
 
     /// The queue right now, from a fresh reading.
     pub(super) fn measure(&mut self, cookie: u64) -> Option<Queue> {
-        let list = sockets::read(self.probes.listening_sockets().ok()?).ok()?;
-        let socket = list.iter().find(|s| s.cookie == cookie)?;
-        Some(Queue {
-            length: socket.queue_length,
-            limit: socket.queue_limit,
-            drops: 0,
-            later: true,
-        })
+        let list = self.read_listening();
+        list.iter().find(|s| s.cookie == cookie).map(measured)
     }
 
     /// The next failure on this path is measured as it happens.
@@ -163,5 +202,15 @@ impl Watch {
         if let Some(sample) = self.sampler.sample(pid, thread, flow) {
             self.send(clock::now(), Fact::ProcessSampled(sample));
         }
+    }
+}
+
+fn measured(socket: &Socket) -> Queue {
+    Queue {
+        length: socket.queue_length,
+        limit: socket.queue_limit,
+        drops: 0,
+        later: true,
+        shared: false,
     }
 }
