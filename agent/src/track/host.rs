@@ -372,16 +372,13 @@ impl Host {
             && link.order != LinkOrder::Unclear
             && let Some(client) = &link.client
         {
-            let lost = self
-                .patience
-                .gave_up(&proxy, client, at.saturating_sub(attempt.began));
-            self.count("clients", lost);
+            self.patience
+                .gave_up(at, &proxy, client, at.saturating_sub(attempt.began));
         }
     }
 
     fn sampled(&mut self, sample: Past<ProcessSample>) {
         let flow = sample.fact.flow;
-        let mut lost = 0;
         if !self.samples.contains_key(&flow) && self.samples.len() >= SAMPLED_FLOWS {
             let horizon = self.now.saturating_sub(SAMPLES_KEPT);
             self.samples
@@ -393,12 +390,11 @@ impl Host {
         }
         let samples = self.samples.entry(flow).or_default();
         if samples.len() >= SAMPLES {
+            // Of a wait of minutes the last ones tell enough.
             samples.pop_front();
-            lost = 1;
         }
         let place = samples.partition_point(|s| s.at <= sample.at);
         samples.insert(place, sample);
-        self.count("samples", lost);
     }
 }
 

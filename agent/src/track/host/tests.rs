@@ -51,6 +51,23 @@ fn process(pid: u32, name: &str) -> Fact {
     })
 }
 
+fn sample(flow: FlowId) -> ProcessSample {
+    ProcessSample {
+        pid: 1,
+        flow,
+        thread: crate::signal::ThreadSample {
+            thread: 1,
+            state: 'S',
+            cpu_ns: 0,
+            wait_ns: 0,
+            syscall: None,
+            socket_peer: None,
+        },
+        throttled_us: None,
+        frozen: false,
+    }
+}
+
 /// Given up for a client that had left.
 fn attempt(upstream: &str) -> Attempt {
     Attempt {
@@ -285,24 +302,7 @@ fn memory_is_bounded_and_what_is_dropped_is_counted() {
             idle_close(&format!("10.0.0.1:{i}"), ClosedBy::Proxy, 1),
         );
         tell(&mut host, at, Fact::OomKilled { pid: i });
-        tell(
-            &mut host,
-            at,
-            Fact::ProcessSampled(ProcessSample {
-                pid: 1,
-                flow: u64::from(i),
-                thread: crate::signal::ThreadSample {
-                    thread: 1,
-                    state: 'S',
-                    cpu_ns: 0,
-                    wait_ns: 0,
-                    syscall: None,
-                    socket_peer: None,
-                },
-                throttled_us: None,
-                frozen: false,
-            }),
-        );
+        tell(&mut host, at, Fact::ProcessSampled(sample(u64::from(i))));
     }
     let dropped: BTreeMap<_, _> = host.dropped().collect();
     assert_eq!(dropped["processes"], 6000 - 4096);
@@ -332,24 +332,56 @@ fn one_pool_for_all_workers_of_a_proxy() {
     assert_eq!(seen.map(|s| s.median), Some(SECOND));
 }
 
+fn gave_up(client: &str, at: Nanos, waited: Nanos) -> Fact {
+    let mut gave_up = attempt("unix:/a");
+    gave_up.began = at - waited;
+    if let Some(link) = &mut gave_up.downstream {
+        link.client = Some(Address(client.into()));
+    }
+    Fact::AttemptEnded(Box::new(gave_up))
+}
+
+#[test]
+fn any_number_of_clients_may_give_up_and_a_tier_in_front_is_still_learned() {
+    let mut host = Host::default();
+    for i in 0..5000_u64 {
+        let at = (100 + i) * SECOND;
+        let client = format!("10.{}.{}.1:1", i / 250, i % 250);
+        tell(&mut host, at, gave_up(&client, at, SECOND + i * 7_000_000));
+        if i % 500 == 0 {
+            tell(&mut host, at, gave_up("10.99.0.7:1", at, 3 * SECOND));
+        }
+    }
+    assert_eq!(host.dropped().collect::<Vec<_>>(), []);
+    let wait = host.gives_up_after(10, &Address("10.99.0.7:9".into()));
+    assert_eq!(wait, Some(3 * SECOND));
+}
+
+#[test]
+fn a_long_wait_is_no_loss() {
+    let mut host = Host::default();
+    for i in 0..600 {
+        tell(&mut host, i * SECOND, Fact::ProcessSampled(sample(1)));
+    }
+    assert_eq!(host.samples(1).len(), SAMPLES);
+    assert_eq!(host.samples(1).last().map(|s| s.at), Some(599 * SECOND));
+    assert_eq!(host.dropped().collect::<Vec<_>>(), []);
+}
+
 #[test]
 fn patience_is_told_per_client() {
     let mut host = Host::default();
-    let gave_up = |client: &str, waited: Nanos| {
-        let mut gave_up = attempt("unix:/a");
-        gave_up.began = 100 * SECOND - waited;
-        if let Some(link) = &mut gave_up.downstream {
-            link.client = Some(Address(client.into()));
-        }
-        Fact::AttemptEnded(Box::new(gave_up))
-    };
     for i in 0..4 {
         tell(
             &mut host,
             100 * SECOND,
-            gave_up("10.0.0.7:1", 3 * SECOND + i),
+            gave_up("10.0.0.7:1", 100 * SECOND, 3 * SECOND + i),
         );
-        tell(&mut host, 100 * SECOND, gave_up("10.0.0.8:1", i * SECOND));
+        tell(
+            &mut host,
+            100 * SECOND,
+            gave_up("10.0.0.8:1", 100 * SECOND, i * SECOND),
+        );
     }
     let wait = |host: &Host, client: &str| host.gives_up_after(10, &Address(client.into()));
     assert_eq!(wait(&host, "10.0.0.7:9999").map(|w| w / SECOND), Some(3));
