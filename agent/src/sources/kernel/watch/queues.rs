@@ -19,7 +19,7 @@ impl Queues {
 
     /// What to tell of a fresh reading. `peaks`: the longest queue that a connect met, by listener. Of
     /// those that share an address the one with the longest queue.
-    pub(super) fn to_tell(
+    pub(super) fn due(
         &mut self,
         listeners: &Listeners,
         peaks: &HashMap<u64, u32>,
@@ -77,7 +77,7 @@ mod tests {
         if !queues.wanted(&peaks) {
             return Vec::new();
         }
-        let told = queues.to_tell(&listening(now), &peaks);
+        let told = queues.due(&listening(now), &peaks);
         told.iter().map(|l| [l.length, l.limit, l.peak]).collect()
     }
 

@@ -98,7 +98,7 @@ impl Watch {
         };
         let _ = self.take_listeners(list);
         let now = clock::now();
-        for listener in self.queues.to_tell(&self.listeners, &peaks) {
+        for listener in self.queues.due(&self.listeners, &peaks) {
             self.send(now, Fact::ListenerSeen(listener));
         }
     }
