@@ -254,8 +254,14 @@ pub fn ends(sk: u64, out: &mut Ends) {
             name = field!(sk, unix_addr, u64);
         }
         unix_name(name, out);
-        return;
+    } else {
+        inet_ends(sk, out);
     }
+}
+
+/// The addresses and ports of a TCP socket whose family is known.
+#[inline(always)]
+pub fn inet_ends(sk: u64, out: &mut Ends) {
     out.remote_port = u16::from_be(field!(sk, skc_dport, u16));
     if out.family == AF_INET6 {
         out.remote = field!(sk, skc_v6_daddr, [u8; 16]);
