@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    flow,
+    flow, kernel,
     maps::{EVENTS, count},
     sample,
 };
@@ -134,6 +134,11 @@ pub unsafe fn downstream(out: *mut Attempt, sk: u64, cookie: u64) {
             None => {
                 (*out).downstream_ends.family = 0;
                 (*out).downstream_head[0] = 0;
+                if (*out).downstream_state == agent_ebpf::downstream::RESET {
+                    // The client's reset ended the flow; its socket is still the proxy's.
+                    (*out).downstream_ends.family = kernel::family(sk);
+                    kernel::inet_ends(sk, &mut (*out).downstream_ends);
+                }
             }
         }
     }

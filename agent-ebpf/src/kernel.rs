@@ -150,7 +150,7 @@ pub mod direct {
     #[inline(always)]
     pub fn ends(sk: *const u8, out: &mut Ends) {
         out.family = family(sk);
-        out.netns = member!(member!(sk, skc_net, *const u8), net_inum, u32);
+        out.netns = netns(sk);
         out.remote_port = u16::from_be(member!(sk, skc_dport, u16));
         if out.family == super::AF_INET6 {
             out.remote = address(member!(sk, skc_v6_daddr, [u64; 2]));
@@ -160,14 +160,29 @@ pub mod direct {
         own_end(sk, out);
     }
 
+    #[inline(always)]
+    pub fn netns(sk: *const u8) -> u32 {
+        member!(member!(sk, skc_net, *const u8), net_inum, u32)
+    }
+
     /// The socket's own address and port, which it has for sure once it is connected.
     #[inline(always)]
     pub fn own_end(sk: *const u8, out: &mut Ends) {
-        out.local_port = member!(sk, skc_num, u16);
-        if out.family == super::AF_INET6 {
-            out.local = address(member!(sk, skc_v6_rcv_saddr, [u64; 2]));
+        out.local_port = own_port(sk);
+        own_address(sk, out.family, &mut out.local);
+    }
+
+    #[inline(always)]
+    pub fn own_port(sk: *const u8) -> u16 {
+        member!(sk, skc_num, u16)
+    }
+
+    #[inline(always)]
+    pub fn own_address(sk: *const u8, family: u16, out: &mut [u8; 16]) {
+        if family == super::AF_INET6 {
+            *out = address(member!(sk, skc_v6_rcv_saddr, [u64; 2]));
         } else {
-            out.local[..4].copy_from_slice(&member!(sk, skc_rcv_saddr, u32).to_ne_bytes());
+            out[..4].copy_from_slice(&member!(sk, skc_rcv_saddr, u32).to_ne_bytes());
         }
     }
 
@@ -239,8 +254,14 @@ pub fn ends(sk: u64, out: &mut Ends) {
             name = field!(sk, unix_addr, u64);
         }
         unix_name(name, out);
-        return;
+    } else {
+        inet_ends(sk, out);
     }
+}
+
+/// The addresses and ports of a TCP socket whose family is known.
+#[inline(always)]
+pub fn inet_ends(sk: u64, out: &mut Ends) {
     out.remote_port = u16::from_be(field!(sk, skc_dport, u16));
     if out.family == AF_INET6 {
         out.remote = field!(sk, skc_v6_daddr, [u8; 16]);

@@ -159,13 +159,17 @@ pub mod counter {
     pub const FLOWS_FULL: u32 = 1;
     pub const THREADS_FULL: u32 = 2;
     pub const PEERS_FULL: u32 = 3;
-    pub const LEN: u32 = 4;
+    pub const SERVERS_FULL: u32 = 4;
+    pub const LISTENERS_FULL: u32 = 5;
+    pub const LEN: u32 = 6;
     /// Names of the losses, by index.
-    pub const LOSSES: [(&str, &str); 4] = [
+    pub const LOSSES: [(&str, &str); 6] = [
         ("ring_buffer", "full"),
         ("flows", "full"),
         ("threads", "full"),
         ("peers", "full"),
+        ("servers", "full"),
+        ("listeners", "full"),
     ];
 }
 
@@ -320,6 +324,12 @@ abi! {
         pub head_size: u32,
         /// Bytes at `head_ptr`.
         pub head_len: u32,
+        /// TCP: the upstream's own end on this host as it names itself; the namespace is 0 where
+        /// none was seen.
+        pub peer_netns: u32,
+        pub peer_family: u16,
+        pub peer_port: u16,
+        pub peer_address: [u8; 16],
         /// How the socket's end, which is being handled, ends the attempt, and its errno; 0: it does not.
         pub ending: u16,
         pub ending_errno: u16,

@@ -120,6 +120,24 @@ impl Address {
     pub fn is_unix(&self) -> bool {
         self.0.starts_with("unix:")
     }
+
+    /// The addresses at which who takes calls to this one may listen; the kernel prefers the first.
+    pub fn listened_at(&self) -> Vec<Address> {
+        let mut all = vec![self.clone()];
+        if let Ok(address) = self.0.parse::<std::net::SocketAddr>() {
+            let port = address.port();
+            if address.is_ipv4() {
+                all.push(Address(format!("0.0.0.0:{port}")));
+            }
+            all.push(Address(format!("[::]:{port}")));
+        }
+        all
+    }
+
+    pub fn is_loopback(&self) -> bool {
+        let address = self.0.parse::<std::net::SocketAddr>();
+        address.is_ok_and(|address| address.ip().to_canonical().is_loopback())
+    }
 }
 
 impl fmt::Display for Address {
@@ -163,6 +181,20 @@ pub struct Attempt {
     pub peer: Option<Peer>,
     /// The upstream's listener, where it is on this host: at the connect and at the failure.
     pub queue: Option<Queue>,
+    /// The network namespace of the proxy's socket; 0 where it is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub netns: u32,
+    /// Where the upstream's own end of the connection is, if it was seen on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_end: Option<Place>,
+}
+
+/// An address in a network namespace of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// As the process there names it: translation may show the proxy another.
+    pub address: Address,
+    pub netns: u32,
 }
 
 /// The request as it was written to the upstream.
@@ -177,6 +209,21 @@ pub struct RequestSent {
 }
 
 impl Attempt {
+    /// The upstream's address is one of the proxy's own network namespace: no other host has it.
+    pub fn calls_own_namespace(&self) -> bool {
+        let own = || self.local.as_ref().map(Address::ip) == Some(self.upstream.ip());
+        !self.upstream.is_unix() && (self.upstream.is_loopback() || own())
+    }
+
+    /// Where on this host its listener is, as far as the attempt's own facts tell.
+    pub fn called(&self) -> Option<(&Address, u32)> {
+        match &self.upstream_end {
+            Some(place) => Some((&place.address, place.netns)),
+            None => (self.netns != 0 && self.calls_own_namespace())
+                .then_some((&self.upstream, self.netns)),
+        }
+    }
+
     /// The client's side is TLS or HTTP/2, so that a response cannot be told from other data.
     pub fn is_opaque(&self) -> bool {
         let request = self
@@ -405,6 +452,10 @@ pub struct Queue {
     pub drops: u32,
     /// Measured right after the failure, not at it.
     pub later: bool,
+    /// Several sockets listen at this address (`SO_REUSEPORT`): this one's queue need not be the one
+    /// that the connection was for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 /// What was learned of a failed attempt's flow after its end.
@@ -570,6 +621,21 @@ pub enum Software {
     PhpFpm,
     Go,
     Other,
+}
+
+impl Software {
+    /// Software whose parent process watches its workers and kills the slow ones.
+    pub fn supervises(self) -> bool {
+        matches!(
+            self,
+            Software::Gunicorn
+                | Software::Uwsgi
+                | Software::PhpFpm
+                | Software::Puma
+                | Software::Uvicorn
+                | Software::Apache
+        )
+    }
 }
 
 /// A listening socket on this host.

@@ -156,6 +156,10 @@ fn accepted(sk: *const u8) {
     };
     flow.peer_sk = sk as u64;
     flow.peer_cookie = kernel::cookie(sk);
+    flow.peer_netns = kernel::direct::netns(sk);
+    flow.peer_family = kernel::direct::family(sk);
+    flow.peer_port = kernel::direct::own_port(sk);
+    kernel::direct::own_address(sk, flow.peer_family, &mut flow.peer_address);
     let peer = Peer {
         sk: proxys,
         cookie: flow.cookie,
@@ -357,7 +361,9 @@ fn listening(sk: *const u8) {
         overflows: 0,
     };
     let key = listener_key(sk as u64);
-    let _ = LISTENERS.insert(key, value, 0);
+    if LISTENERS.insert(key, value, 0).is_err() {
+        count(counter::LISTENERS_FULL);
+    }
     crate::probes::serve((bpf_get_current_pid_tgid() >> 32) as u32);
     tell(sk as u64, cookie, &key, 0);
 }
@@ -365,15 +371,15 @@ fn listening(sk: *const u8) {
 #[inline(always)]
 fn gone(sk: *const u8) {
     let key = listener_key(sk as u64);
-    let Some(found) = LISTENERS.get_ptr(key) else {
-        return;
-    };
+    // Another may have begun to listen at the same address, and have its place.
     // SAFETY: a map value.
-    let cookie = unsafe { (*found).cookie };
-    if kernel::is(sk as u64, cookie) {
+    let found = LISTENERS
+        .get_ptr(key)
+        .map_or(0, |found| unsafe { (*found).cookie });
+    if found != 0 && kernel::is(sk as u64, found) {
         let _ = LISTENERS.remove(key);
-        tell(sk as u64, cookie, &key, 1);
     }
+    tell(sk as u64, found, &key, 1);
 }
 
 #[inline(always)]

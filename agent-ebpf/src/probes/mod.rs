@@ -23,7 +23,13 @@ mod tcp_sendmsg;
 mod unix_stream_recvmsg;
 mod unix_stream_sendmsg;
 
-use crate::{field, kernel, maps::SERVERS, member, offset};
+use agent_ebpf::counter;
+
+use crate::{
+    field, kernel,
+    maps::{SERVERS, count},
+    member, offset,
+};
 
 /// Marks a process as one that serves an upstream, and its parent as its supervisor.
 #[inline(always)]
@@ -31,14 +37,22 @@ pub fn serve(tgid: u32) {
     if SERVERS.get_ptr(tgid).is_some() {
         return;
     }
-    let _ = SERVERS.insert(tgid, 1u32, 0);
+    add_server(tgid);
     let parent = field!(
         field!(kernel::task(), task_real_parent, u64),
         task_tgid,
         u32
     );
     if parent > 1 && SERVERS.get_ptr(parent).is_none() {
-        let _ = SERVERS.insert(parent, 1u32, 0);
+        add_server(parent);
+    }
+}
+
+/// Its end and the signals to it are told from now on.
+#[inline(always)]
+pub fn add_server(server: u32) {
+    if SERVERS.insert(server, 1u32, 0).is_err() {
+        count(counter::SERVERS_FULL);
     }
 }
 

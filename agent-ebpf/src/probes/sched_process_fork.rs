@@ -9,7 +9,10 @@ use aya_ebpf::{
 use crate::{
     field, flow,
     maps::SERVERS,
-    probes::sched_process_exec::{started, watch},
+    probes::{
+        add_server,
+        sched_process_exec::{started, watch},
+    },
 };
 
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -27,7 +30,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         }
     }
     if SERVERS.get_ptr(field!(parent, task_tgid, u32)).is_some() {
-        let _ = SERVERS.insert(field!(child, task_tgid, u32), 1u32, 0);
+        add_server(field!(child, task_tgid, u32));
     }
     0
 }

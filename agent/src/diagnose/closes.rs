@@ -22,7 +22,7 @@ pub(super) fn unaccepted(known: &Known<'_>) -> Option<Finding> {
         return (!close.accepted && known.accepted() == Some(false))
             .then(|| Finding::proven(Cause::ListenerDied));
     }
-    let listener = known.host().listener(&attempt.upstream);
+    let listener = known.host().listener(attempt);
     if known.accepted() == Some(false) {
         let gone = listener.is_some_and(|l| l.fact.gone && l.at >= attempt.began);
         return Some(Finding::proven_if(

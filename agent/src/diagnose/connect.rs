@@ -53,24 +53,14 @@ fn refused(known: &Known<'_>) -> Finding {
         // The listener is there, and connections to it are refused: something before it does that.
         Some(Variant::RejectedByFirewall)
     } else {
-        let listener = host.listener(&attempt.upstream);
-        let local =
-            attempt.upstream.0.starts_with("127.") || attempt.upstream.0.starts_with("[::1]");
-        match listener {
-            Some(listener) if listener.fact.gone => Some(Variant::NoListener),
-            None if local && host.sees_listeners() => Some(Variant::NoListener),
-            _ => None,
-        }
+        host.nobody_listens(attempt).then_some(Variant::NoListener)
     };
     finding.variant(variant)
 }
 
 /// Says that the server is being started, where a process is there that is told to listen.
 pub(super) fn maybe_starting(known: &Known<'_>, finding: Finding) -> Finding {
-    let Some(process) = known
-        .host()
-        .starting(&known.attempt().upstream, known.tried.at)
-    else {
+    let Some(process) = known.host().starting(known.attempt(), known.tried.at) else {
         return finding;
     };
     let age = known.tried.at.saturating_sub(process.started);
@@ -118,10 +108,16 @@ pub(super) fn given_up(known: &Known<'_>) -> Finding {
         Fullness::Full => Finding::proven(Cause::TcpAcceptQueueFull).variant(Variant::SynDropped),
         Fullness::Maybe => Finding::likely(
             Cause::TcpAcceptQueueFull,
-            "accept_queue: at the moment of the drops",
+            match queue.shared {
+                true => ONE_OF_SEVERAL,
+                false => "accept_queue: at the moment of the drops",
+            },
         )
         .variant(Variant::SynDropped)
         .settled(),
+        Fullness::No if queue.shared => {
+            Finding::likely(Cause::ConnectTimeout, ONE_OF_SEVERAL).settled()
+        }
         // The listener is here, had room, and dropped nothing: no SYN reached it.
         Fullness::No => Finding::proven_if(
             !queue.later,
@@ -132,10 +128,14 @@ pub(super) fn given_up(known: &Known<'_>) -> Finding {
     }
 }
 
+const ONE_OF_SEVERAL: &str =
+    "accept_queue: several sockets listen at this address, and which was called is not seen";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fullness {
     Full,
-    /// The listener dropped connection requests, but its queue was not seen at its limit.
+    /// The listener dropped connection requests, but its queue was not seen at its limit; or it was
+    /// full, and another listens beside it.
     Maybe,
     No,
 }
@@ -145,16 +145,15 @@ pub(super) fn fullness(known: &Known<'_>, queue: &Queue) -> Fullness {
     let over = queue.length > queue.limit;
     // Over its limit at some moment of this wait.
     let attempt = known.attempt();
-    let peaked = || {
-        known
-            .host()
-            .was_full_since(&attempt.upstream, attempt.began)
-    };
+    let peaked = || known.host().was_full_during(attempt);
     match (over, queue.drops > 0) {
+        (true, _) if queue.shared => Fullness::Maybe,
         (true, true) => Fullness::Full,
         (true, false) => Fullness::Maybe,
         // One was accepted a moment ago; the next retried SYN takes its place.
-        (false, true) if queue.length == queue.limit || peaked() => Fullness::Full,
+        (false, true) if !queue.shared && (queue.length == queue.limit || peaked()) => {
+            Fullness::Full
+        }
         (false, true) => Fullness::Maybe,
         (false, false) => Fullness::No,
     }

@@ -95,7 +95,7 @@ pub(super) fn of(known: &Known<'_>, pid: u32) -> Option<Finding> {
 
 /// Who held the request is not seen, but exactly one process of this upstream died then.
 fn only_child_that_died(known: &Known<'_>) -> Option<Finding> {
-    let listener = known.host().listener(&known.attempt().upstream)?.fact.pid;
+    let listener = known.host().listener(known.attempt())?.fact.pid;
     let at = known.closed_at();
     let mut exits = known
         .host()
@@ -222,12 +222,18 @@ impl<'a> Death<'a> {
         if let Some(sent) = by_parent {
             let supervisor = software(sent.fact.from);
             let finding = match (own, supervisor) {
-                (Some(own), Some(supervisor)) if own == supervisor && supervises(own) => {
+                (Some(own), Some(supervisor)) if own == supervisor && own.supervises() => {
                     self.with_exit(Cause::WorkerTimeoutKilled)
+                }
+                (Some(Software::Other), Some(supervisor)) if supervisor.supervises() => {
+                    Finding::likely(
+                        Cause::WorkerTimeoutKilled,
+                        "worker: whether it is one of its supervisor's workers",
+                    )
                 }
                 // A shell, a test or an operator that started it: it killed its child, no timer did.
                 (Some(_), Some(_)) => return None,
-                (Some(own), None) if !supervises(own) => return None,
+                (Some(own), None) if !own.supervises() => return None,
                 _ => Finding::likely(
                     Cause::WorkerTimeoutKilled,
                     "supervisor: what software the sender is",
@@ -356,19 +362,6 @@ impl<'a> Death<'a> {
         let from = self.closed.saturating_sub(KILL_WITHIN);
         self.signals.iter().filter(move |s| s.at >= from)
     }
-}
-
-/// Software whose parent process watches its workers and kills the slow ones.
-fn supervises(software: Software) -> bool {
-    matches!(
-        software,
-        Software::Gunicorn
-            | Software::Uwsgi
-            | Software::PhpFpm
-            | Software::Puma
-            | Software::Uvicorn
-            | Software::Apache
-    )
 }
 
 pub(super) fn describe_signal(sent: &SignalSent) -> String {

@@ -143,7 +143,7 @@ impl<'a> Known<'a> {
     pub(super) fn upstream_process(&self) -> Option<&'a Process> {
         let host = self.host();
         let holder = self.holder().and_then(|pid| host.process(pid));
-        let listener = || host.process(host.listener(&self.attempt().upstream)?.fact.pid);
+        let listener = || host.process(host.listener(self.attempt())?.fact.pid);
         holder.or_else(listener)
     }
 

@@ -25,10 +25,16 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
             finding
         });
     }
-    if attempt.received > 0 {
+    // A connection is kept for another request only after an answer that was understood.
+    if attempt.received > 0 || attempt.requests_before > 0 {
         return None;
     }
-    by_listener(known, request)
+    let finding = by_listener(known, request)?;
+    Some(if attempt.reused {
+        finding.at_most_likely("connected: what this connection had carried before was not seen")
+    } else {
+        finding
+    })
 }
 
 fn by_bytes(request: &Opening, response: &Opening, received: u64) -> Option<Finding> {

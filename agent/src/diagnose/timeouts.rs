@@ -9,7 +9,7 @@
 
 use crate::cause::{Cause, Variant};
 use crate::settings;
-use crate::signal::{End, Opening, Source};
+use crate::signal::{End, Opening, Queue, Source};
 use crate::track::host::MILLISECOND;
 
 use super::connect::{self, Fullness, fullness};
@@ -153,7 +153,11 @@ fn not_let_in(known: &Known<'_>) -> bool {
     let in_vain = known
         .tcp()
         .is_some_and(|tcp| tcp.acked == 0 && tcp.retransmits > 1);
-    let full = |queue| fullness(known, queue) == Fullness::Full;
+    let full = |queue: &Queue| match fullness(known, queue) {
+        Fullness::Full => true,
+        Fullness::Maybe => queue.shared,
+        Fullness::No => false,
+    };
     fresh && in_vain && attempt.queue.as_ref().is_some_and(full)
 }
 

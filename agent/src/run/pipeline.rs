@@ -198,7 +198,11 @@ impl<W: Write> Pipeline<W> {
         let Some(early) = self.tracker.host.new_risk(proxy, upstream) else {
             return Ok(());
         };
-        let owner = self.tracker.host.listener(upstream).map(|l| l.fact.pid);
+        let owner = self
+            .tracker
+            .host
+            .listener_of(proxy, upstream)
+            .map(|l| l.fact.pid);
         let name = |pid| self.tracker.host.process(pid).map(|p| p.name.clone());
         let risk = Risk {
             kind: "risk",

@@ -35,6 +35,8 @@ const MAX_VALUE: usize = 256;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub process: Process,
+    /// See `birth`.
+    pub birth: u64,
     /// Files of /proc that this program may not read, so that settings may be unknown.
     pub unreadable: Vec<&'static str>,
 }
@@ -54,7 +56,8 @@ pub fn nginx_log_formats(config: &Path) -> Option<Vec<LogFormat>> {
     Some(nginx::log_formats(config.to_str()?, &read, &list))
 }
 
-/// Reads who this process is; `None` if it is gone.
+/// Reads who this process is; `None` if it is gone, or dies meanwhile: what dies loses its memory
+/// first, and reads as nobody in particular.
 pub fn read(pid: u32) -> Option<Seen> {
     let stat = stat::parse(&file(pid, "stat").ok()?)?;
     let mut unreadable = Vec::new();
@@ -92,10 +95,44 @@ pub fn read(pid: u32) -> Option<Seen> {
         netns: netns.unwrap_or(0),
         sagemaker,
     };
-    Some(Seen {
+    let same = birth(pid) == Some(stat.start_ticks) && has_program(pid);
+    same.then_some(Seen {
         process,
+        birth: stat.start_ticks,
         unreadable,
     })
+}
+
+/// When this process began, which tells it from others that had its number; `None` if it is gone or
+/// a zombie.
+pub fn birth(pid: u32) -> Option<u64> {
+    let stat = stat::parse(&file(pid, "stat").ok()?)?;
+    (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat.start_ticks)
+}
+
+/// The processes that it or one of its threads has started; none where the kernel does not list them.
+pub fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(path(pid, "task")).into_iter().flatten();
+    let of_task = |task: std::io::Result<fs::DirEntry>| {
+        Some(
+            String::from_utf8_lossy(&bytes(&task.ok()?.path().join("children")).ok()?).into_owned(),
+        )
+    };
+    tasks
+        .filter_map(of_task)
+        .flat_map(|line| {
+            let pids = line
+                .split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok());
+            pids.collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+/// Whether it still has a program's memory, as far as this program may know.
+fn has_program(pid: u32) -> bool {
+    !fs::read_link(path(pid, "exe"))
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Who this process is, as far as can be read; `None` if it is gone.
@@ -117,7 +154,7 @@ pub fn parent(pid: u32) -> Option<u32> {
 ///
 /// For a refused connect: a server that is there and does not listen yet is being started. Asks
 /// every process, so ask rarely.
-pub fn told_to_serve(address: &Address, limit: usize) -> Vec<Process> {
+pub fn told_to_serve(address: &Address, limit: usize) -> Vec<Seen> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -132,7 +169,8 @@ pub fn told_to_serve(address: &Address, limit: usize) -> Vec<Process> {
                 let environment = strings(&file(pid, "environ").unwrap_or_default());
                 software::named_by_environment(&executable, &environment, address).then_some("PORT")
             })?;
-            let mut process = read(pid)?.process;
+            let mut seen = read(pid)?;
+            let process = &mut seen.process;
             // A proxy names the addresses of its upstreams, too.
             if software::is_proxy(process.software) {
                 return None;
@@ -145,7 +183,7 @@ pub fn told_to_serve(address: &Address, limit: usize) -> Vec<Process> {
                 let bare = address.0.strip_prefix("unix:").unwrap_or(&address.0);
                 process.settings.push((name.to_owned(), bare.to_owned()));
             }
-            Some(process)
+            Some(seen)
         })
         .take(limit)
         .collect()
@@ -289,6 +327,32 @@ mod tests {
         assert!(seen.process.started <= clock(libc::CLOCK_MONOTONIC));
         assert!(seen.process.netns > 0);
         assert_eq!(read(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_zombie_is_nobody() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("cat");
+        let pid = child.id();
+        assert!(read(pid).is_some() && birth(pid).is_some());
+        assert!(children(std::process::id()).contains(&pid));
+        drop(child.stdin.take());
+        // SAFETY: waits for this child and leaves it where it is.
+        let ended = unsafe {
+            let mut info = std::mem::zeroed();
+            libc::waitid(
+                libc::P_PID,
+                pid,
+                &raw mut info,
+                libc::WEXITED | libc::WNOWAIT,
+            )
+        };
+        assert_eq!(ended, 0);
+        assert_eq!((read(pid), birth(pid)), (None, None));
+        assert_eq!(name(pid).as_deref(), Some("cat"), "it is still listed");
+        child.wait().expect("its end");
     }
 
     #[test]

@@ -207,16 +207,57 @@ impl Host {
         self.samples.get(&flow).unwrap_or(NONE).iter()
     }
 
-    /// The listener that takes connections to this address, where only one can be meant.
-    pub fn listener(&self, address: &Address) -> Option<&Past<Listener>> {
-        self.listeners.at(address)
+    /// The listener that this attempt called, where it is known to be on this host.
+    pub fn listener(&self, attempt: &Attempt) -> Option<&Past<Listener>> {
+        if attempt.upstream.is_unix() {
+            return self.listeners.only(&attempt.upstream);
+        }
+        let (address, netns) = self.called(attempt)?;
+        self.listeners.tcp(address, netns)
     }
 
-    /// Whether this listener's queue was told to be over its limit at that time or later.
-    pub fn was_full_since(&self, address: &Address, since: Nanos) -> bool {
-        self.listeners
-            .full_at(address)
-            .is_some_and(|at| at >= since)
+    /// The listener that a proxy calls by this address, where no attempt tells more.
+    pub fn listener_of(&self, proxy: u32, upstream: &Address) -> Option<&Past<Listener>> {
+        if !upstream.is_loopback() {
+            return self.listeners.only(upstream);
+        }
+        let netns = self.process(proxy).map(|p| p.netns).filter(|n| *n != 0)?;
+        self.listeners.tcp(upstream, netns)
+    }
+
+    /// Where the listener of a TCP attempt is, if on this host: where the upstream's end was seen, else
+    /// in the proxy's own network namespace, if the address is one of that.
+    fn called<'a>(&self, attempt: &'a Attempt) -> Option<(&'a Address, u32)> {
+        // Recordings of earlier versions name no namespace: a process has one.
+        let of = |pid: u32| self.process(pid).map(|p| p.netns).filter(|n| *n != 0);
+        let peer = || {
+            let peer = attempt.peer.as_ref()?;
+            let reader = peer.reader.as_ref().map(|r| r.pid);
+            let closer = || peer.closed.as_ref().filter(|c| c.accepted).map(|c| c.pid);
+            Some((&attempt.upstream, of(reader.or_else(closer)?)?))
+        };
+        let own = || {
+            let netns = attempt.calls_own_namespace().then(|| of(attempt.proxy))??;
+            Some((&attempt.upstream, netns))
+        };
+        attempt.called().or_else(peer).or_else(own)
+    }
+
+    /// Whether the queue of the listener that this attempt called was told to be over its limit
+    /// while it waited.
+    pub fn was_full_during(&self, attempt: &Attempt) -> bool {
+        let full_at = self
+            .called(attempt)
+            .and_then(|(address, netns)| self.listeners.full_at(address, netns));
+        full_at.is_some_and(|at| at >= attempt.began)
+    }
+
+    /// Whether nobody listened where this attempt called, on this host.
+    pub fn nobody_listens(&self, attempt: &Attempt) -> bool {
+        match self.listener(attempt) {
+            Some(listener) => listener.fact.gone,
+            None => self.sees_listeners() && self.called(attempt).is_some(),
+        }
     }
 
     /// Whether any listener of this host was reported, so that their source works.
@@ -229,13 +270,17 @@ impl Host {
         self.pools.get(&self.processes.label(proxy), upstream)
     }
 
-    /// A living process that is told to listen on this address, while nobody listens there.
-    pub fn starting(&self, address: &Address, at: Nanos) -> Option<&Process> {
+    /// A living process that is told to listen where this attempt called, while nobody listens there.
+    pub fn starting(&self, attempt: &Attempt, at: Nanos) -> Option<&Process> {
+        let netns = match attempt.upstream.is_unix() {
+            true => None,
+            false => Some(self.called(attempt)?.1),
+        };
         let listens = self
-            .listeners
-            .at(address)
+            .listener(attempt)
             .is_some_and(|l| !l.fact.gone && l.fact.since.is_none_or(|since| since <= at));
-        let process = (!listens).then(|| self.processes.told_to_listen(address, at))??;
+        let told = || self.processes.told_to_listen(&attempt.upstream, netns, at);
+        let process = (!listens).then(told)??;
         // One that has run for long without listening is not starting.
         (at.saturating_sub(process.started) <= STARTING).then_some(process)
     }
@@ -327,16 +372,13 @@ impl Host {
             && link.order != LinkOrder::Unclear
             && let Some(client) = &link.client
         {
-            let lost = self
-                .patience
-                .gave_up(&proxy, client, at.saturating_sub(attempt.began));
-            self.count("clients", lost);
+            self.patience
+                .gave_up(at, &proxy, client, at.saturating_sub(attempt.began));
         }
     }
 
     fn sampled(&mut self, sample: Past<ProcessSample>) {
         let flow = sample.fact.flow;
-        let mut lost = 0;
         if !self.samples.contains_key(&flow) && self.samples.len() >= SAMPLED_FLOWS {
             let horizon = self.now.saturating_sub(SAMPLES_KEPT);
             self.samples
@@ -348,12 +390,11 @@ impl Host {
         }
         let samples = self.samples.entry(flow).or_default();
         if samples.len() >= SAMPLES {
+            // Of a wait of minutes the last ones tell enough.
             samples.pop_front();
-            lost = 1;
         }
         let place = samples.partition_point(|s| s.at <= sample.at);
         samples.insert(place, sample);
-        self.count("samples", lost);
     }
 }
 

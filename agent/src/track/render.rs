@@ -158,7 +158,7 @@ fn upstream(decided: &Decided, host: &Host) -> Party {
             peer.and_then(|p| p.closed.as_ref().map(|c| c.pid))
                 .filter(|pid| *pid != 0)
         })
-        .or_else(|| host.listener(&last.upstream).map(|l| l.fact.pid));
+        .or_else(|| host.listener(last).map(|l| l.fact.pid));
     Party {
         address: Some(last.upstream.clone()).filter(|address| *address != unnamed()),
         process: Some(

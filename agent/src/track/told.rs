@@ -290,6 +290,8 @@ impl Told {
                         tcp: None,
                         peer: None,
                         queue: None,
+                        netns: 0,
+                        upstream_end: None,
                     },
                     closed: None,
                     said: one.said.map(|said| (at, said)),

@@ -50,7 +50,7 @@ pub(super) fn both(run: &mut Run, front: Front) -> Result<()> {
 
     let killed = Expect::verdict("arbiter_first", &[502], "worker_timeout_killed")
         .with(Check::Says("/evidence", below.pid().to_string()))
-        .with(Check::SaysAnywhere("--timeout".into()));
+        .with(Check::Says("/advice/text", "--timeout 2 ended".into()));
     let slow = Expect::verdict("nginx_first", &[504], "read_timeout_no_reply")
         .variant("sleeping")
         .with(Check::SaysAnywhere("proxy_read_timeout".into()));

@@ -47,7 +47,7 @@ fn run(run: &mut Run) -> Result<()> {
 
     let mismatch = Expect::verdict("as_http", &[502], "protocol_mismatch").variant("http_to_uwsgi");
     let harakiri = Expect::verdict("harakiri", &[502], "worker_timeout_killed")
-        .with(Check::SaysAnywhere("harakiri".into()));
+        .with(Check::Says("/advice/text", "harakiri 2 ended".into()));
     let mut done = 0;
     while done < run.wanted() {
         let mut requests = Vec::new();

@@ -13,7 +13,7 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// Passes `port` on to `to` (`IP:port`, `abns@name`) without trying again and waits `server_timeout` for its answers.
+    /// Passes `port` on to `to` (`IP:port`, `abns@name`, with options) without trying again and waits `server_timeout` for its answers.
     pub fn start(
         run: &Run,
         ns: &NetNs,

@@ -1,11 +1,11 @@
 //! Advice on processes that died with a request: whose timer, whose signal, whose fault.
 
-use super::timers::capital;
+use super::timers::{capital, read_timeout_of_proxy};
 use super::{Observed, Scene, setting, workers};
 use crate::cause::Cause;
 use crate::diagnose::text::duration;
 use crate::settings;
-use crate::signal::Software;
+use crate::signal::{Process, Software};
 use crate::verdict::{Advice, Setting};
 
 pub(super) fn died(scene: &Scene<'_>) -> Advice {
@@ -63,15 +63,15 @@ fn timeout_killed(scene: &Scene<'_>) -> Advice {
         .and_then(|p| settings::find(p, plain))
         .map(|(_, value)| value.to_owned());
     let limit = given.map_or_else(|| default.to_owned(), |value| format!(" {value}"));
-    let other = match scene
-        .proxy
-        .and_then(|p| settings::find(p, &["proxy-read-timeout"]))
-    {
-        Some((_, value)) => format!("proxy_read_timeout {value}"),
-        None if scene.proxy_software() == Software::Nginx => {
-            "proxy_read_timeout, 60 s by default,".to_owned()
+    let proxys = read_timeout_of_proxy(scene, "longer than the upstream's timer");
+    // One value for all locations, which the wait does not contradict.
+    let waited = scene.waited() as f64 / 1e9;
+    let other = match (&proxys.observed, proxys.observed_seconds) {
+        (Some(value), Some(seconds)) if seconds > waited => format!("{} {value}", proxys.name),
+        (None, _) if scene.proxy.is_some_and(has_nginx_defaults) => {
+            format!("{}, 60 s by default,", proxys.name)
         }
-        None => "its own timeout".to_owned(),
+        _ => format!("its {}", proxys.name),
     };
     let mut text = format!(
         "{}'s timer fired first: {name}{limit} ended the worker{}; {} still waited ({other} had not \
@@ -111,14 +111,7 @@ fn timeout_killed(scene: &Scene<'_>) -> Advice {
             .risk("the application must be thread-safe"),
         );
     }
-    list.push(
-        setting(
-            &scene.proxy_name(),
-            "proxy_read_timeout",
-            "longer than the upstream's timer",
-        )
-        .observed(scene.proxy, &["proxy-read-timeout"]),
-    );
+    list.push(proxys);
     if let Some(process) = process.filter(|p| p.sagemaker) {
         text.push_str(" This is a SageMaker container: /invocations has 60 s in any case.");
         list.push(
@@ -134,6 +127,11 @@ fn timeout_killed(scene: &Scene<'_>) -> Advice {
         text,
         settings: list,
     }
+}
+
+/// Its configuration was read: what is not in it has its default value.
+fn has_nginx_defaults(proxy: &Process) -> bool {
+    proxy.software == Software::Nginx && !proxy.settings.is_empty()
 }
 
 fn oom_killed(scene: &Scene<'_>) -> Advice {

@@ -10,7 +10,7 @@ pub(super) fn full(scene: &Scene<'_>) -> Advice {
     let listener = scene
         .known
         .host()
-        .listener(scene.upstream_address())
+        .listener(scene.known.attempt())
         .map(|l| &l.fact);
     let limit = queue.map(|q| q.limit).or(listener.map(|l| l.limit));
     let somaxconn = listener.and_then(|l| l.somaxconn);

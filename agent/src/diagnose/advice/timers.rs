@@ -18,9 +18,11 @@ pub(super) fn read_timeout(scene: &Scene<'_>) -> Advice {
         capital(&scene.proxy_name()),
         duration(scene.waited()),
         proxy.name,
+        // Of several locations' values the wait tells which, not the configuration.
         proxy
             .observed
             .as_ref()
+            .filter(|value| settings::seconds(value).is_some())
             .map_or_else(String::new, |value| format!(" {value}")),
     );
     text.push(' ');
@@ -109,6 +111,18 @@ fn what_it_did(scene: &Scene<'_>) -> String {
 
 /// The proxy's timer that fired.
 fn proxy_read_timeout(scene: &Scene<'_>) -> Setting {
+    let made = read_timeout_of_proxy(scene, "longer than the slowest request that is wanted")
+        .risk("a stuck upstream holds its clients longer");
+    // Several values in the configuration: the wait tells which.
+    if made.observed_seconds.is_some() {
+        made
+    } else {
+        made.measured(Some(scene.waited()), "kernel")
+    }
+}
+
+/// The proxy's timer for the wait for this upstream, by its name there.
+pub(super) fn read_timeout_of_proxy(scene: &Scene<'_>, suggested: &str) -> Setting {
     let request = scene.known.request().map(|r| &r.opening);
     let name = match (scene.proxy_software(), request) {
         (Software::Nginx, Some(Opening::Uwsgi)) => "uwsgi_read_timeout",
@@ -120,21 +134,7 @@ fn proxy_read_timeout(scene: &Scene<'_>) -> Setting {
         (Software::Caddy, _) => "response_header_timeout",
         _ => "read timeout",
     };
-    let made = setting(
-        &scene.proxy_name(),
-        name,
-        "longer than the slowest request that is wanted",
-    )
-    .observed(scene.proxy, &[&settings::plain(name)])
-    .risk("a stuck upstream holds its clients longer");
-    // Several values in the configuration: the wait tells which.
-    let seconds = scene.waited();
-    let one = made.observed_seconds.is_some();
-    if one {
-        made
-    } else {
-        made.measured(Some(seconds), "kernel")
-    }
+    setting(&scene.proxy_name(), name, suggested).observed(scene.proxy, &[&settings::plain(name)])
 }
 
 /// The upstream's own timer, which did not fire, in a sentence.

@@ -216,6 +216,83 @@ fn which_timer_fired_first() {
 }
 
 #[test]
+fn the_proxys_timer_is_named_as_the_proxy_names_it_and_only_its_known_value() {
+    let at = T + 2 * S - 2 * MS;
+    let killed = |opening: Opening, proxy: Software, settings: &[(&str, &str)]| {
+        let mut scene = worker_gone(End::PeerClosed, Software::Uwsgi)
+            .attempt(|a| {
+                if let Some(request) = &mut a.request {
+                    request.opening = opening;
+                }
+            })
+            .signal(at, sent(9, WORKER, MASTER, MASTER))
+            .signal(at + MS, exited(9, 0));
+        for signal in &mut scene.signals {
+            if let Fact::ProcessSeen(process) = &mut signal.fact
+                && process.pid == PROXY
+            {
+                process.software = proxy;
+            }
+        }
+        scene.settings(PROXY, settings).advice()
+    };
+    for (opening, proxy, settings, name, words) in [
+        (
+            Opening::Uwsgi,
+            Software::Nginx,
+            &[("proxy_read_timeout", "10s"), ("uwsgi_read_timeout", "20s")][..],
+            "uwsgi_read_timeout",
+            "(uwsgi_read_timeout 20s had not passed)",
+        ),
+        (
+            Opening::Uwsgi,
+            Software::Nginx,
+            &[("proxy_read_timeout", "10s")],
+            "uwsgi_read_timeout",
+            "(uwsgi_read_timeout, 60 s by default, had not passed)",
+        ),
+        // It waited for two seconds: the one is another location's.
+        (
+            request_line(),
+            Software::Nginx,
+            &[("proxy_read_timeout", "10s, 1s")],
+            "proxy_read_timeout",
+            "(its proxy_read_timeout had not passed)",
+        ),
+        (
+            request_line(),
+            Software::Nginx,
+            &[("proxy_read_timeout", "1s")],
+            "proxy_read_timeout",
+            "(its proxy_read_timeout had not passed)",
+        ),
+        // Its configuration could not be read.
+        (
+            request_line(),
+            Software::Nginx,
+            &[],
+            "proxy_read_timeout",
+            "(its proxy_read_timeout had not passed)",
+        ),
+        (
+            request_line(),
+            Software::Haproxy,
+            &[],
+            "timeout server",
+            "(its timeout server had not passed)",
+        ),
+    ] {
+        let advice = killed(opening, proxy, settings);
+        says(&advice, &[words]);
+        find(&advice, name);
+    }
+    let several = timed_out()
+        .settings(PROXY, &[("proxy_read_timeout", "10s, 2s")])
+        .advice();
+    says(&several, &["(proxy_read_timeout)"]);
+}
+
+#[test]
 fn sagemakers_own_names() {
     let mut scene = timed_out()
         .peer(true, true)

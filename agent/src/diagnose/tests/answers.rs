@@ -1,6 +1,7 @@
 //! Bytes and answers, and what a proof needs besides the facts of its attempt.
 
 use super::build::*;
+use super::connects::listener;
 use super::deaths::worker_gone;
 use super::races::fin_in_flight;
 use crate::cause::{Cause, Variant};
@@ -42,6 +43,42 @@ fn two_languages() {
         });
     });
     assert_ne!(spoken.judge().cause, Cause::ProtocolMismatch);
+}
+
+#[test]
+fn what_listens_in_a_container_is_not_the_remote_upstream() {
+    let settings = vec![("socket".to_owned(), ":9000".to_owned())];
+    let uwsgi = match process(MASTER, 1, "uwsgi", Software::Uwsgi) {
+        Fact::ProcessSeen(p) => Fact::ProcessSeen(Process {
+            settings,
+            netns: 2,
+            ..p
+        }),
+        other => other,
+    };
+    let listens = match listener("0.0.0.0:9000", false) {
+        Fact::ListenerSeen(l) => Fact::ListenerSeen(Listener { netns: 2, ..l }),
+        other => other,
+    };
+    let closed = scene(TCP, End::PeerClosed, MS)
+        .signal(S, uwsgi)
+        .signal(S, listens)
+        .late();
+    closed.is(Cause::UpstreamClosedEarly, Variant::NoBytes, Likely, true);
+    // Where the other end of the connection was seen in that container, it is.
+    let place = |address: &str, netns| {
+        Some(Place {
+            address: Address(address.into()),
+            netns,
+        })
+    };
+    let joined = |place| closed.clone().attempt(|a| a.upstream_end = place);
+    let translated = joined(place("172.17.0.2:9000", 2));
+    translated.is(Cause::ProtocolMismatch, Variant::HttpToUwsgi, Proven, true);
+    assert_ne!(joined(place(TCP, 1)).judge().cause, Cause::ProtocolMismatch);
+    // What has answered before speaks what it was sent.
+    let reused = translated.reused();
+    assert_ne!(reused.judge().cause, Cause::ProtocolMismatch);
 }
 
 #[test]

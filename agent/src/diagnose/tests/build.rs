@@ -88,6 +88,8 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         }),
         peer: None,
         queue: None,
+        netns: 1,
+        upstream_end: None,
     };
     let response = Response {
         proxy: PROXY,
@@ -192,6 +194,11 @@ impl Scene {
             .signal(S, process(MASTER, 1, "master", software))
     }
 
+    /// The upstream's address is the proxy's own, too.
+    pub(super) fn local(self) -> Self {
+        self.attempt(|a| a.local = Some(Address(format!("{}:40112", a.upstream.ip()))))
+    }
+
     /// A later record of the flow.
     pub(super) fn closed(mut self, acked: u64, reset_at: Option<Nanos>) -> Self {
         self.tried.closed = Some(FlowClosed {
@@ -255,6 +262,7 @@ impl Scene {
                 limit,
                 drops,
                 later: false,
+                shared: false,
             })
         })
     }

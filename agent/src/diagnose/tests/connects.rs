@@ -104,6 +104,36 @@ fn refused_with_what_is_known_of_the_listener() {
 }
 
 #[test]
+fn refused_by_what_listens_elsewhere() {
+    // In another network namespace, or for all addresses of this host but not of the one called.
+    let elsewhere = |fact: Fact| match fact {
+        Fact::ListenerSeen(l) => Fact::ListenerSeen(Listener { netns: 2, ..l }),
+        Fact::ProcessSeen(p) => Fact::ProcessSeen(Process { netns: 2, ..p }),
+        other => other,
+    };
+    let refused = |upstream| scene(upstream, End::ConnectFailed { errno: 111 }, 0);
+    let is = |scene: Scene, variant| scene.is(Cause::ConnectionRefused, variant, Proven, true);
+    let here = refused("127.0.0.1:9000");
+    let container = elsewhere(listener("127.0.0.1:9000", false));
+    is(here.clone().signal(S, container), Some(Variant::NoListener));
+    let loading = || told_to_listen("--bind", "0.0.0.0:9000");
+    let other = here.clone().signal(S, elsewhere(loading()));
+    is(other, None);
+    is(here.clone().signal(S, loading()), Some(Variant::Starting));
+    // The listener for all addresses went.
+    let wildcard = |gone| listener("0.0.0.0:9000", gone);
+    is(here.clone().signal(S, wildcard(false)), None);
+    let gone = here
+        .signal(S, wildcard(false))
+        .signal(2 * S, wildcard(true));
+    is(gone, Some(Variant::NoListener));
+    let remote = refused(TCP);
+    for fact in [loading(), wildcard(true)] {
+        is(remote.clone().signal(S, fact), None);
+    }
+}
+
+#[test]
 fn connects_given_up() {
     let waited = || scene(TCP, End::ConnectGivenUp, 2 * S).status(504);
     waited().is(Cause::ConnectTimeout, Variant::UnknownPath, Likely, true);
@@ -121,14 +151,25 @@ fn connects_given_up() {
         Fact::ListenerSeen(l) => Fact::ListenerSeen(Listener { peak: 129, ..l }),
         other => other,
     };
-    let before = waited().queue(127, 128, 2).signal(T - S, over.clone());
+    let waited_here = || waited().local().queue(127, 128, 2);
+    let before = waited_here().signal(T - S, over.clone());
     before.is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Likely, true);
-    let meanwhile = waited().queue(127, 128, 2).signal(T + S, over);
+    let meanwhile = waited_here().signal(T + S, over);
     let meanwhile = meanwhile.signal(T + 2 * S, listener(TCP, false));
     meanwhile.is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Proven, true);
     waited()
         .queue(0, 128, 0)
         .is(Cause::ConnectTimeout, None, Proven, true);
+    // Of several that listen at this address one was looked at.
+    let one_of_several = |length, drops| {
+        waited().queue(length, 128, drops).attempt(|a| {
+            if let Some(queue) = &mut a.queue {
+                queue.shared = true;
+            }
+        })
+    };
+    one_of_several(129, 2).is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Likely, true);
+    one_of_several(0, 0).is(Cause::ConnectTimeout, None, Likely, true);
     let filtered = |count| waited().tcp(|t| (t.retransmits, t.filtered) = (1, count));
     let by_filter = (Cause::ConnectTimeout, Variant::DroppedByFilter);
     filtered(2).is(by_filter.0, by_filter.1, Proven, true);

@@ -140,6 +140,27 @@ fn who_killed_it() {
 }
 
 #[test]
+fn a_supervisor_that_kills_is_not_proven_to_be_anybody() {
+    // The worker was never seen alive, or has a name of its own.
+    let at = T + 2 * S - 2 * MS;
+    let killed = |worker: Option<Software>| {
+        let scene = fin(scene(TCP, End::PeerClosed, 2 * S), T + 2 * S, 124, true)
+            .peer_closed(true, true, false, MS)
+            .signal(S, process(MASTER, 1, "python3", Software::Gunicorn))
+            .signal(at, sent(9, WORKER, MASTER, MASTER))
+            .signal(at + MS / 2, exited(9, 0));
+        match worker {
+            Some(software) => scene.signal(S, process(WORKER, MASTER, "python3", software)),
+            None => scene,
+        }
+    };
+    for worker in [None, Some(Software::Other)] {
+        killed(worker).is(Cause::WorkerTimeoutKilled, None, Likely, false);
+    }
+    killed(Some(Software::Gunicorn)).is(Cause::WorkerTimeoutKilled, None, Proven, true);
+}
+
+#[test]
 fn an_exit_of_its_own() {
     let exit = T + 2 * S - MS;
     let crashed = worker_gone(End::PeerClosed, Software::Node).signal(exit, exited(0, 1));
@@ -187,7 +208,7 @@ fn reloads_concern_only_the_workers_they_replace() {
 fn the_listener_died() {
     let lost = scene(UNIX, End::Reset, 2 * S).peer_closed(false, false, true, MS);
     lost.is(Cause::ListenerDied, None, Proven, true);
-    let unseen = scene(TCP, End::Reset, 2 * S).peer(false, false);
+    let unseen = scene(TCP, End::Reset, 2 * S).local().peer(false, false);
     unseen
         .clone()
         .late()
@@ -195,6 +216,20 @@ fn the_listener_died() {
     unseen
         .signal(T + S, listener(TCP, true))
         .is(Cause::ListenerDied, None, Proven, true);
+}
+
+#[test]
+fn a_death_on_this_host_is_not_a_remote_upstreams() {
+    let closed = fin(scene(TCP, End::PeerClosed, 2 * S), T + 2 * S, 124, true)
+        .workers(Software::Gunicorn)
+        .signal(S, listener("0.0.0.0:9000", false))
+        .signal(T + 2 * S + MS, exited(0, 1))
+        .late();
+    closed.is(Cause::UpstreamClosedEarly, Variant::NoBytes, Likely, true);
+    // Called at an address of this host, it is the one that died.
+    closed
+        .local()
+        .is(Cause::WorkerCrashed, Variant::Exit, Likely, true);
 }
 
 #[test]

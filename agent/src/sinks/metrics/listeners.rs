@@ -7,7 +7,7 @@ use prometheus::proto::MetricFamily;
 use super::families::{counters, gauges};
 use super::series::Counter;
 use crate::cause::Cause;
-use crate::signal::Listener;
+use crate::signal::{Address, Listener};
 use crate::verdict::AttemptLine;
 
 /// Listeners shown; a host with more is served by its upstream metrics.
@@ -67,17 +67,24 @@ impl Listeners {
             if !full {
                 continue;
             }
-            let address = &attempt.upstream.0;
-            let process = self
-                .queues
-                .iter()
-                .find(|((listener, _), _)| listener == address)
-                .map_or(String::new(), |(_, queue)| queue.process.clone());
-            let labels = [address.clone(), process];
+            let labels = self.labels(&attempt.upstream);
             if self.overflows.len() < MAX_LISTENERS || self.overflows.contains_key(&labels) {
                 self.overflows.entry(labels).or_default().add(1);
             }
         }
+    }
+
+    /// Of the listener that takes calls to this address: a full queue was seen on this host.
+    fn labels(&self, upstream: &Address) -> [String; 2] {
+        let at = |address: &Address| {
+            let mut queues = self.queues.iter();
+            queues.find(|((listener, _), _)| *listener == address.0)
+        };
+        let found = upstream.listened_at().iter().find_map(at);
+        found.map_or_else(
+            || [upstream.0.clone(), String::new()],
+            |((address, _), queue)| [address.clone(), queue.process.clone()],
+        )
     }
 
     pub(super) fn gather(&mut self, fresh_as_zero: bool) -> [MetricFamily; 4] {

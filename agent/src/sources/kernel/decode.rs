@@ -8,8 +8,8 @@ use zerocopy::FromBytes as _;
 
 use crate::signal::{
     Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
-    LinkOrder, Opening, Peer, PeerClose, ProcessExit, Queue, Reader, RequestSent, Response, Signal,
-    SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
+    LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent, Response,
+    Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
 };
 use crate::sources::wire;
 
@@ -249,6 +249,12 @@ fn attempt(flow: &abi::Flow, sample: &abi::Sample, how: u8, errno: i32, at: u64)
             limit: sample.queue_limit,
             drops: sample.queue_drops,
             later: false,
+            shared: false,
+        }),
+        netns: flow.ends.netns,
+        upstream_end: (flow.peer_netns != 0).then(|| Place {
+            address: inet(flow.peer_family, &flow.peer_address, flow.peer_port),
+            netns: flow.peer_netns,
         }),
     }
 }

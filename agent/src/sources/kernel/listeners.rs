@@ -39,7 +39,8 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Takes a fresh list. Returns what is new and what is gone.
+    /// Takes a fresh list. Returns what is new and what is gone. Where one of several that share an
+    /// address is gone, another has its place.
     pub(super) fn update(
         &mut self,
         list: Vec<(Socket, Vec<u32>)>,
@@ -64,10 +65,26 @@ impl Listeners {
             fresh.insert(socket.cookie, known);
         }
         self.started = true;
-        let gone = std::mem::replace(&mut self.known, fresh)
-            .into_values()
-            .collect();
+        let gone = std::mem::replace(&mut self.known, fresh).into_values();
+        let (left, gone): (Vec<Known>, Vec<Known>) =
+            gone.partition(|known| self.sharing(known).next().is_some());
+        let places = left.iter().filter_map(|gone| self.sharing(gone).next());
+        new.extend(places.cloned());
         (new, gone)
+    }
+
+    /// All TCP listeners at the address of this one, itself included: a connection is for any of them.
+    pub(super) fn sharing<'a>(&'a self, one: &'a Known) -> impl Iterator<Item = &'a Known> {
+        let ends = &one.socket.ends;
+        self.known.values().filter(|known| {
+            ends.family != AF_UNIX
+                && known.socket.ends.netns == ends.netns
+                && known.address == one.address
+        })
+    }
+
+    pub(super) fn get(&self, cookie: u64) -> Option<&Known> {
+        self.known.get(&cookie)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Known> {
@@ -93,18 +110,12 @@ impl Listeners {
 
     /// The TCP listener that takes connections to this address in this network namespace.
     pub(super) fn tcp(&self, netns: u32, address: &Address) -> Option<&Known> {
-        let port = address.0.rsplit_once(':')?.1;
-        self.known
-            .values()
-            .filter(|k| {
-                k.socket.ends.family != AF_UNIX && (netns == 0 || k.socket.ends.netns == netns)
-            })
-            .find(|k| {
-                let Some((host, own)) = k.address.0.rsplit_once(':') else {
-                    return false;
-                };
-                own == port && (&k.address == address || host == "0.0.0.0" || host == "[::]")
-            })
+        let here = |k: &&Known| k.socket.ends.family != AF_UNIX && k.socket.ends.netns == netns;
+        let at = |address: &Address| {
+            let mut known = self.known.values().filter(here);
+            known.find(|k| &k.address == address)
+        };
+        address.listened_at().iter().find_map(at)
     }
 }
 
@@ -233,5 +244,33 @@ mod tests {
             fs::remove_file(&path).unwrap();
             assert!(listeners.unix(pid, &address).is_none(), "{address:?}");
         }
+    }
+
+    #[test]
+    fn where_one_of_several_at_an_address_goes_another_has_its_place() {
+        let socket = |cookie, pid: u32| {
+            let mut socket = Socket::new_zeroed();
+            (socket.cookie, socket.tgid) = (cookie, pid);
+            (
+                socket.ends.family,
+                socket.ends.netns,
+                socket.ends.local_port,
+            ) = (2, 7, 9000);
+            (socket, vec![pid])
+        };
+        let cookies = |known: Vec<Known>| -> Vec<u64> {
+            known.iter().map(|known| known.socket.cookie).collect()
+        };
+        let mut listeners = Listeners::default();
+        listeners.update(vec![socket(1, 10), socket(2, 20)], 0);
+        let address = Address("127.0.0.1:9000".into());
+        let one = listeners.tcp(7, &address).expect("two listen");
+        assert_eq!(listeners.sharing(one).count(), 2);
+        assert!(listeners.tcp(8, &address).is_none(), "another namespace");
+
+        let (new, gone) = listeners.update(vec![socket(2, 20)], 1);
+        assert_eq!((cookies(new), cookies(gone)), (vec![2], vec![]));
+        let (new, gone) = listeners.update(Vec::new(), 2);
+        assert_eq!((cookies(new), cookies(gone)), (vec![], vec![2]));
     }
 }

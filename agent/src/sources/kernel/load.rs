@@ -133,7 +133,11 @@ fn attach_all<'a>(
     let mut ebpf = loader
         .override_global("LAYOUT", layout, true)
         .load(object::PROBES)
-        .map_err(|error| anyhow::anyhow!("{}{}", describe(&error.into()), locked_memory()))
+        .map_err(|error| {
+            let error = anyhow::Error::from(error);
+            let (rights, memory) = (rights(&error), locked_memory());
+            anyhow::anyhow!("{}{rights}{memory}", describe(&error))
+        })
         .context("create the BPF maps")?;
     let climb = |step: &Step| {
         let mut seen = Seen {
@@ -200,6 +204,21 @@ fn parse<'a>(named: impl Iterator<Item = &'a btf::Named>) -> Result<Btf> {
 fn names(btf: &btf::Btf) -> Vec<btf::Named> {
     let wanted: HashSet<String> = hooks::all().filter_map(Hook::in_btf).collect();
     btf.named(|name| wanted.contains(name))
+}
+
+/// What a refusal lacks; empty where it was something else.
+fn rights(error: &anyhow::Error) -> &'static str {
+    let refused = error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
+    });
+    match refused {
+        true => {
+            "; the probes need CAP_BPF and CAP_PERFMON, or root: `why502 check` says what this host \
+             lets them see"
+        }
+        false => "",
+    }
 }
 
 /// What may be in the way of maps on old kernels; empty where nothing is.
@@ -319,5 +338,23 @@ impl Probes {
             .try_into()?;
         let link = program.attach()?;
         Ok(program.take_link(link)?.into_file()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_rights_and_other_errors_do_not() {
+        let error = |errno| {
+            let error = std::io::Error::from_raw_os_error(errno);
+            anyhow::Error::from(error).context("map error")
+        };
+        let refused = rights(&error(libc::EPERM));
+        for words in ["CAP_BPF", "CAP_PERFMON", "why502 check"] {
+            assert!(refused.contains(words), "{refused}");
+        }
+        assert_eq!(rights(&error(libc::E2BIG)), "");
     }
 }

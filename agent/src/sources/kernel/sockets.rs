@@ -99,6 +99,10 @@ pub fn older_flows(sockets: &[Socket], proxies: &HashSet<u32>) -> Vec<(u64, Flow
         {
             flow.peer_sk = peer.sk;
             flow.peer_cookie = peer.cookie;
+            flow.peer_netns = peer.ends.netns;
+            flow.peer_family = peer.ends.family;
+            flow.peer_port = peer.ends.local_port;
+            flow.peer_address = peer.ends.local;
         }
         flows.insert(socket.sk, flow);
     }

@@ -22,9 +22,13 @@ use super::{Selection, layout, proxies, sockets};
 use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
 use crate::sources::process::{self, Sampler};
+use described::Described;
+use queues::Queues;
 
 mod complete;
+mod described;
 mod maps;
+mod queues;
 mod second;
 
 const NOEXIST: u64 = 1;
@@ -51,9 +55,9 @@ pub(super) struct Watch {
     listeners: Listeners,
     /// Watched processes.
     proxies: HashSet<u32>,
-    /// Processes already described, by process id and start.
-    described: HashSet<u32>,
+    described: Described,
     sampler: Sampler,
+    queues: Queues,
     refresh_at: Option<Instant>,
     /// When processes were last searched for one that is being started to serve this address.
     looked: StdMap<Address, Instant>,
@@ -62,6 +66,9 @@ pub(super) struct Watch {
     told: [u64; counter::LOSSES.len()],
     /// Signals that did not fit into the channel and are not told yet.
     unsent: u64,
+    /// Listeners, and processes of upstreams, that did not fit into the kernel half's maps.
+    no_room: u64,
+    unguarded: u64,
 }
 
 impl Watch {
@@ -80,13 +87,16 @@ impl Watch {
             out,
             listeners: Listeners::default(),
             proxies: HashSet::new(),
-            described: HashSet::new(),
+            described: Described::default(),
             sampler: Sampler::default(),
+            queues: Queues::default(),
             refresh_at: None,
             looked: StdMap::new(),
             next_second: now + SECOND,
             told: [0; counter::LOSSES.len()],
             unsent: 0,
+            no_room: 0,
+            unguarded: 0,
         };
         let names = watch.selection.names.clone();
         {
@@ -170,15 +180,15 @@ impl Watch {
 
     fn signal(&mut self, mut signal: Signal) {
         match &mut signal.fact {
-            Fact::AttemptEnded(attempt) => self.complete(attempt, signal.at),
+            Fact::AttemptEnded(attempt) => self.complete(attempt),
             Fact::ResponseSent(response) => {
                 self.describe(response.proxy);
                 if let Some(attempt) = &mut response.last_attempt {
-                    self.complete(attempt, signal.at);
+                    self.complete(attempt);
                 }
             }
             Fact::ProcessExited(exit) => {
-                self.described.remove(&exit.pid);
+                self.described.ended(exit.pid);
                 if self.proxies.remove(&exit.pid) {
                     self.forget_flows(exit.pid);
                 }
@@ -212,6 +222,7 @@ impl Watch {
         let _ = self.mark_watched();
         self.sample_waits();
         self.tell_queues();
+        self.describe_workers();
     }
 
     fn send(&mut self, at: Nanos, fact: Fact) {

@@ -232,6 +232,8 @@ impl Packets {
             tcp: Some(tcp_facts(exchange, flow, outcome, bytes)),
             peer: None,
             queue: None,
+            netns: 0,
+            upstream_end: None,
         }
     }
 

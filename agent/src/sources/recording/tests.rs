@@ -158,11 +158,17 @@ fn attempt(end: End) -> Attempt {
             missing_packets: 1,
         }),
         peer: Some(peer),
+        netns: 4_026_531_840,
+        upstream_end: Some(Place {
+            address: Address("172.17.0.2:80".to_owned()),
+            netns: 4_026_532_246,
+        }),
         queue: Some(Queue {
             length: 129,
             limit: 128,
             drops: 4,
             later: true,
+            shared: true,
         }),
     }
 }

@@ -51,46 +51,43 @@ impl Listeners {
         lost
     }
 
-    /// When the queue of the listener for this address was last over its limit.
-    pub(super) fn full_at(&self, address: &Address) -> Option<Nanos> {
-        self.known(address)?.full_at
+    /// The TCP listener that takes calls to this address in this network namespace: the one for
+    /// exactly this address, else one for all. One that is gone only where none is left.
+    pub(super) fn tcp(&self, address: &Address, netns: u32) -> Option<&Past<Listener>> {
+        self.known(address, netns).map(|known| &known.last)
     }
 
-    /// The listener for exactly this address, else the one on its port for all addresses.
-    /// `None` where several namespaces have one: an address does not tell them apart.
-    pub(super) fn at(&self, address: &Address) -> Option<&Past<Listener>> {
-        self.known(address).map(|known| &known.last)
+    /// When that listener's queue was last over its limit.
+    pub(super) fn full_at(&self, address: &Address, netns: u32) -> Option<Nanos> {
+        self.known(address, netns)?.full_at
     }
 
-    fn known(&self, address: &Address) -> Option<&Known> {
-        if let Some(found) = self.only(address) {
-            return Some(found);
-        }
-        if address.is_unix() {
-            return None;
-        }
-        let (_, port) = address.0.rsplit_once(':')?;
-        let four = self.only(&Address(format!("0.0.0.0:{port}")));
-        let six = self.only(&Address(format!("[::]:{port}")));
-        // A wildcard is an answer only where it is the only one.
-        match (four, six) {
-            (Some(one), None) | (None, Some(one)) => Some(one),
-            _ => None,
-        }
+    fn known(&self, address: &Address, netns: u32) -> Option<&Known> {
+        let at = |address: &Address| {
+            let mut all = self.by_address.get(address)?.iter();
+            all.find(|known| known.last.fact.netns == netns)
+        };
+        let found: Vec<&Known> = address.listened_at().iter().filter_map(at).collect();
+        let living = found.iter().find(|known| !known.last.fact.gone);
+        let last_gone = || found.iter().max_by_key(|known| known.last.at);
+        living.or_else(last_gone).copied()
     }
 
     pub(super) fn any(&self) -> bool {
         self.len > 0
     }
 
-    fn only(&self, address: &Address) -> Option<&Known> {
+    /// The listener at exactly this address; `None` where several namespaces have one, as nothing
+    /// tells them apart.
+    pub(super) fn only(&self, address: &Address) -> Option<&Past<Listener>> {
         let all = self.by_address.get(address)?;
         let mut living = all.iter().filter(|k| !k.last.fact.gone);
-        match (living.next(), living.next(), all.as_slice()) {
-            (Some(one), None, _) => Some(one),
-            (None, None, [gone]) => Some(gone),
-            _ => None,
-        }
+        let one = match (living.next(), living.next(), all.as_slice()) {
+            (Some(one), None, _) => one,
+            (None, None, [gone]) => gone,
+            _ => return None,
+        };
+        Some(&one.last)
     }
 
     /// Makes room: one that no longer listens, else the one not heard of for the longest time.

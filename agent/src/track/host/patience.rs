@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::MILLISECOND;
 use super::processes::Label;
-use crate::signal::Address;
+use crate::signal::{Address, Nanos};
 
 const CLIENTS: usize = 1024;
 const WAITS: usize = 16;
@@ -12,28 +12,41 @@ const WAITS: usize = 16;
 const ENOUGH: usize = 3;
 
 #[derive(Debug, Default)]
+struct Waits {
+    last: Nanos,
+    waits: VecDeque<u64>,
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// By proxy and the client's host.
-    waits: HashMap<(Label, String), VecDeque<u64>>,
+    /// By proxy and the client's host. Those not heard of for longest give way: a tier in front is
+    /// heard of again and again.
+    clients: HashMap<(Label, String), Waits>,
 }
 
 impl Patience {
-    pub(super) fn gave_up(&mut self, proxy: &Label, client: &Address, waited: u64) -> u64 {
+    pub(super) fn gave_up(&mut self, at: Nanos, proxy: &Label, client: &Address, waited: u64) {
         let key = (proxy.clone(), host(client).to_owned());
-        if !self.waits.contains_key(&key) && self.waits.len() >= CLIENTS {
-            return 1;
+        if !self.clients.contains_key(&key) && self.clients.len() >= CLIENTS {
+            let oldest = self.clients.iter().min_by_key(|(_, client)| client.last);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                self.clients.remove(&oldest);
+            }
         }
-        let waits = self.waits.entry(key).or_default();
-        if waits.len() >= WAITS {
-            waits.pop_front();
+        let client = self.clients.entry(key).or_default();
+        client.last = client.last.max(at);
+        if client.waits.len() >= WAITS {
+            client.waits.pop_front();
         }
-        waits.push_back(waited);
-        0
+        client.waits.push_back(waited);
     }
 
     /// The wait that most of this client's abandoned requests have in common, within 1 % or 20 ms.
     pub(super) fn constant(&self, proxy: &Label, client: &Address) -> Option<u64> {
-        let waits = self.waits.get(&(proxy.clone(), host(client).to_owned()))?;
+        let client = self
+            .clients
+            .get(&(proxy.clone(), host(client).to_owned()))?;
+        let waits = &client.waits;
         let near = |of: u64| {
             let slack = (of / 100).max(20 * MILLISECOND);
             waits.iter().filter(|w| w.abs_diff(of) <= slack).count()

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use super::MILLISECOND;
 use crate::settings;
-use crate::signal::{Address, Nanos, Process};
+use crate::signal::{Address, Nanos, Process, Software};
 
 const CAP: usize = 4096;
+/// Start times come in ticks, and from two clocks that are read one after the other.
+const SAME_START: Nanos = 10 * MILLISECOND;
 
 /// What statistics are kept under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +23,17 @@ struct Known {
     process: Process,
     seen: Nanos,
     exited: Option<Nanos>,
+}
+
+impl Known {
+    fn is(&self, process: &Process) -> bool {
+        self.process.started.abs_diff(process.started) < SAME_START
+    }
+}
+
+fn poorer(new: &Process, old: &Process) -> bool {
+    let lost_software = new.software == Software::Other && old.software != Software::Other;
+    lost_software || (new.netns == 0 && old.netns != 0)
 }
 
 #[derive(Debug, Default)]
@@ -41,10 +55,16 @@ impl Processes {
                 lost = u64::from(victim.exited.is_none());
             }
         }
+        let before = self.by_pid.get(&process.pid);
+        let same = before.filter(|known| known.is(process));
+        // What dies reads as nobody in particular: recordings of earlier versions have such.
+        if same.is_some_and(|known| poorer(process, &known.process)) {
+            return lost;
+        }
         let known = Known {
             process: process.clone(),
             seen: at,
-            exited: None,
+            exited: same.and_then(|known| known.exited),
         };
         self.by_pid.insert(process.pid, known);
         lost
@@ -69,11 +89,17 @@ impl Processes {
             .map_or(Label::Pid(pid), |p| Label::Name(p.name.clone()))
     }
 
-    pub(super) fn told_to_listen(&self, address: &Address, at: Nanos) -> Option<&Process> {
+    pub(super) fn told_to_listen(
+        &self,
+        address: &Address,
+        netns: Option<u32>,
+        at: Nanos,
+    ) -> Option<&Process> {
         self.by_pid
             .values()
             .filter(|k| k.exited.is_none_or(|exited| exited > at) && k.process.started <= at)
             .map(|k| &k.process)
+            .filter(|p| netns.is_none_or(|netns| p.netns == netns))
             .filter(|p| {
                 p.settings
                     .iter()

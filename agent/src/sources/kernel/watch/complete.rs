@@ -1,10 +1,13 @@
 //! Adds to a record what only user space can read: who the processes are, the listener behind a path.
 
 use super::*;
+use agent_ebpf::Socket;
+
+use crate::sources::process::Seen;
 
 impl Watch {
     /// Adds what the kernel half could not know: who the processes are, the listener behind a path.
-    pub(super) fn complete(&mut self, attempt: &mut Attempt, at: Nanos) {
+    pub(super) fn complete(&mut self, attempt: &mut Attempt) {
         self.describe(attempt.proxy);
         let peer = attempt.peer.clone();
         if let Some(peer) = &peer {
@@ -24,22 +27,69 @@ impl Watch {
                 errno: libc::ENOENT | libc::ECONNREFUSED
             }
         ) {
-            self.look_for_starting(&attempt.upstream);
+            self.look_for_starting(attempt);
         }
         if attempt.upstream.is_unix() {
             self.complete_unix(attempt);
-        } else if let Some(known) = self.listeners.tcp(0, &attempt.upstream) {
-            // A listener in any namespace that takes this address: enough to name the software.
-            let fact = Fact::ListenerSeen(known.seen(attempt.upstream.clone(), 0, false));
+        } else if let Some((address, netns)) = attempt.called()
+            && let Some(known) = self.listeners.tcp(netns, address)
+        {
             let pid = known.pid;
+            if let Some(queue) = &mut attempt.queue
+                && self.listeners.sharing(known).nth(1).is_some()
+            {
+                queue.shared = true;
+            }
             self.describe(pid);
-            self.send(at, fact);
+            self.find_full_one(attempt);
         }
+    }
+
+    /// Of several listeners at one address the kernel half has looked at one, with room: another may
+    /// be full.
+    fn find_full_one(&mut self, attempt: &mut Attempt) {
+        let at_limit = |length: u32, limit: u32| length > limit;
+        let Some(queue) = attempt.queue.as_ref() else {
+            return;
+        };
+        if !queue.shared || attempt.end == End::Answered || at_limit(queue.length, queue.limit) {
+            return;
+        }
+        let Some(known) = attempt
+            .called()
+            .and_then(|(address, netns)| self.listeners.tcp(netns, address))
+        else {
+            return;
+        };
+        let cookies: Vec<u64> = self
+            .listeners
+            .sharing(known)
+            .map(|k| k.socket.cookie)
+            .collect();
+        let full = self.read_listening().into_iter().find(|socket| {
+            cookies.contains(&socket.cookie) && at_limit(socket.queue_length, socket.queue_limit)
+        });
+        if let Some(socket) = full {
+            attempt.queue = Some(Queue {
+                shared: true,
+                ..measured(&socket)
+            });
+        }
+    }
+
+    fn read_listening(&mut self) -> Vec<Socket> {
+        let file = self.probes.listening_sockets();
+        file.and_then(sockets::read).unwrap_or_default()
     }
 
     /// A refused connect may be a server's that is there and does not listen yet. Asks every
     /// process, so once a second and address at most.
-    pub(super) fn look_for_starting(&mut self, upstream: &Address) {
+    fn look_for_starting(&mut self, attempt: &Attempt) {
+        let upstream = &attempt.upstream;
+        // On another host, or in another network namespace, others have the same addresses.
+        if !upstream.is_unix() && !attempt.calls_own_namespace() {
+            return;
+        }
         let now = Instant::now();
         if self
             .looked
@@ -55,9 +105,9 @@ impl Watch {
             return;
         }
         self.looked.insert(upstream.clone(), now);
-        for process in process::told_to_serve(upstream, STARTING) {
-            if self.described.insert(process.pid) {
-                self.send(clock::now(), Fact::ProcessSeen(process));
+        for seen in process::told_to_serve(upstream, STARTING) {
+            if self.described.lacks(seen.process.pid, now, process::birth) {
+                self.tell_process(seen);
             }
         }
     }
@@ -87,14 +137,8 @@ impl Watch {
 
     /// The queue right now, from a fresh reading.
     pub(super) fn measure(&mut self, cookie: u64) -> Option<Queue> {
-        let list = sockets::read(self.probes.listening_sockets().ok()?).ok()?;
-        let socket = list.iter().find(|s| s.cookie == cookie)?;
-        Some(Queue {
-            length: socket.queue_length,
-            limit: socket.queue_limit,
-            drops: 0,
-            later: true,
-        })
+        let list = self.read_listening();
+        list.iter().find(|s| s.cookie == cookie).map(measured)
     }
 
     /// The next failure on this path is measured as it happens.
@@ -119,24 +163,38 @@ impl Watch {
 
     /// Says who a process is, once.
     pub(super) fn describe(&mut self, pid: u32) {
-        if pid == 0 || !self.described.insert(pid) {
+        let Some(parent) = self.describe_one(pid) else {
             return;
+        };
+        // The supervisor: gunicorn's arbiter, uWSGI's master, nginx's master.
+        if parent > 1 {
+            self.describe_one(parent);
         }
-        if let Some(process) = process::identify(pid) {
-            let parent = process.parent;
-            self.send(clock::now(), Fact::ProcessSeen(process));
-            // The supervisor: gunicorn's arbiter, uWSGI's master, nginx's master.
-            if parent > 1
-                && self.described.insert(parent)
-                && let Some(parent) = process::identify(parent)
-            {
-                self.send(clock::now(), Fact::ProcessSeen(parent));
+    }
+
+    /// Returns the parent of one that was not described yet.
+    fn describe_one(&mut self, pid: u32) -> Option<u32> {
+        if pid == 0 || !self.described.lacks(pid, Instant::now(), process::birth) {
+            return None;
+        }
+        let seen = process::read(pid)?;
+        let parent = seen.process.parent;
+        self.tell_process(seen);
+        Some(parent)
+    }
+
+    fn tell_process(&mut self, seen: Seen) {
+        self.described.add(&seen, Instant::now());
+        self.send(clock::now(), Fact::ProcessSeen(seen.process));
+    }
+
+    /// Workers that were started in the place of others: once one has failed, it may be too late to
+    /// ask who it was.
+    pub(super) fn describe_workers(&mut self) {
+        for supervisor in self.described.supervisors() {
+            for worker in process::children(supervisor) {
+                self.describe_one(worker);
             }
-        } else {
-            self.described.remove(&pid);
-        }
-        if self.described.len() > 65_536 {
-            self.described.clear();
         }
     }
 
@@ -144,5 +202,15 @@ impl Watch {
         if let Some(sample) = self.sampler.sample(pid, thread, flow) {
             self.send(clock::now(), Fact::ProcessSampled(sample));
         }
+    }
+}
+
+fn measured(socket: &Socket) -> Queue {
+    Queue {
+        length: socket.queue_length,
+        limit: socket.queue_limit,
+        drops: 0,
+        later: true,
+        shared: false,
     }
 }

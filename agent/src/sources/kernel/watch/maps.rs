@@ -1,5 +1,9 @@
 //! Fills the kernel half's maps with what only user space knows: proxies, older connections, listeners.
 
+use std::iter;
+
+use aya::maps::MapError;
+
 use super::*;
 
 impl Watch {
@@ -86,37 +90,34 @@ impl Watch {
     pub(super) fn take_listeners(&mut self, list: Vec<agent_ebpf::Socket>) -> Result<()> {
         let now = clock::now();
         let listening = sockets::listeners(&list);
-        let value = |sk, cookie| ListenerValue {
-            sk,
-            cookie,
-            peak: 0,
-            overflows: 0,
-        };
-        {
-            let mut map: HashMap<_, ListenerKey, ListenerValue> =
-                map(&mut self.probes.ebpf, "LISTENERS")?;
-            for (socket, _) in &listening {
-                if let Some(key) = sockets::listener_key(socket) {
-                    let _ = map.insert(key, value(socket.sk, socket.cookie), NOEXIST);
-                }
-            }
-        }
-        {
-            let mut map: HashMap<_, u32, u32> = map(&mut self.probes.ebpf, "SERVERS")?;
-            for (_, holders) in &listening {
-                for pid in holders.iter().filter(|pid| !self.proxies.contains(pid)) {
-                    let _ = map.insert(pid, 1, 0);
-                    if let Some(parent) = process::parent(*pid).filter(|p| *p > 1) {
-                        let _ = map.insert(parent, 1, 0);
-                    }
-                }
-            }
-        }
         let owners: Vec<u32> = listening
             .iter()
             .flat_map(|(_, holders)| holders.clone())
             .collect();
         let (new, gone) = self.listeners.update(listening, now);
+        {
+            let mut map: HashMap<_, ListenerKey, ListenerValue> =
+                map(&mut self.probes.ebpf, "LISTENERS")?;
+            for known in self.listeners.iter() {
+                let Some(key) = sockets::listener_key(&known.socket) else {
+                    continue;
+                };
+                let value = listener_value(known.socket.sk, known.socket.cookie);
+                let full = map.insert(key, value, NOEXIST).is_err_and(is_full);
+                // Of each once: a full map stays full.
+                let is_new = || new.iter().any(|n| n.socket.cookie == known.socket.cookie);
+                self.no_room += u64::from(full && is_new());
+            }
+        }
+        {
+            let mut map: HashMap<_, u32, u32> = map(&mut self.probes.ebpf, "SERVERS")?;
+            for pid in owners.iter().filter(|pid| !self.proxies.contains(pid)) {
+                let parent = process::parent(*pid).filter(|p| *p > 1);
+                for pid in iter::once(*pid).chain(parent) {
+                    self.unguarded += u64::from(map.insert(pid, 1, 0).is_err());
+                }
+            }
+        }
         for pid in owners {
             self.describe(pid);
         }
@@ -175,16 +176,18 @@ impl Watch {
             if map.get(&key, 0).is_ok_and(|old| old.cookie == cookie) {
                 continue;
             }
-            let _ = map.insert(
-                key,
-                ListenerValue {
-                    sk,
-                    cookie,
-                    peak: 0,
-                    overflows: 0,
-                },
-                0,
-            );
+            let value = listener_value(sk, cookie);
+            if map.insert(key, value, 0).is_err_and(is_full) {
+                // Nothing else removes the names of those that are gone.
+                let used: Vec<_> = map.iter().filter_map(Result::ok).collect();
+                let gone =
+                    |(_, value): &&(_, ListenerValue)| self.listeners.get(value.cookie).is_none();
+                for (key, _) in used.iter().filter(gone) {
+                    let _ = map.remove(key);
+                }
+                // Without a place its queue is read after the failure, and said to be.
+                let _ = map.insert(key, value, 0);
+            }
         }
         Ok(())
     }
@@ -202,4 +205,23 @@ impl Watch {
             self.flows.remove(ebpf, sk);
         }
     }
+}
+
+fn listener_value(sk: u64, cookie: u64) -> ListenerValue {
+    ListenerValue {
+        sk,
+        cookie,
+        peak: 0,
+        overflows: 0,
+    }
+}
+
+fn is_full(error: MapError) -> bool {
+    let MapError::SyscallError(error) = error else {
+        return false;
+    };
+    matches!(
+        error.io_error.raw_os_error(),
+        Some(libc::E2BIG | libc::ENOMEM)
+    )
 }

@@ -28,6 +28,12 @@ impl Watch {
         if self.unsent > 0 && self.tell_loss("channel", "full", self.unsent) {
             self.unsent = 0;
         }
+        if self.no_room > 0 && self.tell_loss("listeners", "full", self.no_room) {
+            self.no_room = 0;
+        }
+        if self.unguarded > 0 && self.tell_loss("servers", "full", self.unguarded) {
+            self.unguarded = 0;
+        }
     }
 
     fn tell_loss(&mut self, stage: &str, reason: &str, count: u64) -> bool {
@@ -80,27 +86,8 @@ impl Watch {
 
     /// Queue lengths, limits and peaks of the listeners that proxies call.
     pub(super) fn tell_queues(&mut self) {
-        let mut peaks: StdMap<u64, u32> = StdMap::new();
-        if let Ok(mut map) = map::<UnixKey, ListenerValue>(&mut self.probes.ebpf, "UNIX_LISTENERS")
-        {
-            let used: Vec<_> = map.iter().filter_map(Result::ok).collect();
-            for (key, value) in used {
-                if value.peak > 0 {
-                    peaks.insert(value.cookie, value.peak);
-                    let _ = map.insert(key, ListenerValue { peak: 0, ..value }, 0);
-                } else {
-                    peaks.entry(value.cookie).or_insert(0);
-                }
-            }
-        }
-        if let Ok(mut map) = map::<ListenerKey, ListenerValue>(&mut self.probes.ebpf, "LISTENERS") {
-            let used: Vec<_> = map.iter().filter_map(Result::ok).collect();
-            for (key, value) in used.into_iter().filter(|(_, value)| value.peak > 0) {
-                peaks.insert(value.cookie, value.peak);
-                let _ = map.insert(key, ListenerValue { peak: 0, ..value }, 0);
-            }
-        }
-        if peaks.is_empty() || self.proxies.is_empty() {
+        let peaks = self.take_peaks();
+        if self.proxies.is_empty() || !self.queues.wanted(&peaks) {
             return;
         }
         let Ok(file) = self.probes.listening_sockets() else {
@@ -111,20 +98,36 @@ impl Watch {
         };
         let _ = self.take_listeners(list);
         let now = clock::now();
-        let facts: Vec<_> = self
-            .listeners
-            .iter()
-            .filter_map(|known| {
-                let peak = peaks.get(&known.socket.cookie)?;
-                Some(Fact::ListenerSeen(known.seen(
-                    known.address.clone(),
-                    *peak,
-                    false,
-                )))
-            })
-            .collect();
-        for fact in facts {
-            self.send(now, fact);
+        for listener in self.queues.due(&self.listeners, &peaks) {
+            self.send(now, Fact::ListenerSeen(listener));
         }
+    }
+
+    /// The longest queues that connects have met since they were asked for last, by listener: of TCP
+    /// those that were not empty, of Unix all.
+    fn take_peaks(&mut self) -> StdMap<u64, u32> {
+        /// Not one that is gone meanwhile.
+        const EXIST: u64 = 2;
+        let mut peaks: StdMap<u64, u32> = StdMap::new();
+        if let Ok(mut map) = map::<UnixKey, ListenerValue>(&mut self.probes.ebpf, "UNIX_LISTENERS")
+        {
+            let used: Vec<_> = map.iter().filter_map(Result::ok).collect();
+            for (key, value) in used {
+                // One listener may have several names.
+                let peak = peaks.entry(value.cookie).or_insert(0);
+                *peak = value.peak.max(*peak);
+                if value.peak > 0 {
+                    let _ = map.insert(key, ListenerValue { peak: 0, ..value }, EXIST);
+                }
+            }
+        }
+        if let Ok(mut map) = map::<ListenerKey, ListenerValue>(&mut self.probes.ebpf, "LISTENERS") {
+            let used: Vec<_> = map.iter().filter_map(Result::ok).collect();
+            for (key, value) in used.into_iter().filter(|(_, value)| value.peak > 0) {
+                peaks.insert(value.cookie, value.peak);
+                let _ = map.insert(key, ListenerValue { peak: 0, ..value }, EXIST);
+            }
+        }
+        peaks
     }
 }
