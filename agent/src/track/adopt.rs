@@ -98,3 +98,91 @@ fn same_request(one: &Opening, other: &Opening) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::signal::Signal;
+    use crate::track::Decided;
+    use crate::verdict::{Confidence, Kind};
+
+    const MS: Nanos = 1_000_000;
+
+    fn asked(path: &str) -> Value {
+        json!({
+            "protocol": "http_request", "method": "GET", "path": path, "path_complete": true,
+            "host": null,
+        })
+    }
+
+    /// HAProxy read several clients before it began this attempt.
+    fn attempt(flow: u64, thread: u32, request: Value, end: Value) -> Value {
+        json!({
+            "kind": "attempt_ended", "flow": flow, "proxy": 1, "thread": thread,
+            "downstream": null, "retry_of": null, "upstream": "10.0.0.2:9009", "local": null,
+            "began": 10 * MS, "connected": null, "reused": false, "requests_before": 0,
+            "idle_ns": null, "request": request, "received": 0, "response": null, "end": end,
+            "tcp": null, "peer": null, "queue": null,
+        })
+    }
+
+    fn sent(path: &str) -> Value {
+        json!({"at": 10 * MS, "bytes": 50, "opening": asked(path), "write_errno": null})
+    }
+
+    fn response(downstream: u64, path: &str) -> Value {
+        json!({
+            "kind": "response_sent", "proxy": 1, "thread": 7, "downstream": downstream,
+            "ordinal": 1, "status": 504, "client": null, "proxy_address": null,
+            "request": asked(path), "request_at": 9 * MS, "adjacent": null, "last_attempt": null,
+        })
+    }
+
+    fn decided(signals: &[(Nanos, Value)]) -> Vec<Decided> {
+        let mut tracker = Tracker::default();
+        let mut out = Vec::new();
+        for (at, fact) in signals {
+            let signal = json!({"at": at, "source": "kernel", "fact": fact});
+            let signal: Signal = serde_json::from_value(signal).unwrap();
+            out.extend(tracker.observe(&signal));
+        }
+        out.extend(tracker.finish());
+        out.retain(|decided| decided.kind == Kind::Verdict);
+        out
+    }
+
+    #[test]
+    fn what_was_asked_tells_whose_attempt_it_was() {
+        let given_up = || json!({"how": "given_up"});
+        let out = decided(&[
+            (2000 * MS, response(5, "/a")),
+            (2000 * MS, response(6, "/b")),
+            (2001 * MS, attempt(1, 7, sent("/b"), given_up())),
+            (2001 * MS, attempt(2, 7, sent("/a"), given_up())),
+        ]);
+        assert_eq!(out.len(), 2);
+        for verdict in out {
+            let (_, _, response) = verdict.response.as_ref().unwrap();
+            let flow = if response.downstream == 5 { 2 } else { 1 };
+            assert_eq!(verdict.attempts[0].attempt.flow, flow);
+            assert_ne!(verdict.diagnosis.confidence, Confidence::Proven);
+        }
+    }
+
+    #[test]
+    fn a_connect_that_failed_belongs_to_what_its_thread_said_at_once() {
+        let refused = || json!({"how": "connect_failed", "errno": 111});
+        let after = |time: Nanos, thread| {
+            let out = decided(&[
+                (2000 * MS, response(5, "/a")),
+                (2000 * MS + time, attempt(1, thread, Value::Null, refused())),
+            ]);
+            out[0].attempts.len()
+        };
+        assert_eq!(after(MS / 10, 7), 1);
+        assert_eq!(after(MS / 10, 8), 0, "another thread's");
+        assert_eq!(after(20 * MS, 7), 0, "too late");
+    }
+}
