@@ -3,6 +3,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
+mod accept_queue;
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod flow;

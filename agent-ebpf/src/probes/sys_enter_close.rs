@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    emit, field, flow,
+    accept_queue, emit, field, flow,
     kernel::{AF_UNIX, TCP_CLOSE},
     maps::CONNECTIONS,
     probes::socket_of,
@@ -60,6 +60,9 @@ pub fn closing(fd: u32) -> u32 {
         } else {
             (end::GIVEN_UP, 0)
         };
+        if how == end::GIVEN_UP && flow.peer_sk == 0 && flow.ends.family != AF_UNIX {
+            accept_queue::find(flow);
+        }
         // Told once: nothing for one that had ended before.
         emit::attempt_ended(sk, flow, how, errno, now);
         emit::noticed(flow, thread);

@@ -17,6 +17,7 @@ const THREAD_SIZE: u32 = 16 << 10;
 pub fn fact_of(member: &str) -> Option<&'static str> {
     Some(match member.split('.').next()? {
         "unix_sock" if member.ends_with("listener") => return None,
+        "inet_connection_sock" | "request_sock" => return None,
         COOKIES => "socket_identity",
         "sk_buff" => "filter_drops",
         "task_struct" | "signal_struct" => "process_exits",
@@ -76,6 +77,9 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         sk_max_ack_backlog = "sock"."sk_max_ack_backlog",
         sk_receive_queue_len = "sock"."sk_receive_queue.qlen",
         inet_sport = "inet_sock"."inet_sport",
+        accept_head = "inet_connection_sock"."icsk_accept_queue.rskq_accept_head",
+        request_next = "request_sock"."dl_next",
+        request_sk = "request_sock"."sk",
         snd_una = "tcp_sock"."snd_una",
         write_seq = "tcp_sock"."write_seq",
         copied_seq = "tcp_sock"."copied_seq",

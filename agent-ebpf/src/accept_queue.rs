@@ -1,0 +1,53 @@
+//! The accept queue of a listener: finds the other end of a connection that nobody has accepted.
+//!
+//! It is known as a rule since the handshake. But the kernel skips a program on a CPU where the same
+//! program was interrupted, and then nobody has seen the handshake's end.
+
+use agent_ebpf::Flow;
+
+use crate::{
+    field,
+    kernel::{self, AF_INET6},
+    offset,
+};
+
+/// The verifier follows every step; a longer queue than this is looked through in part.
+const STEPS: u32 = 256;
+
+/// Looks for the flow's other end in the queue of the listener that it was connected to.
+#[inline(always)]
+pub fn find(flow: &mut Flow) {
+    if flow.listener_sk == 0
+        || offset!(accept_head) == u32::MAX
+        || offset!(request_sk) == u32::MAX
+        || !kernel::is(flow.listener_sk, flow.listener_cookie)
+    {
+        return;
+    }
+    let port = flow.ends.local_port.to_be();
+    let mut request = field!(flow.listener_sk, accept_head, u64);
+    let mut found = 0;
+    // No way out before the end, where reads give zero: the verifier would follow each.
+    for _ in 0..STEPS {
+        let sk = field!(request, request_sk, u64);
+        let other = field!(sk, skc_dport, u16) ^ port;
+        let same = u64::from(other).wrapping_sub(1) >> 63;
+        found |= sk & 0_u64.wrapping_sub(same & u64::from(found == 0));
+        request = field!(request, request_next, u64);
+    }
+    if found != 0 && same_address(flow, found) {
+        flow.peer_sk = found;
+        flow.peer_cookie = field!(found, skc_cookie, u64);
+    }
+}
+
+/// Whether the other end of this socket is the flow's own address.
+#[inline(always)]
+fn same_address(flow: &Flow, sk: u64) -> bool {
+    if flow.ends.family == AF_INET6 {
+        field!(sk, skc_v6_daddr, [u8; 16]) == flow.ends.local
+    } else {
+        let v4 = field!(sk, skc_daddr, [u8; 4]);
+        v4 == flow.ends.local[..4]
+    }
+}
