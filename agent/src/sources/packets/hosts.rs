@@ -31,6 +31,10 @@ pub(super) struct Host {
     /// A connection to it carries TLS or HTTP/2: the newest, and how many there were.
     pub encrypted: Option<u32>,
     pub encrypted_count: u32,
+    /// It asks with what cannot be read.
+    pub unread: bool,
+    /// The same on a connection that began before the capture, and is not followed.
+    pub unfollowed: bool,
 }
 
 #[derive(Default)]
@@ -105,6 +109,29 @@ impl Hosts {
     /// A request was seen to arrive here and to go on.
     pub(super) fn is_proxy(&self, server: SocketAddr) -> bool {
         self.configured.contains(&server.ip()) || self.learned.contains(&server)
+    }
+
+    /// Somebody at an address that may be the proxy's asks with what cannot be read.
+    pub(super) fn asks_unread(&self, proxy: IpAddr) -> bool {
+        self.any_asks(proxy, |host| host.unread || host.unfollowed)
+    }
+
+    /// The same on connections that are not followed.
+    pub(super) fn asks_unfollowed(&self, proxy: IpAddr) -> bool {
+        self.any_asks(proxy, |host| host.unfollowed)
+    }
+
+    fn any_asks(&self, proxy: IpAddr, how: impl Fn(&Host) -> bool) -> bool {
+        if self.get(proxy).is_some_and(&how) {
+            return true;
+        }
+        // Whoever is asked on loopback may ask from any of the host's addresses.
+        let alone = self.translated.is_empty() && self.configured.is_empty();
+        if alone && !proxy.is_loopback() {
+            return false;
+        }
+        let other = |ip: &IpAddr| proxy.is_loopback() || self.same(*ip, proxy);
+        self.by_ip.iter().any(|(ip, host)| how(host) && other(ip))
     }
 
     /// It was seen to answer without any attempt in the capture.

@@ -61,6 +61,12 @@ impl Packets {
         flow.set(Flow::ORIENTED);
         let (client, server) = (flow.client(), flow.server());
         self.hosts.connection(client, server);
+        // It began before the capture did, and is not followed.
+        if matches!(bytes, [20..=23, 3, 0..=4, ..])
+            && let Some(host) = self.hosts.entry(client.ip())
+        {
+            host.unfollowed = true;
+        }
     }
 
     #[inline]
@@ -554,6 +560,7 @@ impl Packets {
             response,
         };
         self.exchanges.at_mut(id).ended = Some(Box::new(ended));
+        self.keep_unread(id, at);
         self.mark_downstream(id);
         self.queue(id, at + SETTLE);
     }

@@ -9,3 +9,4 @@ mod races;
 mod sides;
 mod spaces;
 mod tcp;
+mod unread;
