@@ -490,6 +490,19 @@ pub struct Response {
     /// Packets only, where no attempt can be named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untied: Option<Untied>,
+    /// Packets only, where an attempt cannot be named because it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<Unread>,
+}
+
+/// The proxy asks upstreams with what is encrypted or no HTTP/1, and nothing tells which of it was
+/// for this request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unread {
+    /// When the response came.
+    pub at: Nanos,
+    /// Those that it asked meanwhile, as far as seen; the first few.
+    pub upstreams: Vec<Address>,
 }
 
 /// Connects of the proxy that all ended alike at the time of a response: its own was one of them,

@@ -16,7 +16,12 @@ pub(super) fn check(case: &Case<'_>, attempt: &Attempt) -> Result<(), String> {
     let unclear = |link: &Link| link.order == LinkOrder::Unclear;
     if case.source == Source::Packets && attempt.downstream.as_ref().is_some_and(unclear) {
         // No thread is seen: nothing else would tie the two.
-        return Err("exchange_link: another request in flight may be the one".into());
+        let request = attempt.request.as_ref().map(|r| &r.opening);
+        let compared = |o: &Opening| matches!(o, Opening::HttpRequest { .. } | Opening::Uwsgi);
+        return Err(match request.is_none_or(compared) {
+            true => "exchange_link: another request in flight may be the one".into(),
+            false => "exchange_link: what was sent to the upstream is encrypted, or no HTTP/1: only address and time tie it to the request".into(),
+        });
     }
     let mut attempt = attempt;
     let direct = tied(attempt, response);

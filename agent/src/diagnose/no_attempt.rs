@@ -4,10 +4,10 @@
 //! happen inside the proxy. Its log says which; without it the cause is `unknown`.
 
 use crate::cause::Cause;
-use crate::signal::Source;
+use crate::signal::{Source, Unread};
 
-use super::Case;
 use super::finding::Finding;
+use super::{Case, text};
 
 pub(super) fn diagnose(case: &Case<'_>) -> Finding {
     let made_itself = format!(
@@ -18,9 +18,13 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
         Cause::ProxyLimit,
         Cause::ProxyConfig,
     );
-    let finding = match case.source {
+    let unread = case.response.and_then(|r| r.unread.as_ref());
+    let finding = match (case.source, unread) {
+        (Source::Packets, Some(unread)) => unreadable(unread).also_missing(format!(
+            "proxy_log: if it made none, {made_itself} all look like this"
+        )),
         // A capture may lack the whole side, a Unix socket is never in one.
-        Source::Packets => Finding::unknown(
+        (Source::Packets, None) => Finding::unknown(
             "upstream_side: no attempt of the proxy on an upstream is in the capture",
         )
         .also_missing(format!(
@@ -34,4 +38,17 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
         Some(_) => finding.settled(),
         None => finding,
     }
+}
+
+/// There may have been an attempt, which cannot be told from others.
+fn unreadable(unread: &Unread) -> Finding {
+    let finding = Finding::unknown(
+        "upstream_side: what was sent to the upstream is encrypted, or no HTTP/1: nothing tells what of it was for this request",
+    );
+    let to: Vec<String> = unread.upstreams.iter().map(|a| text::clean(&a.0)).collect();
+    if to.is_empty() {
+        return finding;
+    }
+    let text = format!("meanwhile, to {}: cannot be read", to.join(", "));
+    finding.fact_at(unread.at, Source::Packets, "upstreams_asked", text)
 }

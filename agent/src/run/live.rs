@@ -74,6 +74,7 @@ fn live<W: Write>(
         for line in source.lines() {
             pipeline.signal(&line)?;
         }
+        source.tend(pipeline);
         let now = clock::now();
         pipeline.chores(source.now())?;
         let enough = until

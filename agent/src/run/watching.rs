@@ -18,7 +18,7 @@ use crate::signal::{Nanos, Signal};
 use crate::sources::kernel::{self, Selection, Status, load};
 use crate::sources::packets::decode::Reason;
 use crate::sources::packets::ring::Ring;
-use crate::sources::packets::watch::{self, Namespaces, Request, Tally};
+use crate::sources::packets::watch::{self, Capture, Namespaces, Request, Tally, Untold};
 
 /// What packets never show; the names are those of `check`.
 const NOT_IN_PACKETS: &str =
@@ -46,7 +46,7 @@ enum Kind {
     Packets {
         /// Processes of proxies that ran when it started.
         proxies: usize,
-        thread: JoinHandle<Tally>,
+        capture: Capture,
     },
     Logs(JoinHandle<()>),
 }
@@ -254,6 +254,13 @@ impl Watching {
         }
     }
 
+    /// What it could not follow since this was asked last.
+    pub(super) fn tend<W: Write>(&self, pipeline: &mut Pipeline<W>) {
+        if let Kind::Packets { capture, .. } = &self.source {
+            count(&capture.untold, pipeline);
+        }
+    }
+
     /// After its last signal.
     pub(super) fn join<W: Write>(self, pipeline: &mut Pipeline<W>) -> Result<()> {
         if let Some(logs) = self.logs {
@@ -280,18 +287,23 @@ impl Watching {
                     bail!("the kernel source failed");
                 }
             }
-            Kind::Packets { thread, .. } => {
-                let Ok(tally) = thread.join() else {
+            Kind::Packets { capture, .. } => {
+                let Ok(tally) = capture.thread.join() else {
                     bail!("the packet source failed");
                 };
                 detail!("{} frames", tally.frames);
-                pipeline.lost("capture", "gaps", tally.counts.gaps);
-                for (reason, count) in Reason::ALL.iter().zip(tally.not_understood) {
-                    pipeline.lost("not_understood", reason.name(), count);
-                }
+                count(&capture.untold, pipeline);
             }
         }
         Ok(())
+    }
+}
+
+fn count<W: Write>(untold: &Untold, pipeline: &mut Pipeline<W>) {
+    let tally = untold.take();
+    pipeline.lost("capture", "gaps", tally.counts.gaps);
+    for (reason, count) in Reason::ALL.iter().zip(tally.not_understood) {
+        pipeline.lost("not_understood", reason.name(), count);
     }
 }
 
@@ -314,7 +326,7 @@ fn beside(
     if let Some(ring) = ring {
         let end = Arc::clone(&probes.end);
         match capture(watch, Some(Arc::clone(ring)), None, end) {
-            Ok((_, thread)) => probes.beside = Some(thread),
+            Ok((_, capture)) => probes.beside = Some(capture.thread),
             Err(error) => {
                 probes.end();
                 return Err(error.context("packets cannot be captured beside kernel probes"));
@@ -335,8 +347,8 @@ fn probes(watch: &Watch, channel: usize) -> Result<Started> {
 fn packets(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<Started> {
     let (sender, signals) = sync_channel(channel);
     let end = Arc::new(AtomicBool::new(false));
-    let (proxies, thread) = capture(watch, ring.cloned(), Some(sender), Arc::clone(&end))?;
-    let source = Kind::Packets { proxies, thread };
+    let (proxies, capture) = capture(watch, ring.cloned(), Some(sender), Arc::clone(&end))?;
+    let source = Kind::Packets { proxies, capture };
     Ok((Watching::new(source, end), signals))
 }
 
@@ -346,7 +358,7 @@ fn capture(
     ring: Option<Arc<Ring>>,
     out: Option<SyncSender<Signal>>,
     end: Arc<AtomicBool>,
-) -> Result<(usize, JoinHandle<Tally>)> {
+) -> Result<(usize, Capture)> {
     let selection = selection(watch);
     let proxies = selection.running().len();
     let request = Request {
@@ -355,8 +367,7 @@ fn capture(
         ring,
     };
     let find = move || namespaces(&selection);
-    let thread = watch::start(request, find, out, end)?;
-    Ok((proxies, thread))
+    Ok((proxies, watch::start(request, find, out, end)?))
 }
 
 /// The network namespaces in which these processes are.

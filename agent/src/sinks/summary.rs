@@ -15,6 +15,7 @@ pub struct Totals {
     near_misses: BTreeMap<Cause, u64>,
     truncated: BTreeMap<Cause, u64>,
     lost: BTreeMap<String, u64>,
+    not_followed: BTreeMap<String, u64>,
     blind: Vec<String>,
 }
 
@@ -41,7 +42,11 @@ impl Totals {
     /// The same for what was counted before: `name` is `stage_reason`.
     pub fn lost_by_name(&mut self, name: String, count: u64) {
         if count > 0 {
-            *self.lost.entry(name).or_default() += count;
+            let counts = match is_not_followed(&name) {
+                true => &mut self.not_followed,
+                false => &mut self.lost,
+            };
+            *counts.entry(name).or_default() += count;
         }
     }
 
@@ -80,9 +85,16 @@ impl Totals {
             near_misses: self.near_misses.clone(),
             truncated: self.truncated.clone(),
             lost,
+            not_followed: self.not_followed.clone(),
             blind: self.blind.clone(),
         }
     }
+}
+
+/// What packets lack, or hold that is not understood, bears on the connections that it is about, and
+/// they are known to lack it: no signal of others is lost.
+fn is_not_followed(name: &str) -> bool {
+    name == "capture_gaps" || name.starts_with("not_understood_")
 }
 
 /// The `summary` line of the contract.
@@ -97,6 +109,9 @@ pub struct Summary {
     pub truncated: BTreeMap<Cause, u64>,
     /// `signals` is the sum; the others are `stage_reason`.
     pub lost: BTreeMap<String, u64>,
+    /// Gaps in captured connections, and frames that are not understood, by why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_followed: BTreeMap<String, u64>,
     pub blind: Vec<String>,
 }
 
@@ -128,5 +143,20 @@ mod tests {
             line,
             r#"{"type":"summary","seconds":60.0,"responses":{"failed":2},"verdicts":{"keepalive_race":2},"near_misses":{"downstream_gave_up":1},"truncated":{},"lost":{"ring_buffer_full":3,"signals":3},"blind":["unix_connect_failures: no tracefs"]}"#
         );
+    }
+
+    #[test]
+    fn what_is_not_followed_is_no_lost_signal() {
+        let mut totals = Totals::default();
+        totals.lost("capture", "gaps", 3);
+        totals.lost("not_understood", "tunnel", 2);
+        let summary = totals.finish(0, 1_000_000_000);
+        assert_eq!(summary.lost, BTreeMap::from([("signals".to_owned(), 0)]));
+        let line = serde_json::to_string(&summary).unwrap();
+        let part =
+            r#""lost":{"signals":0},"not_followed":{"capture_gaps":3,"not_understood_tunnel":2},"#;
+        assert!(line.contains(part), "{line}");
+        totals.lost("capture", "dropped", 1);
+        assert_eq!(totals.finish(0, 1).lost["signals"], 1);
     }
 }

@@ -313,6 +313,7 @@ impl Told {
             adjacent: tried.last().map(|t| t.attempt.flow),
             last_attempt: answered.map(|t| Box::new(t.attempt.clone())),
             untied: None,
+            unread: None,
         };
         (tried, Some((self.from, Source::Log, response)))
     }

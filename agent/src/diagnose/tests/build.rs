@@ -104,6 +104,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         adjacent: Some(FLOW),
         last_attempt: None,
         untied: None,
+        unread: None,
     };
     Scene {
         signals: vec![

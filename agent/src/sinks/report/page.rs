@@ -165,6 +165,15 @@ fn limits(summary: &Summary) -> Markup {
         } @else {
             p class="fine" { "✓ No signal was lost." }
         }
+        @if !summary.not_followed.is_empty() {
+            p class="fine" {
+                "Packets not followed: "
+                @for (name, count) in &summary.not_followed {
+                    code { (visible(name)) } " " (grouped(*count)) " "
+                }
+                "(a verdict on a connection that lacks some of them is never proven)"
+            }
+        }
         @if !summary.blind.is_empty() {
             section class="warn" aria-label="Not to be seen" {
                 h2 { "⚠ Not to be seen on this host" }

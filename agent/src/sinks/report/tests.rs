@@ -167,9 +167,12 @@ fn the_page_reads_without_its_script() {
 
 #[test]
 fn no_failure_is_a_report_too() {
-    let html = report(&[], &Totals::default(), &[]);
+    let mut totals = Totals::default();
+    totals.lost("capture", "gaps", 3);
+    let html = report(&[], &totals, &[]);
     assert!(html.contains("No response failed in this time."));
     assert!(html.contains("No signal was lost."));
+    assert!(html.contains("Packets not followed: <code>capture_gaps</code> 3"));
     assert!(embedded(&html).is_empty());
 }
 

@@ -307,6 +307,18 @@ fn limits(summary: &Summary, columns: usize) -> Vec<Line> {
         );
         lines.extend(hanging("", Style::Bad, &text, columns));
     }
+    if !summary.not_followed.is_empty() {
+        let by: Vec<String> = summary
+            .not_followed
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        let text = format!(
+            "Packets not followed ({}): a verdict on a connection that lacks some of them is never proven.",
+            by.join(", ")
+        );
+        lines.extend(hanging("", Style::Warn, &text, columns));
+    }
     if !summary.blind.is_empty() {
         lines.push(Line::new().add(Style::Warn, "Not to be seen on this host:"));
         for fact in &summary.blind {

@@ -215,3 +215,21 @@ fn no_failure_is_said_as_plainly() {
     table.finish(&totals.finish(0, 1_500_000_000)).unwrap();
     insta::assert_snapshot!(String::from_utf8(out).unwrap());
 }
+
+#[test]
+fn what_is_not_followed_is_said_beside_what_is_lost() {
+    let mut out = Vec::new();
+    let mut table = Table::new(&mut out, Display::plain(), 0);
+    let mut totals = Totals::default();
+    totals.lost("capture", "gaps", 3);
+    table.finish(&totals.finish(0, 1_500_000_000)).unwrap();
+    let shown = String::from_utf8(out).unwrap();
+    let (lost, not_followed) = (
+        "No signal was lost.",
+        "Packets not followed (capture_gaps 3)",
+    );
+    assert!(
+        shown.contains(lost) && shown.contains(not_followed),
+        "{shown}"
+    );
+}

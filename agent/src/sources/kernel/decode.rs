@@ -424,6 +424,7 @@ fn response(record: &abi::Response) -> Response {
             Box::new(attempt(&record.attempt, &record.sample, end, errno, at))
         }),
         untied: None,
+        unread: None,
     }
 }
 

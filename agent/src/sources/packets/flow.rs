@@ -196,6 +196,12 @@ impl Direction {
         let unseen = self.is(Self::ACKED) && (!self.is(Self::FOLLOWED) || before(end, self.acked));
         self.is(Self::GAP) || self.is(Self::HELD) || unseen
     }
+
+    /// All that was sent is known, and this acknowledges it.
+    pub(super) fn is_whole(&self, ack: u32) -> bool {
+        let fin = u32::from(self.is(Self::FIN));
+        !self.incomplete() && self.is(Self::FOLLOWED) && ack.wrapping_sub(self.next) <= fin
+    }
 }
 
 /// One connection. Times of 0 mean never.

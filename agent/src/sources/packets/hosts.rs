@@ -31,11 +31,17 @@ pub(super) struct Host {
     /// A connection to it carries TLS or HTTP/2: the newest, and how many there were.
     pub encrypted: Option<u32>,
     pub encrypted_count: u32,
+    /// It asks with what cannot be read.
+    pub unread: bool,
+    /// The same on a connection that began before the capture, and is not followed.
+    pub unfollowed: bool,
 }
 
 #[derive(Default)]
 pub(super) struct Hosts {
     by_ip: FxHashMap<IpAddr, Host>,
+    /// No more of them are forgotten for others.
+    crowded: bool,
     /// Named by hand.
     pub configured: Vec<IpAddr>,
     /// Where a request was seen to arrive that went on from there.
@@ -74,9 +80,28 @@ impl Hosts {
 
     pub(super) fn entry(&mut self, ip: IpAddr) -> Option<&mut Host> {
         if self.by_ip.len() >= CAP && !self.by_ip.contains_key(&ip) {
-            return None;
+            self.make_room();
+            if self.by_ip.len() >= CAP {
+                return None;
+            }
         }
         Some(self.by_ip.entry(ip).or_default())
+    }
+
+    /// Forgets addresses that are neither a proxy's nor a server's, as far as seen: clients, who come
+    /// and go. Where nearly all have a role it is not looked through again.
+    #[cold]
+    fn make_room(&mut self) {
+        if self.crowded {
+            return;
+        }
+        let (learned, configured) = (&self.learned_ips, &self.configured);
+        self.by_ip.retain(|ip, host| {
+            let asks_several = host.asks.len() > 1;
+            let serves = !host.serves.is_empty() || host.encrypted.is_some();
+            serves || asks_several || learned.contains(ip) || configured.contains(ip)
+        });
+        self.crowded = self.by_ip.len() > CAP - CAP / 16;
     }
 
     pub(super) fn get(&self, ip: IpAddr) -> Option<&Host> {
@@ -105,6 +130,27 @@ impl Hosts {
     /// A request was seen to arrive here and to go on.
     pub(super) fn is_proxy(&self, server: SocketAddr) -> bool {
         self.configured.contains(&server.ip()) || self.learned.contains(&server)
+    }
+
+    /// Somebody at an address that may be the proxy's asks with what cannot be read.
+    pub(super) fn asks_unread(&self, proxy: IpAddr) -> bool {
+        self.any_asks(proxy, |host| host.unread || host.unfollowed)
+    }
+
+    /// The same on connections that are not followed.
+    pub(super) fn asks_unfollowed(&self, proxy: IpAddr) -> bool {
+        self.any_asks(proxy, |host| host.unfollowed)
+    }
+
+    fn any_asks(&self, proxy: IpAddr, how: impl Fn(&Host) -> bool) -> bool {
+        if proxy.is_loopback() {
+            // Whoever is asked on loopback may ask from any of the host's addresses.
+            return self.by_ip.values().any(how);
+        }
+        let asks = |ip: &IpAddr| self.get(*ip).is_some_and(&how);
+        let translated = |(this, other): &(IpAddr, IpAddr)| *this == proxy && asks(other);
+        let named = self.configured.contains(&proxy) && self.configured.iter().any(asks);
+        asks(&proxy) || named || self.translated.iter().any(translated)
     }
 
     /// It was seen to answer without any attempt in the capture.
@@ -211,5 +257,37 @@ impl Hosts {
         }
         self.handshakes[place] = (key, at, flow);
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn clients_make_room_for_servers_and_proxies() {
+        let mut hosts = Hosts::default();
+        let address = |net: u32, number: u32, port| {
+            SocketAddr::new(Ipv4Addr::from_bits(net << 24 | number).into(), port)
+        };
+        let proxy = address(10, 1, 80);
+        for client in 0..3 * CAP as u32 {
+            hosts.connection(address(20, client, 40_000), proxy);
+        }
+        // An upstream that is seen only now.
+        let late = address(10, 2, 9000);
+        hosts.connection(address(10, 1, 40_000), late);
+        assert!(hosts.serves_beside(late.ip(), proxy));
+        assert!(hosts.serves_beside(proxy.ip(), late));
+        assert!(hosts.asks_beside(proxy.ip(), proxy));
+        assert!(hosts.by_ip.len() <= CAP);
+        // Servers stay, and there is an end to looking for room.
+        for server in 0..2 * CAP as u32 {
+            hosts.connection(address(20, 1, 40_000), address(30, server, 80));
+        }
+        assert!(hosts.crowded && hosts.by_ip.len() == CAP);
+        assert!(hosts.serves_beside(late.ip(), proxy));
     }
 }

@@ -7,6 +7,7 @@ use crate::signal::{End, Signal};
 use super::exchange::Exchange;
 use super::owners::Connects;
 use super::ties::Tie;
+use super::unread::Behind;
 use super::{Packets, SECOND, SETTLE, TRIED};
 
 impl Packets {
@@ -149,8 +150,13 @@ impl Packets {
             }
             return;
         }
-        if self.hosts.may_be_proxy(server.ip()) {
-            self.tell_group(id, &[], None, true, out);
+        if !self.hosts.may_be_proxy(server.ip()) {
+            return;
+        }
+        match self.behind(id) {
+            Behind::Nothing => self.tell_group(id, &[], None, true, out),
+            Behind::Own(ties) => self.tell_group(id, &ties, None, true, out),
+            Behind::Unclear(possible) => self.tell_unread(id, &possible, out),
         }
     }
 
@@ -178,6 +184,14 @@ impl Packets {
             };
             if waiting.iter().any(still) {
                 self.exchanges.at_mut(id).set(Exchange::AWAITED);
+            }
+            return;
+        }
+        if !last && self.waits_for_clear(id) {
+            match self.ending {
+                // It is told last, if it is left.
+                true => self.exchanges.at_mut(id).set(Exchange::AWAITED),
+                false => self.queue(id, self.now + SETTLE),
             }
             return;
         }

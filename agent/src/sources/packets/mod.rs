@@ -34,6 +34,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod ties;
+mod unread;
 pub mod watch;
 
 use std::cmp::Reverse;
@@ -109,6 +110,8 @@ pub struct Packets {
     suspects: FxHashMap<IpAddr, VecDeque<u32>>,
     suspect_count: usize,
     order: Order,
+    /// Failed attempts that cannot be read, in the order of their ends.
+    unread: VecDeque<unread::Failed>,
     /// New connects, watched for their answers.
     connects: VecDeque<(Nanos, u32, u64)>,
     now: Nanos,

@@ -97,7 +97,13 @@ impl Packets {
             host.encrypted = Some(index);
             host.encrypted_count += 1;
         }
-        let newest = self.flows.at(index).newest;
+        let flow = self.flows.at(index);
+        let (newest, client) = (flow.newest, flow.client_ip());
+        if flow.may_carry_attempts()
+            && let Some(host) = self.hosts.entry(client)
+        {
+            host.unread = true;
+        }
         let exchange = self.exchanges.at_mut(newest);
         exchange.opening = Some(Box::new(opening));
         if notes & Notes::FOREIGN != 0 {
@@ -237,6 +243,19 @@ impl Packets {
             parse.stage == Stage::Opaque && parse.notes & both == both
         };
         exchange.is(Exchange::DOUBTFUL) || self.flow_of(exchange).is_some_and(multiplexed)
+    }
+}
+
+impl Flow {
+    /// In `OPAQUE`: proxies' upstreams do not speak first.
+    pub(super) fn may_carry_attempts(&self) -> bool {
+        self.to_server().parse.notes & Notes::FOREIGN == 0
+    }
+
+    /// In `OPAQUE`: requests may begin while others are open.
+    pub(super) fn carries_several(&self) -> bool {
+        let parse = self.to_server().parse;
+        parse.protocol == Protocol::Http2 || parse.notes & Notes::MULTIPLEXED != 0
     }
 }
 

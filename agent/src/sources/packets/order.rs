@@ -122,6 +122,17 @@ impl Order {
         later.take_while(move |c| c.began <= to)
     }
 
+    /// The responses of this time, each with its connection.
+    pub(super) fn answers_in(
+        &self,
+        from: Nanos,
+        to: Nanos,
+    ) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let first = self.answers.partition_point(|a| a.at < from);
+        let later = self.answers.range(first..).take_while(move |a| a.at <= to);
+        later.map(|a| (a.id, a.flow_id))
+    }
+
     /// The connects that failed in this time.
     pub(super) fn failed_in(&self, from: Nanos, to: Nanos) -> impl Iterator<Item = &Connect> + '_ {
         let first = self.failed.partition_point(|c| c.ended < from);
@@ -255,7 +266,7 @@ impl Packets {
 
     fn is_secretive(&self, id: u32) -> bool {
         let flow = self.flow_of(self.exchanges.at(id));
-        flow.is_some_and(|flow| self.hosts.is_secretive(flow.server()))
+        flow.is_some_and(|flow| self.hosts.is_secretive(flow.server())) || self.has_unread(id)
     }
 
     fn waits_since(&self, answer: &Answer) -> Option<Nanos> {

@@ -141,7 +141,7 @@ impl Packets {
     }
 
     /// When an attempt began: its connect, if that was made for it.
-    fn began(&self, id: u32) -> Nanos {
+    pub(super) fn began(&self, id: u32) -> Nanos {
         let exchange = self.exchanges.at(id);
         let flow = self.flow_of(exchange);
         let connected = flow.map(|f| f.syn_at).filter(|at| *at != 0);
@@ -210,7 +210,7 @@ impl Packets {
         let given_up = |c: &Connect| self.last_seen(c.id) <= over + SKEW;
         let mut own = self.suspects_of(id, ties, fits);
         own.retain(given_up);
-        if own.is_empty() && !self.hosts.is_secretive(proxy) {
+        if own.is_empty() && !self.hosts.is_secretive(proxy) && !self.has_unread(id) {
             // A proxy that reads a whole body first connects late.
             own = self.suspects_of(id, ties, unanswered);
             own.retain(given_up);
@@ -249,7 +249,9 @@ impl Packets {
             return Connects::None;
         };
         let proxy = flow.server();
-        let unclear = self.hosts.is_secretive(proxy) || self.exchanges.live() > LOOKED_THROUGH;
+        let unclear = self.hosts.is_secretive(proxy)
+            || self.exchanges.live() > LOOKED_THROUGH
+            || self.has_unread(id);
         let servers: BTreeSet<SocketAddr> = self
             .order
             .waits
@@ -277,7 +279,7 @@ impl Packets {
         let Some(first) = behind.next() else {
             return Connects::None;
         };
-        if self.hosts.is_secretive(flow.server()) {
+        if self.hosts.is_secretive(flow.server()) || self.has_unread(id) {
             Connects::None
         } else if !exchange.is(Exchange::LATER) {
             Connects::Later(over + SETTLE + HIDDEN)
@@ -301,7 +303,8 @@ impl Packets {
         };
         let server = flow.server();
         let at_once = exchange.status < 500 || over < exchange.at + UNANSWERED;
-        if ties.is_empty() && exchange.status != 0 && at_once && self.is_downstream(id) {
+        let alone = ties.is_empty() && exchange.status != 0 && at_once;
+        if alone && self.is_downstream(id) && !self.has_unread(id) {
             self.hosts.answers_by_itself(server);
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::signal::{
     Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
-    LinkOrder, Nanos, Opening, RequestSent, Response, Signal, Stall, TcpFacts, Untied,
+    LinkOrder, Nanos, Opening, RequestSent, Response, Signal, Stall, TcpFacts, Unread, Untied,
 };
 
 use super::Packets;
@@ -65,9 +65,23 @@ impl Packets {
             self.tell_flow_closed(tie.id, outcome, out);
             self.told(tie.id);
         }
-        if responded {
+        let response = responded.then(|| {
             let mut response = self.response(id, adjacent, last);
             response.untied = untied;
+            response
+        });
+        self.judged(id, response, out);
+    }
+
+    /// Tells of a response for which no attempt can be named, though there were some.
+    pub(super) fn tell_response(&mut self, id: u32, unread: Unread, out: &mut Vec<Signal>) {
+        let mut response = self.response(id, None, None);
+        response.unread = Some(unread);
+        self.judged(id, Some(response), out);
+    }
+
+    fn judged(&mut self, id: u32, response: Option<Response>, out: &mut Vec<Signal>) {
+        if let Some(response) = response {
             let at = self.exchanges.at(id).answered_at;
             self.tell(at, Fact::ResponseSent(Box::new(response)), out);
         }
@@ -109,7 +123,7 @@ impl Packets {
         self.tell(self.now, Fact::Tick, out);
     }
 
-    fn told(&mut self, id: u32) {
+    pub(super) fn told(&mut self, id: u32) {
         let exchange = self.exchanges.at_mut(id);
         exchange.set(Exchange::TOLD);
         exchange.clear(Exchange::AWAITED);
@@ -355,6 +369,7 @@ impl Packets {
             adjacent,
             last_attempt,
             untied: None,
+            unread: None,
         }
     }
 

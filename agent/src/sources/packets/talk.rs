@@ -61,6 +61,12 @@ impl Packets {
         flow.set(Flow::ORIENTED);
         let (client, server) = (flow.client(), flow.server());
         self.hosts.connection(client, server);
+        // It began before the capture did, and is not followed.
+        if matches!(bytes, [20..=23, 3, 0..=4, ..])
+            && let Some(host) = self.hosts.entry(client.ip())
+        {
+            host.unfollowed = true;
+        }
     }
 
     #[inline]
@@ -76,7 +82,7 @@ impl Packets {
         let turn = usize::from(flow.spoke) != sender;
         let stage = flow.sides[sender].parse.stage;
         if stage == Stage::Lost && turn && self.begins_message(index, is_client, bytes.there) {
-            self.resume(index, sender, is_client);
+            self.resume(index, sender, bytes);
         }
         let mut taken = 0;
         while taken < bytes.length {
@@ -110,15 +116,28 @@ impl Packets {
         wire::status(bytes).is_some_and(|status| waits || (flow.requests == 0 && status >= 500))
     }
 
-    fn resume(&mut self, index: u32, sender: usize, is_client: bool) {
+    fn resume(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
         let flow = self.flows.at_mut(index);
+        let oldest = flow.oldest;
+        let is_client = sender == usize::from(flow.client);
+        // What was not followed (it lay beyond the snap length) is part of what is over, if the
+        // next message begins where nothing else can.
+        let followed = match is_client {
+            true => {
+                let over = oldest == NONE || self.exchanges.at(oldest).answered_at != 0;
+                over && flow.to_client().is_whole(bytes.ack) && !flow.to_server().incomplete()
+            }
+            false => {
+                let begins = oldest != NONE && self.exchanges.at(oldest).ack == bytes.seq;
+                begins && !flow.incomplete()
+            }
+        };
         flow.sides[sender].parse.stage = Stage::Start;
-        if !flow.is(Flow::JOINED) || flow.requests > 0 {
+        if !followed && (!flow.is(Flow::JOINED) || flow.requests > 0) {
             flow.set(Flow::RESUMED);
         }
         if is_client {
             // The response before was over, however long it was.
-            let oldest = flow.oldest;
             if oldest != NONE && self.exchanges.at(oldest).answered_at != 0 {
                 self.finished(index);
             }
@@ -286,6 +305,9 @@ impl Packets {
             let flow = self.flows.at_mut(index);
             let side = usize::from(flow.client ^ 1);
             flow.sides[side].parse.stage = Stage::Lost;
+            if !flow.sides[side].is_whole(bytes.ack) {
+                flow.set(Flow::RESUMED);
+            }
         }
         self.new_exchange(index, sender, bytes);
         let flow = self.flows.at_mut(index);
@@ -554,6 +576,7 @@ impl Packets {
             response,
         };
         self.exchanges.at_mut(id).ended = Some(Box::new(ended));
+        self.keep_unread(id, at);
         self.mark_downstream(id);
         self.queue(id, at + SETTLE);
     }

@@ -8,9 +8,9 @@ mod places;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,11 @@ use crate::signal::{Nanos, Signal};
 use follower::Follower;
 use places::{HELD_BACK, Places};
 
-/// TCP, and the ICMP errors that say that a host or port could not be reached.
-const FILTER: &str = "tcp or (icmp and icmp[0] == 3) or (icmp6 and ip6[40] == 1)";
+/// TCP, also behind IPv6's hop-by-hop, routing, fragment and destination headers, and the ICMP errors
+/// that say that a host or port could not be reached: unreachable, and time exceeded.
+const FILTER: &str = "tcp or (icmp and (icmp[0] == 3 or icmp[0] == 11)) \
+     or (icmp6 and (ip6[40] == 1 or ip6[40] == 3)) \
+     or (ip6 and (ip6[6] == 0 or ip6[6] == 43 or ip6[6] == 44 or ip6[6] == 60))";
 /// How long nothing may come before time is told.
 const PATIENCE_MS: i32 = 50;
 /// With packets that wait in one capture for those of another.
@@ -64,6 +67,28 @@ pub struct Tally {
     pub not_understood: [u64; Reason::ALL.len()],
 }
 
+/// What was counted since it was taken last, while the capture runs.
+#[derive(Debug, Default)]
+pub struct Untold(Mutex<Tally>);
+
+impl Untold {
+    pub fn take(&self) -> Tally {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A capture under way.
+#[derive(Debug)]
+pub struct Capture {
+    /// At its end, all that was counted.
+    pub thread: JoinHandle<Tally>,
+    pub untold: Arc<Untold>,
+}
+
 /// Starts capturing; returns when every capture runs. Without a proxy's namespace it is our own.
 ///
 /// Signals go to `out`; without it the ring alone is filled. A channel that is full is waited for:
@@ -73,7 +98,7 @@ pub fn start(
     mut find: impl FnMut() -> Namespaces + Send + 'static,
     out: Option<SyncSender<Signal>>,
     stop: Arc<AtomicBool>,
-) -> Result<JoinHandle<Tally>> {
+) -> Result<Capture> {
     let mut places = Places::new(&request.interface);
     let found = find();
     let refused = places.look(&found, Instant::now());
@@ -92,15 +117,18 @@ pub fn start(
         ),
         out,
         asked: 0,
+        untold: Arc::default(),
     };
     watch.follower.look(&found, &watch.places);
-    std::thread::Builder::new()
+    let untold = Arc::clone(&watch.untold);
+    let thread = std::thread::Builder::new()
         .name("packets".into())
         .spawn(move || {
             watch.follow(&mut find, &stop);
             watch.follower.end()
         })
-        .context("start the packet source's thread")
+        .context("start the packet source's thread")?;
+    Ok(Capture { thread, untold })
 }
 
 /// Whether packets can be captured here; else why not.
@@ -121,6 +149,7 @@ struct Watch {
     out: Option<SyncSender<Signal>>,
     /// When losses were asked for.
     asked: Nanos,
+    untold: Arc<Untold>,
 }
 
 /// Nobody takes signals any more.
@@ -158,6 +187,7 @@ impl Watch {
                     warning!("{error}");
                 }
                 self.follower.look(&found, &self.places);
+                self.follower.hand_over(&self.untold);
             }
             if !came {
                 match self.places.descriptors() {
@@ -168,6 +198,7 @@ impl Watch {
             }
         }
         self.follower.finish();
+        self.follower.hand_over(&self.untold);
         let _ = self.hand_on(clock::unix_now());
     }
 

@@ -216,6 +216,10 @@ fn signals() -> Vec<Signal> {
                 captured: true,
                 waited_ns: 7,
             }),
+            unread: Some(Unread {
+                at: 3,
+                upstreams: vec![Address("10.0.0.3:9443".into())],
+            }),
         }))
     }));
     facts.extend([

@@ -7,5 +7,7 @@ mod losses;
 mod opaque;
 mod races;
 mod sides;
+mod snap;
 mod spaces;
 mod tcp;
+mod unread;

@@ -36,13 +36,13 @@ pub(super) fn tls13(wire: &mut Wire, at: f64, ends: (&str, &str), offers: &[u8])
 }
 
 /// The client's Finished and the first request; what the server has not seen, it does not know of.
-fn finish(wire: &mut Wire, at: f64, c: &mut Connection) {
+pub(super) fn finish(wire: &mut Wire, at: f64, c: &mut Connection) {
     let mut flight = record(20, 1);
     flight.extend(record(23, 69));
     wire.at(at).send(c, CLIENT, &flight);
 }
 
-fn tls12(wire: &mut Wire, at: f64, ends: (&str, &str)) -> Connection {
+pub(super) fn tls12(wire: &mut Wire, at: f64, ends: (&str, &str)) -> Connection {
     let mut c = wire.at(at).open(ends.0, ends.1);
     wire.at(at + 0.1).send(&mut c, CLIENT, &hello(1, b""));
     let mut flight = hello(2, b"");
@@ -59,21 +59,21 @@ fn tls12(wire: &mut Wire, at: f64, ends: (&str, &str)) -> Connection {
     c
 }
 
-fn tickets() -> Vec<u8> {
+pub(super) fn tickets() -> Vec<u8> {
     [record(23, 250), record(23, 250)].concat()
 }
 
-fn asked(wire: &mut Wire, at: f64, c: &mut Connection) {
+pub(super) fn asked(wire: &mut Wire, at: f64, c: &mut Connection) {
     wire.at(at).send(c, CLIENT, &record(23, 300));
 }
 
-fn answered(wire: &mut Wire, at: f64, c: &mut Connection, length: usize) {
+pub(super) fn answered(wire: &mut Wire, at: f64, c: &mut Connection, length: usize) {
     wire.at(at).send(c, SERVER, &record(23, length));
     wire.ack(c, CLIENT);
 }
 
 /// The proxy takes leave: with this record, if any, then its FIN.
-fn leave(wire: &mut Wire, at: f64, c: &mut Connection, farewell: Option<Vec<u8>>) {
+pub(super) fn leave(wire: &mut Wire, at: f64, c: &mut Connection, farewell: Option<Vec<u8>>) {
     if let Some(farewell) = farewell {
         wire.at(at).send(c, CLIENT, &farewell);
     }
@@ -82,7 +82,7 @@ fn leave(wire: &mut Wire, at: f64, c: &mut Connection, farewell: Option<Vec<u8>>
 }
 
 /// A healthy TLS client in front, so that whatever fails behind would be told.
-fn in_front(wire: &mut Wire) {
+pub(super) fn in_front(wire: &mut Wire) {
     let mut front = tls13(wire, 0.0, FRONT, b"");
     finish(wire, 0.5, &mut front);
     asked(wire, 0.6, &mut front);

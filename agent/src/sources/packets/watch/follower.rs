@@ -9,7 +9,7 @@ use super::super::raw::RawFrame;
 use super::super::ring::Ring;
 use super::super::serving::Owners;
 use super::places::{HELD_BACK, Places};
-use super::{Namespaces, Tally};
+use super::{Namespaces, Tally, Untold};
 use crate::clock::{self, Clock};
 use crate::signal::{Fact, Nanos, Signal, Source};
 use crate::sources::process;
@@ -19,6 +19,8 @@ pub(super) struct Follower {
     ring: Option<Arc<Ring>>,
     pub(super) signals: Vec<Signal>,
     tally: Tally,
+    /// As much of it as was handed over.
+    told: Tally,
     owners: process::Owners,
     /// Processes of proxies that were told of.
     running: BTreeSet<u32>,
@@ -34,6 +36,7 @@ impl Follower {
             ring,
             signals: Vec::new(),
             tally: Tally::default(),
+            told: Tally::default(),
             owners: process::Owners::default(),
             running: BTreeSet::new(),
             described: BTreeSet::new(),
@@ -139,11 +142,60 @@ impl Follower {
         }
     }
 
-    pub(super) fn end(self) -> Tally {
-        let counts = self.packets.map(|packets| packets.counts());
+    /// Adds what was counted since the last time.
+    pub(super) fn hand_over(&mut self, untold: &Untold) {
+        let now = self.so_far();
+        let before = std::mem::replace(&mut self.told, now);
+        let mut untold = untold.lock();
+        untold.counts.gaps += now.counts.gaps - before.counts.gaps;
+        let counts = now.not_understood.iter().zip(before.not_understood);
+        for (count, (now, before)) in untold.not_understood.iter_mut().zip(counts) {
+            *count += now - before;
+        }
+    }
+
+    fn so_far(&self) -> Tally {
+        let counts = self.packets.as_ref().map(Packets::counts);
         Tally {
             counts: counts.unwrap_or_default(),
             ..self.tally
         }
+    }
+
+    pub(super) fn end(self) -> Tally {
+        self.so_far()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::packets::decode::Reason;
+    use crate::sources::packets::raw::LinkType;
+    use crate::sources::packets::segment::Frame;
+
+    #[test]
+    fn what_is_not_understood_is_handed_over_once_while_it_is_counted() {
+        let mut follower = Follower::new(Some(Packets::new(&[])), None);
+        let untold = Untold::default();
+        let unknown = RawFrame {
+            at: 1,
+            frame: Frame {
+                number: 1,
+                interface: 0,
+            },
+            link_type: LinkType(0xffff),
+            original_length: 3,
+            data: b"abc",
+        };
+        for expected in [2, 0, 1] {
+            for _ in 0..expected {
+                follower.take(&unknown, 0);
+            }
+            follower.hand_over(&untold);
+            let taken = untold.take().not_understood[Reason::LinkType as usize];
+            assert_eq!(taken, expected);
+        }
+        assert_eq!(follower.end().not_understood.iter().sum::<u64>(), 3);
     }
 }

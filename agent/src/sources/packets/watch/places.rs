@@ -19,6 +19,8 @@ use crate::signal::Nanos;
 pub(super) const HELD_BACK: Nanos = 100 * MILLISECOND;
 /// A namespace is let go when none of the proxies has been in it for this long.
 const GONE: Duration = Duration::from_secs(30);
+/// Where nothing can be captured it is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(10);
 /// Each capture costs 16 MB.
 const NAMESPACES: usize = 8;
 
@@ -30,8 +32,8 @@ pub(super) struct Places {
     interface: String,
     all: Vec<Place>,
     opened: u32,
-    /// Namespaces in which nothing can be captured, and why.
-    refused: BTreeMap<u64, String>,
+    /// Namespaces in which nothing could be captured, and when that was tried last.
+    refused: BTreeMap<u64, Instant>,
 }
 
 /// One capture under way.
@@ -79,7 +81,8 @@ impl Places {
         let mut news = Vec::new();
         for (&inode, processes) in found {
             let known = self.all.iter().any(|place| place.inode == inode);
-            if known || self.refused.contains_key(&inode) {
+            let tried = self.refused.get(&inode).copied();
+            if known || tried.is_some_and(|at| at + AGAIN > now) {
                 continue;
             }
             let path = processes.first().map(|pid| format!("/proc/{pid}/ns/net"));
@@ -93,9 +96,13 @@ impl Places {
                     path.as_deref().unwrap_or(OWN)
                 )),
             };
-            if let Err(error) = result {
-                news.push(error.clone());
-                self.refused.insert(inode, error);
+            match result {
+                Ok(()) => drop(self.refused.remove(&inode)),
+                Err(error) => {
+                    if self.refused.insert(inode, now).is_none() {
+                        news.push(error);
+                    }
+                }
             }
         }
         news
@@ -244,13 +251,20 @@ mod tests {
         let gone = Namespaces::from([(own, vec![std::process::id()]), (1, vec![u32::MAX])]);
         assert_eq!(places.look(&gone, now + 2 * GONE).len(), 1);
         assert!(places.look(&gone, now + 2 * GONE).is_empty());
+        assert!(places.look(&gone, now + 2 * GONE + AGAIN).is_empty());
         assert_eq!(inodes(&places), [own]);
+        // Until it can be.
+        let back = Namespaces::from([(own, Vec::new()), (1, vec![std::process::id()])]);
+        assert!(places.look(&back, now + 2 * GONE + AGAIN).is_empty());
+        assert_eq!(inodes(&places), [own]);
+        assert!(places.look(&back, now + 2 * GONE + 2 * AGAIN).is_empty());
+        assert_eq!(inodes(&places), [own, 1]);
         // Where there is a proxy again, ours is let go.
         let elsewhere = Namespaces::from([(2, vec![std::process::id()])]);
-        assert!(places.look(&elsewhere, now + 2 * GONE).is_empty());
-        assert_eq!(inodes(&places), [own, 2]);
-        places.look(&elsewhere, now + 4 * GONE);
+        assert!(places.look(&elsewhere, now + 3 * GONE).is_empty());
+        assert_eq!(inodes(&places), [own, 1, 2]);
+        places.look(&elsewhere, now + 5 * GONE);
         assert_eq!(inodes(&places), [2]);
-        assert_eq!(places.spaces().next(), Some((2, 1)));
+        assert_eq!(places.spaces().next(), Some((2, 2)));
     }
 }
