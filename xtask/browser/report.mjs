@@ -73,6 +73,25 @@ await look("each cause has its ladder, with the fact that decides marked", all, 
   assert.equal(await page.locator(".ladder rect.idle").count(), 1, "the idle gap is drawn");
 });
 
+await look("an idle gap is as high as it was long, by the scale below it", all, {}, async (page) => {
+  await page.waitForSelector(".ladder");
+  const heights = await page.evaluate(() => {
+    const race = verdicts.find((verdict) => verdict.cause === "keepalive_race" && verdict.ladder[0].steps.some((step) => step.shape === "idle"));
+    return [1e4, 1e5, 1e6, 6e6, 60e6, 3600e6].map((us) => {
+      const changed = structuredClone(race);
+      const [section] = changed.ladder;
+      const idle = section.steps.find((step) => step.shape === "idle");
+      const after = section.steps[section.steps.indexOf(idle) + 1];
+      idle.at_us = after.at_us - us;
+      return Number(ladderOf(changed).querySelector("rect.idle").getAttribute("height"));
+    });
+  });
+  for (let i = 1; i < heights.length; i++) assert.ok(heights[i] > heights[i - 1] + 10, String(heights));
+  const [, , second, , minute] = heights;
+  assert.ok(minute > second + 80, `1 s ${second}, 1 min ${minute}`);
+  assert.equal(await page.locator(".ladder .scale path").count(), 3);
+});
+
 await look("filters narrow the list and give it back", all, {}, async (page) => {
   await page.waitForSelector(".ladder");
   const total = await shown(page);
