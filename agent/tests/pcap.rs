@@ -304,14 +304,24 @@ fn secrets_of_the_capture_are_in_no_output() {
         assert_eq!(order, [level == "full"; 3]);
         let address = |bytes: &[u8]| bytes.windows(4).any(|part| part == CLIENT.octets());
         assert_eq!(address(&pcap), level == "full");
-        for secret in ["canary", "Cookie", "X-Key", "Forwarded"] {
-            for output in &outputs {
+        // What people read, with everything that can be said beside it.
+        let table = why502(&["explain", "-vv", "--privacy", level])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(table.status.success(), "{}", text(&table.stderr));
+        let read = [&table.stdout, &table.stderr, &output.stderr];
+        // Long words are broken at the end of a line.
+        let read = read.map(|bytes| text(bytes).split_whitespace().collect::<String>());
+        assert!(read[0].contains("502"), "{}", read[0]);
+        assert_eq!(read[0].contains(ORDER), level == "full");
+        for output in outputs.iter().chain(&read) {
+            for secret in ["canary", "Cookie", "X-Key", "Forwarded"] {
                 assert!(!output.contains(secret), "{secret}, {level}");
             }
-        }
-        if level != "full" {
-            for output in &outputs {
+            if level != "full" {
                 assert!(!output.contains(&CLIENT.to_string()), "{level}");
+                assert!(!output.contains(ORDER), "{level}");
             }
         }
     }

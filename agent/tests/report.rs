@@ -8,14 +8,27 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn streams() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/streams");
+    let files = files("streams", ".jsonl");
+    assert!(files.len() > 20);
+    files
+}
+
+fn captures() -> Vec<PathBuf> {
+    let files = files("captures", ".pcap.gz");
+    assert!(files.len() > 10);
+    files
+}
+
+fn files(folder: &str, suffix: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests")
+        .join(folder);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+        .filter(|path| path.to_string_lossy().ends_with(suffix))
         .collect();
     files.sort();
-    assert!(files.len() > 20);
     files
 }
 
@@ -43,10 +56,10 @@ fn embedded(html: &str) -> Vec<Value> {
 
 /// The report holds what standard output says, and each verdict's ladder holds all its evidence.
 #[test]
-fn a_report_of_every_recording_holds_what_the_lines_say() {
+fn a_report_of_every_recording_and_capture_holds_what_the_lines_say() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.html");
-    let output = explain(&streams(), &path, &[]);
+    let output = explain(&[streams(), captures()].concat(), &path, &[]);
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains(path.to_str().unwrap()), "{stderr}");
@@ -66,6 +79,8 @@ fn a_report_of_every_recording_holds_what_the_lines_say() {
     let html = std::fs::read_to_string(&path).unwrap();
     let rows = embedded(&html);
     assert_eq!(rows.len(), lines.len());
+    let packets = rows.iter().filter(|row| draws_packets(row)).count();
+    assert!(packets > 100, "{packets} ladders with packets");
     for (row, line) in rows.iter().zip(lines) {
         assert_eq!(row["kind"], line["type"]);
         for field in [
@@ -93,6 +108,14 @@ fn a_report_of_every_recording_holds_what_the_lines_say() {
     }
 }
 
+fn draws_packets(row: &Value) -> bool {
+    let mut sections = row["ladder"].as_array().unwrap().iter();
+    sections.any(|section| {
+        let mut steps = section["steps"].as_array().unwrap().iter();
+        steps.any(|step| step["shape"] == "packet")
+    })
+}
+
 fn check_ladder(row: &Value) {
     let id = &row["id"];
     let steps: Vec<&Value> = row["ladder"]
@@ -117,7 +140,8 @@ fn check_ladder(row: &Value) {
         assert!(times.is_sorted(), "{id}: {times:?}");
     }
     if row["kind"] == "verdict" {
-        let response = steps.iter().find(|s| s["to"] == "client").unwrap();
+        let answers = |s: &&&Value| s["to"] == "client" && s["shape"] != "packet";
+        let response = steps.iter().find(answers).unwrap();
         assert_eq!(response["at_us"], 0, "{id}");
     }
 }

@@ -1,34 +1,49 @@
-//! Any bytes as a capture file: frames or one error, in bounded memory, and then an end.
+//! Any bytes as a capture file: frames or one error, in bounded memory, and then an end; the same
+//! one by one and in batches.
 
 #![no_main]
 
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use why502::sources::packets::decode::{Decoded, decode};
-use why502::sources::packets::file::Capture;
+use why502::sources::packets::decode::{Decoded, decode, plain};
+use why502::sources::packets::file::{BATCH, Capture};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut capture) = Capture::read(Cursor::new(bytes.to_vec()), "fuzz") else {
         return;
     };
+    let mut together = Capture::read(Cursor::new(bytes.to_vec()), "fuzz").unwrap();
     let mut frames = 0;
-    while let Some(next) = capture.next_frame() {
-        match next {
-            Ok(frame) => {
-                frames += 1;
-                assert_eq!(frame.frame.number, frames);
-                if let Decoded::Segment(segment) = decode(&frame) {
-                    assert!(segment.payload.len() <= segment.length as usize);
-                }
-            }
-            Err(error) => {
+    loop {
+        let batch = match together.next_frames() {
+            Some(Ok(batch)) => batch,
+            Some(Err(error)) => {
+                let same = capture.next_frame().unwrap().unwrap_err();
+                assert_eq!(error.to_string(), same.to_string());
                 assert_eq!(error.frames, frames);
+                assert!(capture.next_frame().is_none() && together.next_frames().is_none());
+                break;
+            }
+            None => {
                 assert!(capture.next_frame().is_none());
                 break;
             }
+        };
+        let before = frames;
+        for frame in batch {
+            let alone = capture.next_frame().unwrap().unwrap();
+            frames += 1;
+            assert_eq!(frame.frame.number, frames);
+            assert_eq!(format!("{frame:?}"), format!("{alone:?}"));
+            let decoded = decode(&frame);
+            if let Decoded::Segment(segment) = decoded {
+                assert!(segment.payload.len() <= segment.length as usize);
+            }
+            assert!(plain(&frame).is_none() || matches!(decoded, Decoded::Segment(_)));
         }
+        assert!((1..=BATCH as u64).contains(&(frames - before)));
     }
     // What libpcap or the file itself claims is a count, whatever the file says.
-    let _ = capture.dropped();
+    assert_eq!(capture.dropped(), together.dropped());
 });

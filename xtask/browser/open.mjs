@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 
 /** What `cargo xtask` hands over. */
-export const { WHY502, CHROMIUM, PLAYWRIGHT, STREAMS, OUT } = process.env;
+export const { WHY502, CHROMIUM, PLAYWRIGHT, STREAMS, CAPTURES, OUT } = process.env;
 
 const { chromium } = createRequire(join(PLAYWRIGHT, "package.json"))("playwright-core");
 
@@ -44,7 +44,7 @@ export async function open(browser, file, options = {}) {
   return { page, seen, close: () => context.close() };
 }
 
-/** The report of these recordings, as `why502 explain` writes it. */
+/** The report of these recordings and captures, as `why502 explain` writes it. */
 export function explain(name, files) {
   const report = join(OUT, name + ".html");
   execFileSync(WHY502, ["explain", "--quiet", "--json", "--report", report, ...files], {
@@ -53,9 +53,14 @@ export function explain(name, files) {
   return report;
 }
 
-export function streams(matching = /\.jsonl$/) {
-  return readdirSync(STREAMS).filter((name) => matching.test(name)).sort().map((name) => join(STREAMS, name));
+function files(folder, matching) {
+  return readdirSync(folder).filter((name) => matching.test(name)).sort().map((name) => join(folder, name));
 }
+
+export const streams = (matching = /\.jsonl$/) => files(STREAMS, matching);
+
+/** Captures of the lab. */
+export const captures = (matching = /^r.*\.pcap\.gz$/) => files(CAPTURES, matching);
 
 /** A recording of `count` requests that met a full accept queue or no listener. */
 export function recording(name, count, path) {

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 
-import { PATIENCE, explain, launch, open, recording, streams } from "./open.mjs";
+import { capture } from "./capture.mjs";
+import { PATIENCE, captures, explain, launch, open, recording, streams } from "./open.mjs";
 import { contrast } from "./contrast.mjs";
 
 /** Bounds are five times what is promised: the machine may be slow, not the report. */
@@ -70,6 +71,25 @@ await look("each cause has its ladder, with the fact that decides marked", all, 
   }
   await page.selectOption("#by-cause", "keepalive_race");
   assert.equal(await page.locator(".ladder rect.idle").count(), 1, "the idle gap is drawn");
+});
+
+await look("an idle gap is as high as it was long, by the scale below it", all, {}, async (page) => {
+  await page.waitForSelector(".ladder");
+  const heights = await page.evaluate(() => {
+    const race = verdicts.find((verdict) => verdict.cause === "keepalive_race" && verdict.ladder[0].steps.some((step) => step.shape === "idle"));
+    return [1e4, 1e5, 1e6, 6e6, 60e6, 3600e6].map((us) => {
+      const changed = structuredClone(race);
+      const [section] = changed.ladder;
+      const idle = section.steps.find((step) => step.shape === "idle");
+      const after = section.steps[section.steps.indexOf(idle) + 1];
+      idle.at_us = after.at_us - us;
+      return Number(ladderOf(changed).querySelector("rect.idle").getAttribute("height"));
+    });
+  });
+  for (let i = 1; i < heights.length; i++) assert.ok(heights[i] > heights[i - 1] + 10, String(heights));
+  const [, , second, , minute] = heights;
+  assert.ok(minute > second + 80, `1 s ${second}, 1 min ${minute}`);
+  assert.equal(await page.locator(".ladder .scale path").count(), 3);
 });
 
 await look("filters narrow the list and give it back", all, {}, async (page) => {
@@ -149,8 +169,8 @@ await look("nothing in a request becomes markup", explain("hostile", [recording(
   assert.equal(await page.locator("#app img, #app script").count(), 0);
 });
 
-const many = explain("many", [recording("many", 10_050, (n) => `/orders/${n}`)]);
-await look("ten thousand verdicts stay quick, and what is left out is said", many, {}, async (page) => {
+/** Opens and filters 10,000 verdicts within the bounds. */
+async function staysQuick(page, words) {
   // Twice: the first time also reads the browser itself from the disk.
   let opened = 0;
   for (let time = 0; time < 2; time++) {
@@ -159,16 +179,16 @@ await look("ten thousand verdicts stay quick, and what is left out is said", man
     await page.waitForSelector(".ladder");
     opened = performance.now() - began;
   }
-  const filtered = await page.evaluate(() => {
+  const filtered = await page.evaluate((words) => {
     const search = document.getElementById("search");
-    return ["orders/77", "refused", "", "g.sock 99"].map((words) => {
+    return words.map((word) => {
       const began = performance.now();
-      search.value = words;
+      search.value = word;
       search.dispatchEvent(new Event("input"));
       document.getElementById("list").getBoundingClientRect();
       return performance.now() - began;
     });
-  });
+  }, words);
   const worst = Math.max(...filtered);
   console.log(`browser: 10,000 verdicts: open ${opened.toFixed(0)} ms, filter ${worst.toFixed(1)} ms`);
   assert.ok(opened < OPEN_MS, `opened in ${opened} ms`);
@@ -181,7 +201,49 @@ await look("ten thousand verdicts stay quick, and what is left out is said", man
   await page.keyboard.press("End");
   await page.waitForSelector("#row-9999");
   assert.ok((await page.locator(".row").count()) < 60, "only what is in view is in the page");
+}
+
+const many = explain("many", [recording("many", 10_050, (n) => `/orders/${n}`)]);
+await look("ten thousand verdicts stay quick, and what is left out is said", many, {}, (page) =>
+  staysQuick(page, ["orders/77", "refused", "", "g.sock 99"]));
+
+const captured = explain("captures", captures());
+await look("ladders of captures show packets beside the facts", captured, {}, async (page) => {
+  await page.waitForSelector(".ladder");
+  const causes = await page.$$eval("#by-cause option", (options) => options.map((o) => o.value).filter((v) => v));
+  assert.ok(causes.length >= 8, String(causes));
+  for (const cause of causes) {
+    await page.selectOption("#by-cause", cause);
+    const packets = await page.$$eval(".ladder .step.packet", (steps) => steps.map((step) => step.textContent));
+    assert.ok(packets.length > 0 && packets.every((text) => text !== ""), `${cause}: ${packets}`);
+    assert.equal(await page.locator(".ladder .decides").count(), cause === "unknown" ? 0 : 1, cause);
+    const inside = await page.$eval(".ladder", (ladder) => {
+      const box = ladder.getBBox();
+      return box.x >= 0 && box.x + box.width <= ladder.viewBox.baseVal.width + 0.5;
+    });
+    assert.ok(inside, `${cause}: the ladder stays inside its picture`);
+  }
 });
+
+for (const colorScheme of ["light", "dark"]) {
+  await look(`packets are legible in the ${colorScheme} theme`, captured, { colorScheme }, async (page) => {
+    await page.waitForSelector(".ladder .step.packet");
+    assert.deepEqual(await page.evaluate(contrast, 4.5), []);
+  });
+}
+
+const manyCaptured = explain("many-packets", [capture("many-packets", 10_050, (n) => `/orders/${n}`)]);
+for (const colorScheme of ["light", "dark"]) {
+  await look(`ten thousand verdicts of packets stay quick, ${colorScheme}`, manyCaptured, { colorScheme }, async (page) => {
+    await staysQuick(page, ["orders/77", "connection_refused", "", "9000 99"]);
+    // The last one is open: its packets are there as well.
+    assert.ok((await page.locator(".ladder .step.packet").count()) >= 2);
+    await page.fill("#search", "orders/77");
+    assert.equal(await shown(page), 111, "/orders/77, 770 to 779 and 7700 to 7799");
+    await page.selectOption("#by-confidence", "proven");
+    assert.ok((await shown(page)) < 111);
+  });
+}
 
 await look("it reads without JavaScript", all, { javaScriptEnabled: false }, async (page) => {
   for (const text of ["failed responses", "keepalive_race", "server.keepAliveTimeout", "No signal was lost", "need JavaScript"]) {

@@ -35,6 +35,7 @@ fn script(name: &str, browser: &Browser, program: &Path) -> Result<Command> {
         .env("CHROMIUM", &browser.chromium)
         .env("PLAYWRIGHT", &browser.driver)
         .env("STREAMS", shell::root().join("tests/streams"))
+        .env("CAPTURES", shell::root().join("tests/captures"))
         .env("OUT", out);
     Ok(node)
 }

@@ -4,7 +4,7 @@
 //! one the same options.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -13,6 +13,8 @@ use crate::shell;
 const VERSION: &str = "0.13.2";
 /// More than any input may make the program take.
 const MEMORY_MB: u32 = 1024;
+/// Bytes of an input; more where a seed has more.
+const LONGEST: u64 = 8192;
 /// A single input that takes longer hangs.
 const SLOWEST_SECONDS: u32 = 10;
 
@@ -109,26 +111,63 @@ fn fuzz(target: &str, args: &Args) -> Result<()> {
         .arg(if args.fast { "none" } else { "address" })
         .arg(target)
         .arg(&found);
-    if let Some(seeds) = seeds(target) {
-        cargo.arg(seeds);
-    }
+    let seeds = seeds(target);
+    cargo.args(&seeds);
+    let dictionary = folder().join(format!("dictionaries/{target}.dict"));
     cargo.arg("--").args([
         format!("-max_total_time={}", args.seconds),
         format!("-rss_limit_mb={MEMORY_MB}"),
         format!("-timeout={SLOWEST_SECONDS}"),
-        // Large enough for every seed.
-        "-max_len=8192".to_owned(),
+        format!("-max_len={}", longest(&seeds)?.max(LONGEST)),
         "-verbosity=0".to_owned(),
         "-print_final_stats=1".to_owned(),
     ]);
+    if dictionary.exists() {
+        cargo.arg(format!("-dict={}", dictionary.display()));
+    }
     shell::run(&mut cargo)
 }
 
-/// Files that a target may begin with; what it finds goes elsewhere.
-fn seeds(target: &str) -> Option<PathBuf> {
-    let folder: &Path = match target {
-        "capture" => Path::new("tests/captures"),
-        _ => return None,
-    };
-    Some(shell::root().join(folder))
+/// Folders of files that a target may begin with; what it finds goes elsewhere.
+fn seeds(target: &str) -> Vec<PathBuf> {
+    let own = folder().join("seeds").join(target);
+    let captures = (target == "capture").then(|| shell::root().join("tests/captures"));
+    own.is_dir()
+        .then_some(own)
+        .into_iter()
+        .chain(captures)
+        .collect()
+}
+
+/// A seed that is cut is damaged before the first look at it.
+fn longest(folders: &[PathBuf]) -> Result<u64> {
+    let mut longest = 0;
+    for folder in folders {
+        for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+            longest = longest.max(entry?.metadata()?.len());
+        }
+    }
+    Ok(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_folder_and_dictionary_is_a_targets_and_no_seed_is_empty() {
+        let targets = targets().unwrap();
+        for (under, suffix) in [("seeds", ""), ("dictionaries", ".dict")] {
+            for entry in fs::read_dir(folder().join(under)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                let target = name.strip_suffix(suffix).unwrap().to_owned();
+                assert!(targets.contains(&target), "{under}/{name}");
+            }
+        }
+        let with_seeds: Vec<&String> = targets.iter().filter(|t| !seeds(t).is_empty()).collect();
+        assert_eq!(with_seeds, ["capture", "http"]);
+        for target in with_seeds {
+            assert!(longest(&seeds(target)).unwrap() > 0, "{target}");
+        }
+    }
 }

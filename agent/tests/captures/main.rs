@@ -1,4 +1,4 @@
-//! Captures of the lab (`tests/captures/r*.pcap.gz`), explained: the verdicts are those of the
+//! Captures of real proxies (`tests/captures/README.md`), explained: the verdicts are those of the
 //! snapshots, and whatever is done to a capture, none becomes proven that was not, or another.
 
 mod damage;
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use why502::signal::{Nanos, Opening, Response, Signal};
+use why502::signal::{Fact, Nanos, Opening, Response, Signal};
 use why502::sources::packets::Packets;
 use why502::sources::packets::decode::{Decoded as Frame, decode};
 use why502::sources::packets::file::Capture;
@@ -68,7 +68,7 @@ pub fn fixtures() -> Vec<(String, Vec<Packet>)> {
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
             let name = path.file_name().unwrap().to_string_lossy();
-            name.starts_with('r') && name.ends_with(".pcap.gz")
+            name.ends_with(".pcap.gz") && name != "loopback.pcap.gz"
         })
         .collect();
     files.sort();
@@ -88,18 +88,27 @@ fn read(path: &Path) -> (String, Vec<Packet>) {
     (name.trim_end_matches(".pcap.gz").to_owned(), packets)
 }
 
+/// Whatever the packets are, what is made of them is bounded by their number.
 pub fn explain(packets: &[Packet]) -> Vec<Decided> {
     let mut source = Packets::new(&[]);
     let mut tracker = Tracker::default();
     let mut signals: Vec<Signal> = Vec::new();
     let mut decided = Vec::new();
+    let mut told = 0;
     for packet in packets {
         source.segment(&packet.segment(), &mut signals);
+        told += signals.iter().filter(|s| s.fact != Fact::Tick).count();
         decided.extend(signals.drain(..).flat_map(|s| tracker.observe(&s)));
     }
+    assert!(source.connections() <= packets.len());
     source.finish(&mut signals);
+    told += signals.iter().filter(|s| s.fact != Fact::Tick).count();
     decided.extend(signals.drain(..).flat_map(|s| tracker.observe(&s)));
     decided.extend(tracker.finish());
+    // An attempt's end, its response, how both connections end; and the source itself.
+    let most = 4 * packets.len() + 1;
+    assert!(told <= most, "{told} signals of {} packets", packets.len());
+    assert!(decided.len() <= packets.len());
     decided
 }
 

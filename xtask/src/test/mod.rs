@@ -32,6 +32,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let before = Before::now();
     let mut total = Count::default();
     let mut failed = Vec::new();
+    let mut skipped = Vec::new();
 
     let mut check = |what: &str, result: Result<Count>| {
         let count = result.unwrap_or_else(|error| {
@@ -41,6 +42,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("── {what}: {count} ({} s)", start.elapsed().as_secs());
         if count.failed > 0 {
             failed.push(what.to_owned());
+        }
+        if count.skipped > 0 {
+            skipped.push(format!("{} of {what}", count.skipped));
         }
         total += count;
     };
@@ -88,6 +92,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     check("nothing left behind", before.compare());
 
+    // At the end, where it is read: each has said above why.
+    if !skipped.is_empty() {
+        println!("SKIPPED, so not looked at: {}", skipped.join(", "));
+    }
     println!("{total}");
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));

@@ -34,14 +34,20 @@ pub(super) fn facts(cause: Cause, variant: Option<Variant>) -> &'static [&'stati
         | Cause::UnixSocketWrongType
         | Cause::HostUnreachable
         | Cause::PortsExhausted
-        | Cause::ProxyFdsExhausted => &["connect_failed", "reset_received"],
+        | Cause::ProxyFdsExhausted => &["connect_failed", "connects_failed", "reset_received"],
         Cause::UnixAcceptQueueFull | Cause::TcpAcceptQueueFull | Cause::SynBacklogFull => &[
             "accept_queue",
             "connect_failed",
             "connect_given_up",
             "reset_received",
         ],
-        Cause::ConnectTimeout => &["packets_filtered", "connect_given_up", "connect_failed"],
+        Cause::ConnectTimeout => &[
+            "packets_filtered",
+            "connect_given_up",
+            "connect_failed",
+            "connects_unanswered",
+            "connects_failed",
+        ],
         Cause::WorkerCrashed => &["process_exited", "upstream_closed"],
         Cause::WorkerTimeoutKilled | Cause::WorkerKilled => &["signal_sent", "process_exited"],
         Cause::WorkerOomKilled => &["oom_killed", "process_exited"],

@@ -28,7 +28,7 @@ pub(super) fn known(fact: &str, text: &str, unix: bool) -> Option<Step> {
     Some(match fact {
         "connect_began" => arrow(Proxy, Upstream, Shape::Connect, "connect"),
         "connected" => arrow(Upstream, Proxy, Shape::Connect, "connected"),
-        "connect_failed" => {
+        "connect_failed" | "connects_failed" => {
             let error = text.rsplit_once(": ").map_or("", |(_, error)| error);
             let label = match error {
                 "" => "connect failed".to_owned(),
@@ -37,6 +37,7 @@ pub(super) fn known(fact: &str, text: &str, unix: bool) -> Option<Step> {
             arrow(Proxy, Upstream, Shape::Stopped, label)
         }
         "connect_given_up" => arrow(Proxy, Upstream, Shape::Stopped, "gives up connecting"),
+        "connects_unanswered" => arrow(Proxy, Upstream, Shape::Stopped, "connects unanswered"),
         "request_sent" if text.starts_with("write ") => {
             arrow(Proxy, Upstream, Shape::Stopped, "write failed")
         }

@@ -21,7 +21,7 @@ function detailOf(verdict) {
       el("div", { class: "wide" }, ladderOf(verdict)),
       el("figcaption", {},
         `Times count from ${clock(verdict.time)}${verdict.status || verdict.kind === "verdict" ? ", the response" : ""}.`
-        + " Gaps are drawn on one logarithmic scale.")),
+        + " Waits are drawn to the scale below it.")),
     (advice.text || advice.settings.length > 0) && el("section", { class: "advice" },
       el("h4", {}, "What to change"),
       el("p", {}, advice.text),

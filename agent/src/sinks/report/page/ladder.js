@@ -6,10 +6,16 @@ const NOTES = 566;
 const NOTE_CHARACTERS = 49;
 const LINE = 15;
 
-/** Pixels of waiting: every gap is on one logarithmic scale, 1 ms or 1 s alike. */
+/** A wait's label needs so many pixels; what would be less is drawn like it. */
+const SHORTEST_GAP = 16;
+
+/** Pixels of a wait: a millisecond and a minute are both seen, and 16 times as long is twice as high. */
 function gapHeight(us) {
-  return us > 0 ? 11 * Math.log10(1 + us / 20) : 0;
+  return Math.max(SHORTEST_GAP, 1.6 * Math.sqrt(Math.sqrt(us)));
 }
+
+/** What the scale is drawn with: microseconds, and their name. */
+const SCALE = [[1e4, "10 ms or less"], [1e6, "1 s"], [60e6, "1 min"]];
 
 function ladderOf(verdict) {
   const drawing = { under: [], over: [], y: 64, verdict };
@@ -18,18 +24,35 @@ function ladderOf(verdict) {
     if (section.title) sectionTitle(drawing, section.title);
     before = drawSection(drawing, section, section.title ? null : before);
   }
-  const height = drawing.y + 10;
+  const bottom = drawing.y + 10;
+  const height = bottom + 30;
   const root = shape("svg", {
     class: "ladder", viewBox: `0 0 ${LADDER_WIDTH} ${height}`, role: "img",
     "aria-label": "Ladder: what passed between client, proxy and upstream; the evidence below says the same in words",
   });
   root.append(...drawing.under);
   for (const [lane, x] of Object.entries(LANES)) {
-    root.append(shape("line", { class: "lane", x1: x, x2: x, y1: 48, y2: height - 4 }));
+    root.append(shape("line", { class: "lane", x1: x, x2: x, y1: 48, y2: bottom - 4 }));
     root.append(laneHead(verdict, lane, x));
   }
-  root.append(...drawing.over);
+  root.append(...drawing.over, scale(bottom + 18));
   return root;
+}
+
+/** How long the waits are that are drawn: bars that lie as long as waits stand. */
+function scale(y) {
+  let x = 98;
+  const group = shape("g", { class: "scale" },
+    shape("text", { x: x - 10, y: y + 4, "text-anchor": "end" }, "waits"));
+  for (const [us, name] of SCALE) {
+    const width = gapHeight(us);
+    group.append(
+      shape("path", { d: `M ${x} ${y - 4} v 8 m 0 -4 h ${width} m 0 -4 v 8` }),
+      shape("text", { x: x + width + 6, y: y + 4 }, name));
+    x += width + 12 + 7 * name.length;
+  }
+  group.append(shape("text", { x: LADDER_WIDTH - 4, y: y + 4, "text-anchor": "end" }, "twice as high is 16 times as long"));
+  return group;
 }
 
 function laneHead(verdict, lane, x) {
@@ -60,7 +83,7 @@ function drawSection(drawing, section, before) {
     const gap = before !== null && step.at_us !== undefined ? step.at_us - before : 0;
     if (gap > 0) {
       const from = drawing.y;
-      drawing.y += Math.max(gapHeight(gap), 16);
+      drawing.y += gapHeight(gap);
       wait(drawing, from - 28, drawing.y - 8, gap);
     }
     const y = drawing.y;
@@ -76,7 +99,7 @@ function drawSection(drawing, section, before) {
       idleFrom = null;
     }
     drawing.over.push(step.to ? arrow(step, y) : event(step, y), words(lines, y));
-    drawing.y += step.shape === "idle" ? Math.max(height, 52) : height;
+    drawing.y += height;
     before = step.at_us ?? before;
   }
   return before;
