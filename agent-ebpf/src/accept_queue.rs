@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The verifier follows every step; a longer queue than this is looked through in part.
-const STEPS: u32 = 256;
+const STEPS: u32 = 132;
 
 /// Looks for the flow's other end in the queue of the listener that it was connected to.
 #[inline(always)]

@@ -137,7 +137,9 @@ pub unsafe fn downstream(out: *mut Attempt, sk: u64, cookie: u64) {
                 if (*out).downstream_state == agent_ebpf::downstream::RESET {
                     // The client's reset ended the flow; its socket is still the proxy's.
                     (*out).downstream_ends.family = kernel::family(sk);
-                    kernel::inet_ends(sk, &mut (*out).downstream_ends);
+                    (*out).downstream_ends.local_port = 0;
+                    (*out).downstream_ends.path_len = 0;
+                    kernel::remote_end(sk, &mut (*out).downstream_ends);
                 }
             }
         }

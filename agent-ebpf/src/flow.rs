@@ -134,17 +134,13 @@ fn follows_read(thread: &Thread, now: u64) -> bool {
     since < PROMPTLY_NS || (since < CROWDED_NS && thread.read_switches == kernel::switches())
 }
 
-#[inline(always)]
-fn is_opaque(sk: u64, cookie: u64) -> bool {
-    of(sk, cookie).is_some_and(|downstream| downstream.flags & flow_flag::OPAQUE != 0)
-}
-
 /// Ties an attempt that begins now to the downstream its thread works for.
 #[inline(always)]
 pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
     // nginx does all there is to do for what it has read before it reads on. Threads of other proxies
     // read from several clients first: there only one that read a single one is clear.
     let in_turn = thread.lazy != 0;
+    let mut guess = false;
     if in_turn && thread.failed_cookie != 0 {
         flow.link_sk = thread.failed_link_sk;
         flow.link_cookie = thread.failed_link_cookie;
@@ -165,15 +161,17 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
             _ => order::UNCLEAR,
         };
         thread.begun = thread.begun.saturating_add(1);
-        if !in_turn && flow.order == order::UNCLEAR && !is_opaque(flow.link_sk, flow.link_cookie) {
+        guess = !in_turn && flow.order == order::UNCLEAR;
+    }
+    if let Some(downstream) = of(flow.link_sk, flow.link_cookie) {
+        let flags = downstream.flags;
+        if guess && flags & flow_flag::OPAQUE == 0 {
             // What was sent will tell better than a guess that would hide what is known.
             flow.link_sk = 0;
             flow.link_cookie = 0;
+            return;
         }
-    }
-    if let Some(downstream) = of(flow.link_sk, flow.link_cookie) {
-        const AWAITED_OPAQUE: u16 = flow_flag::AWAITED | flow_flag::OPAQUE;
-        if downstream.flags & AWAITED_OPAQUE == 0 && downstream.ordinal > 0 {
+        if flags & (flow_flag::AWAITED | flow_flag::OPAQUE) == 0 && downstream.ordinal > 0 {
             // What was read is answered: a request that was read with it, or another client's.
             downstream.ordinal += 1;
             downstream.head_ptr = 0;
@@ -269,6 +267,20 @@ pub fn note_read(sk: *const u8) {
         && flow.role == role::UPSTREAM
     {
         note(&mut flow.read);
+    }
+}
+
+/// The same by a thread of a watched proxy, which is no server to be marked.
+#[inline(always)]
+pub fn note_read_by_proxy(sk: u64, tgid: u32, tid: u32, now: u64) {
+    if let Some(peer) = UPSTREAM_ENDS.get(sk) {
+        // SAFETY: a map value, written here by the one process that reads this socket.
+        let read = unsafe { &mut (*peer).read };
+        read.ns = now;
+        read.tid = tid;
+        read.tgid = tgid;
+        // SAFETY: no arguments.
+        read.task = unsafe { bpf_get_current_task() };
     }
 }
 

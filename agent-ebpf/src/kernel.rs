@@ -255,13 +255,14 @@ pub fn ends(sk: u64, out: &mut Ends) {
         }
         unix_name(name, out);
     } else {
-        inet_ends(sk, out);
+        remote_end(sk, out);
+        own_end(sk, out);
     }
 }
 
-/// The addresses and ports of a TCP socket whose family is known.
+/// The other end of a TCP socket whose family is known.
 #[inline(always)]
-pub fn inet_ends(sk: u64, out: &mut Ends) {
+pub fn remote_end(sk: u64, out: &mut Ends) {
     out.remote_port = u16::from_be(field!(sk, skc_dport, u16));
     if out.family == AF_INET6 {
         out.remote = field!(sk, skc_v6_daddr, [u8; 16]);
@@ -269,7 +270,6 @@ pub fn inet_ends(sk: u64, out: &mut Ends) {
         let remote = field!(sk, skc_daddr, [u8; 4]);
         out.remote[..4].copy_from_slice(&remote);
     }
-    own_end(sk, out);
 }
 
 /// A TCP socket's own address and port, as long as it has them.

@@ -380,7 +380,7 @@ abi! {
         pub lazy: u32,
         /// Attempts begun since the downstream was last read.
         pub begun: u16,
-        /// Downstreams read since the thread last slept.
+        /// Downstreams read since the thread last slept: 1 means one, more several.
         pub reads: u16,
         /// The upstream flow closed last with bytes of a response read, before the downstream was answered.
         pub stash: Flow,

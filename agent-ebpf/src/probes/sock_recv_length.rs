@@ -13,7 +13,7 @@ use crate::{
     emit, flow,
     kernel::{self, AF_UNIX},
     maps::UPSTREAM_ENDS,
-    probes::sock_send_length::{CONTINUE, interrupted, only_continue, status, stream},
+    probes::sock_send_length::{interrupted, only_continue, status, stream},
     user,
 };
 
@@ -62,14 +62,14 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
         answer(flow, sk as u64, ret, now);
         return 0;
     }
-    let Some((thread, _, _)) = flow::thread() else {
+    let Some((thread, tid, tgid)) = flow::thread() else {
         return 0;
     };
     if flow.role == role::DOWNSTREAM {
         if ret > 0 {
             if flow.peer_sk != 0 {
                 // The client is a watched proxy, too.
-                flow::note_read(sk);
+                flow::note_read_by_proxy(flow.peer_sk, tgid, tid, now);
             }
             request(flow, sk as u64, thread, ret, now);
         }
@@ -83,11 +83,11 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
 #[inline(always)]
 fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
     let switches = kernel::switches();
-    if thread.read_switches != switches {
-        thread.reads = 1;
-    } else if thread.downstream_cookie != flow.cookie {
-        thread.reads = thread.reads.saturating_add(1);
-    }
+    // Without branches, each of which the verifier would follow to the end.
+    let slept = u16::from(thread.read_switches != switches);
+    let another = u16::from(thread.downstream_cookie != flow.cookie);
+    let awake = slept.wrapping_sub(1);
+    thread.reads = (thread.reads | another << 1) & awake | slept;
     thread.downstream_sk = sk;
     thread.downstream_cookie = flow.cookie;
     thread.begun = 0;
@@ -95,8 +95,8 @@ fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
     thread.read_switches = switches;
     thread.failed_cookie = 0;
     // One whose bytes were not seen was begun by an attempt alone: this may be the next one.
-    let known = flow.head_ptr != 0 || flow.flags & flow_flag::OPAQUE != 0;
-    if flow.flags & flow_flag::AWAITED != 0 && known {
+    let known = (flow.head_ptr != 0) | (flow.flags & flow_flag::OPAQUE != 0);
+    if (flow.flags & flow_flag::AWAITED != 0) & known {
         return;
     }
     flow.flags |= flow_flag::AWAITED;
@@ -141,11 +141,6 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
         let mut read = 0;
         if let Some(buffer) = user::buffer() {
             read = user::read_user(buffer.ptr, buffer.len, &mut flow.response);
-            if ret as u32 > CONTINUE && status(&flow.response) == 100 {
-                let (ptr, len) = (buffer.ptr, buffer.len);
-                let rest = u64::from(CONTINUE);
-                read = user::read_user(ptr + rest, len.saturating_sub(rest), &mut flow.response);
-            }
         }
         // A head that trickles in says nothing yet of what is spoken.
         if ret as u32 >= STATUS && read >= STATUS && !speaks_in_turns(&flow.response) {
