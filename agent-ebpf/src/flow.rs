@@ -191,11 +191,14 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
 /// An upstream request's first bytes were written (or refused) now.
 #[inline(always)]
 pub fn begin_request(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
-    let last = if flow.last_receive_ns > flow.last_send_ns {
+    let mut last = if flow.last_receive_ns > flow.last_send_ns {
         flow.last_receive_ns
     } else {
         flow.last_send_ns
     };
+    if last == 0 {
+        last = flow.begun_ns;
+    }
     flow.ordinal += 1;
     flow.idle_ns = if last == 0 {
         0

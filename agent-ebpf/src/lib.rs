@@ -207,6 +207,8 @@ abi! {
         pub rcv_nxt: u32,
         pub snd_wnd: u32,
         pub srtt_us: u32,
+        pub lsndtime: u32,
+        pub lrcvtime: u32,
         pub total_retrans: u32,
         pub unix_addr: u32,
         pub unix_peer: u32,
@@ -286,12 +288,15 @@ abi! {
         pub link_cookie: u64,
         /// Upstream: the failed attempt that this one follows.
         pub retry_of: u64,
+        /// When the current attempt began; until then, of one older than the agent: when it last
+        /// carried anything, 0 if unknown.
         pub begun_ns: u64,
         pub connected_ns: u64,
         pub request_ns: u64,
         pub last_receive_ns: u64,
         pub last_send_ns: u64,
-        /// Idle time before the current request, and the longest that was followed by one.
+        /// Idle time before the current request (of the first: since the connect), and the longest
+        /// that was followed by one.
         pub idle_ns: u64,
         pub longest_reuse_ns: u64,
         pub fin_ns: u64,
@@ -594,6 +599,7 @@ abi! {
         pub kind: u16,
         pub ends: Ends,
         pub comm: [u8; COMM],
-        pub pad: u32,
+        /// TCP: ticks of the kernel's clock since it last sent or received data; `u32::MAX`: not known.
+        pub idle_ticks: u32,
     }
 }

@@ -103,6 +103,11 @@ pub fn now() -> Nanos {
     read(libc::CLOCK_MONOTONIC) as Nanos
 }
 
+/// The length of the kernel's ticks (its jiffies): its coarse clocks step by one.
+pub fn tick_ns() -> Nanos {
+    nanos(libc::CLOCK_MONOTONIC_COARSE, libc::clock_getres) as Nanos
+}
+
 /// Nanoseconds since 1970: now on the clock of captured packets.
 pub fn unix_now() -> Nanos {
     read(libc::CLOCK_REALTIME) as Nanos
@@ -126,12 +131,18 @@ pub fn unix_now_seconds() -> f64 {
 const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 fn read(clock: libc::clockid_t) -> i64 {
+    nanos(clock, libc::clock_gettime)
+}
+
+type Ask = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> libc::c_int;
+
+fn nanos(clock: libc::clockid_t, ask: Ask) -> i64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid timespec to write to; both clocks exist on every Linux.
-    unsafe { libc::clock_gettime(clock, &mut time) };
+    // SAFETY: `time` is a valid timespec to write to; all these clocks exist on every Linux.
+    unsafe { ask(clock, &mut time) };
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
@@ -211,6 +222,12 @@ mod tests {
             .map(|n| clock.ulid(7, &[n / 100, n % 100]))
             .collect();
         assert_eq!(many.len(), 10_000);
+    }
+
+    #[test]
+    fn ticks_are_of_a_length_that_kernels_have() {
+        let hz = (1e9 / tick_ns() as f64).round() as u64;
+        assert!((24..=1200).contains(&hz), "{hz}");
     }
 
     #[test]

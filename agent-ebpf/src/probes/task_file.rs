@@ -5,7 +5,7 @@
 use agent_ebpf::Socket;
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_seq_write, bpf_sock_from_file},
+    helpers::generated::{bpf_jiffies64, bpf_seq_write, bpf_sock_from_file},
 };
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
@@ -13,6 +13,7 @@ use crate::{
     field,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM},
     maps::LISTENERS_ONLY,
+    offset,
     probes::socket_behind,
 };
 
@@ -93,6 +94,7 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
         out.copied_seq = field!(sk, copied_seq, u32);
         out.queue_length = field!(sk, sk_ack_backlog, u32);
     }
+    out.idle_ticks = idle_ticks(sk, family);
     out.queue_limit = field!(sk, sk_max_ack_backlog, u32);
     out.inode = crate::kernel::read::<u64>(
         socket + u64::from(crate::offset!(socket_inode)),
@@ -114,6 +116,19 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
         )
     };
     0
+}
+
+/// The kernel's own times of the last data are all there is of a connection older than the agent.
+#[inline(always)]
+fn idle_ticks(sk: u64, family: u16) -> u32 {
+    if family == AF_UNIX || offset!(lsndtime) == u32::MAX || offset!(lrcvtime) == u32::MAX {
+        return u32::MAX;
+    }
+    // SAFETY: no arguments.
+    let now = unsafe { bpf_jiffies64() } as u32;
+    let sent = now.wrapping_sub(field!(sk, lsndtime, u32));
+    let received = now.wrapping_sub(field!(sk, lrcvtime, u32));
+    if sent < received { sent } else { received }
 }
 
 struct Iterator(*mut core::ffi::c_void);

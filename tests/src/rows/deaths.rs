@@ -44,7 +44,7 @@ pub(super) const ALL: [Death; 3] = [
 ];
 
 impl Death {
-    fn expect(self, failed: &'static [u16]) -> Expect {
+    pub(super) fn expect(self, failed: &'static [u16]) -> Expect {
         Expect {
             variant: self.variant,
             ..Expect::verdict(self.cell, failed, self.cause)
@@ -62,6 +62,18 @@ impl Death {
         count: usize,
     ) -> Result<()> {
         pool::fill(run, ns, folder, count, "ms=60")?;
+        self.strike(run, ns, folder, node, count)
+    }
+
+    /// The same, of a pool that is filled already.
+    pub(super) fn strike(
+        self,
+        run: &Run,
+        ns: &NetNs,
+        folder: &str,
+        node: &mut Node,
+        count: usize,
+    ) -> Result<()> {
         let expect = self.expect(&[502]);
         let hold = |act: &str| {
             let request = Request::post(run.path(folder)).query(act);

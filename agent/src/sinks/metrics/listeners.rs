@@ -74,17 +74,20 @@ impl Listeners {
         }
     }
 
-    /// Of the listener that takes calls to this address: a full queue was seen on this host.
+    /// Of the listener that takes calls to this address: a full queue was seen on this host. Where
+    /// namespaces have different processes there, none is named.
     fn labels(&self, upstream: &Address) -> [String; 2] {
-        let at = |address: &Address| {
-            let mut queues = self.queues.iter();
-            queues.find(|((listener, _), _)| *listener == address.0)
-        };
-        let found = upstream.listened_at().iter().find_map(at);
-        found.map_or_else(
-            || [upstream.0.clone(), String::new()],
-            |((address, _), queue)| [address.clone(), queue.process.clone()],
-        )
+        for Address(address) in upstream.listened_at() {
+            let here = self.queues.iter().filter(|((at, _), _)| *at == address);
+            let mut processes: Vec<&str> = here.map(|(_, queue)| queue.process.as_str()).collect();
+            processes.dedup();
+            match processes[..] {
+                [] => {}
+                [process] => return [address, process.to_owned()],
+                _ => return [address, String::new()],
+            }
+        }
+        [upstream.0.clone(), String::new()]
     }
 
     pub(super) fn gather(&mut self, fresh_as_zero: bool) -> [MetricFamily; 4] {
@@ -135,5 +138,125 @@ impl Listeners {
                     .map(|(labels, counter)| (labels.clone(), counter.export(fresh_as_zero))),
             ),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::sample;
+
+    fn listening(listeners: &mut Listeners, address: &str, netns: u32, process: &str, gone: bool) {
+        let listener = Listener {
+            address: sample::address(address),
+            netns,
+            pid: 7,
+            length: 0,
+            limit: 128,
+            peak: 0,
+            somaxconn: None,
+            since: None,
+            gone,
+        };
+        listeners.on_listener(&listener, process);
+    }
+
+    fn full(listeners: &mut Listeners, upstream: &str, cause: Cause) {
+        let mut attempt = sample::verdict().attempts.remove(0);
+        attempt.upstream = sample::address(upstream);
+        attempt.cause = Some(cause);
+        listeners.on_attempts(&[attempt]);
+    }
+
+    /// What is exported of the overflows: socket, process, count.
+    fn overflows(listeners: &mut Listeners) -> Vec<(String, String, f64)> {
+        let [.., family] = listeners.gather(false);
+        let metrics = family.get_metric().iter();
+        let of = |metric: &prometheus::proto::Metric, name: &str| {
+            let mut labels = metric.get_label().iter();
+            labels
+                .find(|label| label.name() == name)
+                .unwrap()
+                .value()
+                .to_owned()
+        };
+        metrics
+            .map(|metric| {
+                let count = metric.get_counter().get_value();
+                (of(metric, "socket"), of(metric, "process"), count)
+            })
+            .collect()
+    }
+
+    fn labels(upstream: &str, listening_at: &[(&str, u32, &str)]) -> (String, String) {
+        let mut listeners = Listeners::default();
+        for (address, netns, process) in listening_at {
+            listening(&mut listeners, address, *netns, process, false);
+        }
+        full(&mut listeners, upstream, Cause::TcpAcceptQueueFull);
+        let mut counted = overflows(&mut listeners);
+        counted.retain(|(_, _, count)| *count > 0.0);
+        assert_eq!(counted.len(), 1, "{counted:?}");
+        let (socket, process, count) = counted.remove(0);
+        assert_eq!(count, 1.0);
+        (socket, process)
+    }
+
+    fn pair(socket: &str, process: &str) -> (String, String) {
+        (socket.to_owned(), process.to_owned())
+    }
+
+    #[test]
+    fn an_overflow_counts_for_the_listener_that_takes_the_call() {
+        let wildcard = ("0.0.0.0:9000", 1, "gunicorn");
+        let dual = ("[::]:9000", 1, "node");
+        let own = ("10.0.0.5:9000", 1, "uwsgi");
+        let at = |listening: &[(&str, u32, &str)]| labels("10.0.0.5:9000", listening);
+        assert_eq!(at(&[wildcard]), pair("0.0.0.0:9000", "gunicorn"));
+        assert_eq!(at(&[dual]), pair("[::]:9000", "node"));
+        assert_eq!(at(&[wildcard, dual]), pair("0.0.0.0:9000", "gunicorn"));
+        assert_eq!(at(&[wildcard, dual, own]), pair("10.0.0.5:9000", "uwsgi"));
+        // Of another port, another address, or none.
+        let others = [
+            ("0.0.0.0:9001", 1, "php-fpm"),
+            ("10.0.0.6:9000", 1, "php-fpm"),
+        ];
+        assert_eq!(at(&others), pair("10.0.0.5:9000", ""));
+        assert_eq!(
+            labels("[fd00::5]:9000", &[wildcard]),
+            pair("[fd00::5]:9000", "")
+        );
+        assert_eq!(labels("[fd00::5]:9000", &[dual]), pair("[::]:9000", "node"));
+        let unix = ("unix:/run/app.sock", 1, "gunicorn");
+        assert_eq!(labels(unix.0, &[unix]), pair(unix.0, "gunicorn"));
+    }
+
+    #[test]
+    fn no_process_is_named_where_namespaces_have_different_ones() {
+        let (one, other) = (("0.0.0.0:9000", 1, "gunicorn"), ("0.0.0.0:9000", 2, "node"));
+        assert_eq!(
+            labels("10.0.0.5:9000", &[one, other]),
+            pair("0.0.0.0:9000", "")
+        );
+        let twin = ("0.0.0.0:9000", 2, "gunicorn");
+        assert_eq!(
+            labels("10.0.0.5:9000", &[one, twin]),
+            pair("0.0.0.0:9000", "gunicorn")
+        );
+    }
+
+    #[test]
+    fn overflows_are_there_from_zero_and_outlive_their_listener() {
+        let mut listeners = Listeners::default();
+        let zero = |count| vec![("0.0.0.0:9000".to_owned(), "node".to_owned(), count)];
+        listening(&mut listeners, "0.0.0.0:9000", 1, "node", false);
+        assert_eq!(overflows(&mut listeners), zero(0.0));
+        full(&mut listeners, "127.0.0.1:9000", Cause::ConnectionRefused);
+        assert_eq!(overflows(&mut listeners), zero(0.0));
+        full(&mut listeners, "127.0.0.1:9000", Cause::TcpAcceptQueueFull);
+        listening(&mut listeners, "0.0.0.0:9000", 1, "node", true);
+        assert_eq!(overflows(&mut listeners), zero(1.0));
+        let [lengths, ..] = listeners.gather(false);
+        assert!(lengths.get_metric().is_empty());
     }
 }

@@ -17,6 +17,7 @@ const THREAD_SIZE: u32 = 16 << 10;
 pub fn fact_of(member: &str) -> Option<&'static str> {
     Some(match member.split('.').next()? {
         "unix_sock" if member.ends_with("listener") => return None,
+        "tcp_sock" if member.ends_with("lsndtime") => return None,
         "inet_connection_sock" | "request_sock" => return None,
         COOKIES => "socket_identity",
         "sk_buff" => "filter_drops",
@@ -86,6 +87,8 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         rcv_nxt = "tcp_sock"."rcv_nxt",
         snd_wnd = "tcp_sock"."snd_wnd",
         srtt_us = "tcp_sock"."srtt_us",
+        lsndtime = "tcp_sock"."lsndtime",
+        lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime",
         total_retrans = "tcp_sock"."total_retrans",
         unix_addr = "unix_sock"."addr",
         unix_peer = "unix_sock"."peer",

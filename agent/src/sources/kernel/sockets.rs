@@ -56,8 +56,14 @@ pub fn listener_key(socket: &Socket) -> Option<ListenerKey> {
 }
 
 /// Connections that watched processes had before the agent came, with the upstream's end where it
-/// is on this host: by sequence numbers, which address translation and namespaces leave alone.
-pub fn older_flows(sockets: &[Socket], proxies: &HashSet<u32>) -> Vec<(u64, Flow)> {
+/// is on this host: by sequence numbers, which address translation and namespaces leave alone. They
+/// were idle at `now` for ticks of this length.
+pub fn older_flows(
+    sockets: &[Socket],
+    proxies: &HashSet<u32>,
+    now: u64,
+    tick_ns: u64,
+) -> Vec<(u64, Flow)> {
     let listening: HashSet<(u32, u16)> = sockets
         .iter()
         .filter(|s| s.state == LISTEN && s.ends.family != AF_UNIX)
@@ -88,6 +94,9 @@ pub fn older_flows(sockets: &[Socket], proxies: &HashSet<u32>) -> Vec<(u64, Flow
         flow.tid = socket.tgid;
         flow.ends = socket.ends;
         flow.flags = flow_flag::OLDER;
+        if socket.idle_ticks != u32::MAX {
+            flow.begun_ns = now.saturating_sub(u64::from(socket.idle_ticks) * tick_ns);
+        }
         flow.role = if tcp && listening.contains(&(socket.ends.netns, socket.ends.local_port)) {
             role::DOWNSTREAM
         } else {
@@ -130,7 +139,7 @@ mod tests {
             tcp(2, 20, LISTEN, 9000, 0, (0, 0)),
             tcp(2, 21, ESTABLISHED, 9000, 4000, (200, 100)),
         ];
-        let mut flows = older_flows(&sockets, &HashSet::from([1]));
+        let mut flows = older_flows(&sockets, &HashSet::from([1]), 0, 1);
         flows.sort_by_key(|(sk, _)| *sk);
         let seen: Vec<_> = flows
             .iter()
@@ -145,6 +154,21 @@ mod tests {
         let mut channel = tcp(1, 30, ESTABLISHED, 0, 0, (0, 0));
         channel.ends.family = AF_UNIX;
         channel.peer_sk = 31;
-        assert!(older_flows(&[channel], &HashSet::from([1])).is_empty());
+        assert!(older_flows(&[channel], &HashSet::from([1]), 0, 1).is_empty());
+    }
+
+    #[test]
+    fn how_long_an_older_connection_was_idle_is_told_by_its_kernel_where_it_can() {
+        let idle = |ticks| {
+            let mut socket = tcp(1, 12, ESTABLISHED, 4000, 9000, (100, 200));
+            socket.idle_ticks = ticks;
+            let flows = older_flows(&[socket], &HashSet::from([1]), 10_000, 4);
+            flows[0].1.begun_ns
+        };
+        assert_eq!(idle(0), 10_000);
+        assert_eq!(idle(250), 9_000);
+        assert_eq!(idle(u32::MAX), 0);
+        // Its kernel's clock has gone on meanwhile, or was not for this socket.
+        assert_eq!(idle(3_000), 0);
     }
 }

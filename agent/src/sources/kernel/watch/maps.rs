@@ -71,7 +71,7 @@ impl Watch {
             return Ok(());
         };
         let list = sockets::read(file)?;
-        let flows = sockets::older_flows(&list, &self.proxies);
+        let flows = sockets::older_flows(&list, &self.proxies, clock::now(), clock::tick_ns());
         let ebpf = &mut self.probes.ebpf;
         for (sk, flow) in &flows {
             self.flows.insert(ebpf, *sk, flow)?;
