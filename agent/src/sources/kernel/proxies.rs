@@ -47,6 +47,16 @@ pub fn keeps_requests(name: &str) -> bool {
     name == "nginx"
 }
 
+/// The same of a process, whatever its program is called: nginx under another name is nginx.
+pub fn process_keeps_requests(pid: u32) -> bool {
+    let program = fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Replaced since it was started.
+        keeps_requests(name.trim_end_matches(" (deleted)"))
+    })
+}
+
 /// A program name as the kernel keeps it: 15 bytes and a NUL.
 pub fn comm(name: &str) -> [u8; COMM] {
     comm_bytes(name.as_bytes())

@@ -10,7 +10,11 @@ impl Watch {
     pub(super) fn add_proxy(&mut self, pid: u32, name: String) -> Result<()> {
         let mut thread = Thread::new_zeroed();
         thread.tgid = pid;
-        thread.lazy = u32::from(proxies::keeps_requests(&name));
+        let keeps = proxies::keeps_requests(&name) || proxies::process_keeps_requests(pid);
+        thread.lazy = u32::from(keeps);
+        if keeps && !proxies::keeps_requests(&name) {
+            self.keeps_requests_by_another_name(&name)?;
+        }
         {
             let mut map: HashMap<_, u32, Thread> = map(&mut self.probes.ebpf, "THREADS")?;
             for tid in proxies::threads(pid) {
@@ -22,6 +26,37 @@ impl Watch {
         self.proxies.insert(pid);
         self.send(clock::now(), Fact::ProxyStarted { pid, name });
         self.describe(pid);
+        Ok(())
+    }
+
+    /// What is started under this name from now on, and what runs already, keeps requests.
+    fn keeps_requests_by_another_name(&mut self, name: &str) -> Result<()> {
+        let ebpf = &mut self.probes.ebpf;
+        let mut names: HashMap<_, [u8; COMM], u8> = map(ebpf, "PROXY_NAMES")?;
+        if names.get(&proxies::comm(name), 0).is_ok() {
+            names.insert(proxies::comm(name), name::KEEPS_REQUESTS, 0)?;
+        }
+        let mut threads: HashMap<_, u32, Thread> = map(ebpf, "THREADS")?;
+        let known: Vec<(u32, Thread)> = threads.iter().filter_map(Result::ok).collect();
+        let mut changed = Vec::new();
+        for (tid, mut thread) in known {
+            if thread.lazy == 0 && proxies::process_keeps_requests(thread.tgid) {
+                thread.lazy = 1;
+                threads.insert(tid, thread, 0)?;
+                changed.push(tid);
+            }
+        }
+        let slots = ebpf
+            .map_mut("SLOT_THREADS")
+            .context("no SLOT_THREADS map")?;
+        let mut slots = Array::<_, Thread>::try_from(slots)?;
+        for tid in changed {
+            let mut slot = slots.get(&(tid % SLOTS), 0)?;
+            if slot.owner == tid {
+                slot.lazy = 1;
+                slots.set(tid % SLOTS, slot, 0)?;
+            }
+        }
         Ok(())
     }
 
