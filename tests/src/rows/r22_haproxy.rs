@@ -30,7 +30,7 @@ fn run(run: &mut Run) -> Result<()> {
     let app = "127.0.0.1:9000";
     let unread = "127.0.0.1:9001";
     let silent = "127.0.0.1:9002";
-    let options = ["--worker-class", "gthread", "--threads", "16"];
+    let options = ["--worker-class", "gthread", "--threads", "100"];
     let gunicorn = Gunicorn::start(run, &ns, "gunicorn", app, 1, &options)?;
     let closes = Scripted::start(run, &ns, "unread", unread, Mode::ContinueUnread, 128)?;
     let waits = Scripted::start(run, &ns, "silent", silent, Mode::ContinueSilent, 128)?;
