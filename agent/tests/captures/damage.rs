@@ -34,21 +34,6 @@ fn places(whole: &Whole, what: &str, limit: usize, some: usize) -> Vec<usize> {
     places
 }
 
-/// What is wrongly proven yet, by capture, path and label. To be mended, and never to grow.
-const WRONG_YET: [(&str, &str, &str); 4] = [
-    // Cut to `GET ` or `GET /` two attempts look alike, and one is taken for the other's client.
-    ("r07-never-read", "", "NearMiss downstream_gave_up"),
-    ("r07-never-read", "/", "NearMiss downstream_gave_up"),
-    // Out of order, the translated side of a connect is told as another one's failure.
-    ("nat", "", "Verdict connection_refused"),
-    // Out of order, the end of an upgraded connection is taken for a time-out.
-    (
-        "upgrade",
-        "/ws/chat/done/1",
-        "Verdict read_timeout_no_reply",
-    ),
-];
-
 /// A capture, and what it proves as it is.
 struct Whole {
     name: String,
@@ -79,8 +64,7 @@ impl Whole {
                     .truth
                     .iter()
                     .filter(|(whole, _)| whole.starts_with(&path));
-                let yet = WRONG_YET.contains(&(self.name.as_str(), path.as_str(), label.as_str()));
-                if !yet && !same.any(|(_, known)| known.iter().any(fits)) {
+                if !same.any(|(_, known)| known.iter().any(fits)) {
                     wrong.insert(format!(
                         "{}, {what}: {path} {label}, not {:?}",
                         self.name,

@@ -38,6 +38,11 @@ impl Clocks {
         bounded(at, shift)
     }
 
+    /// A clock was taken on from where it was: it was set, or the capture is not in order.
+    pub(super) fn stepped(&self) -> bool {
+        !self.shifts.is_empty()
+    }
+
     /// A time that somebody else tells, by the common clock.
     pub(super) fn told(&self, at: Nanos) -> Nanos {
         bounded(at, self.latest)

@@ -109,6 +109,8 @@ impl Exchange {
     pub(super) const LATER: u16 = 8192;
     /// It may have been no request, or what answered it no answer: both cannot be read.
     pub(super) const DOUBTFUL: u16 = 16384;
+    /// Its target was cut: others begin alike.
+    pub(super) const CUT: u16 = 32768;
 
     /// Reads from it, so that it is there when it is needed.
     #[inline]
@@ -215,10 +217,14 @@ impl Exchange {
         self.opening = Some(Box::new(Opening::Uwsgi));
     }
 
-    /// The request line's end is not in the capture: what there is of it cannot be compared.
+    /// The request line's end is not in the capture: what there is of it may begin others, too.
     pub(super) fn cut_line(&mut self) {
         let end = self.head.iter().rposition(|b| !matches!(b, b'\r' | b'\n'));
         self.head.truncate(end.map_or(0, |end| end + 1));
+        // Behind a second space the target is whole.
+        if self.head.iter().filter(|b| **b == b' ').count() < 2 {
+            self.set(Self::CUT);
+        }
     }
 }
 

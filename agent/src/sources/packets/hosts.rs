@@ -18,7 +18,6 @@ const COINCIDENCES: usize = 3;
 const FIRST_NUMBER: u32 = 1 << 22;
 /// Upstreams whose names are kept.
 const NAMES: usize = 1024;
-const SAME_MOMENT: Nanos = 1_000_000_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Host {
@@ -37,6 +36,19 @@ pub(super) struct Host {
     pub unfollowed: bool,
 }
 
+/// A connection's first segment.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Handshake {
+    /// What a translation leaves as it is.
+    pub key: u64,
+    /// By the common clock, and by the packet's own.
+    pub at: Nanos,
+    pub stamp: Nanos,
+    /// Its translated copy is no further away.
+    pub soon: Nanos,
+    pub flow: u32,
+}
+
 #[derive(Default)]
 pub(super) struct Hosts {
     by_ip: FxHashMap<IpAddr, Host>,
@@ -49,11 +61,13 @@ pub(super) struct Hosts {
     learned_ips: FxHashSet<IpAddr>,
     /// By which signals know proxies whose process is not known.
     numbers: FxHashMap<(IpAddr, u32), u32>,
-    handshakes: Vec<(u64, Nanos, u32)>,
+    handshakes: Vec<Handshake>,
     /// Contents that arrived at one address and left from another.
     coincidences: FxHashMap<(IpAddr, IpAddr), Vec<u64>>,
     /// Pairs of addresses that are one host's.
     translated: FxHashSet<(IpAddr, IpAddr)>,
+    /// Connections are in the capture before and after a translation of their addresses.
+    pub twins: bool,
     /// Proxies that answer without any attempt in the capture: from a file, a cache, a Unix socket.
     secretive: FxHashSet<SocketAddr>,
     /// Who connects to whom for no request: health checks.
@@ -112,6 +126,12 @@ impl Hosts {
     pub(super) fn serves_beside(&self, ip: IpAddr, server: SocketAddr) -> bool {
         let other = |port: &u16| ip != server.ip() || *port != server.port();
         self.get(ip).is_some_and(|h| h.serves.iter().any(other))
+    }
+
+    /// All addresses of this one's host, as far as seen.
+    pub(super) fn addresses_of(&self, ip: IpAddr) -> Vec<IpAddr> {
+        let others = self.translated.iter().filter(|(this, _)| *this == ip);
+        std::iter::once(ip).chain(others.map(|o| o.1)).collect()
     }
 
     /// It is seen to ask another server than this one.
@@ -244,18 +264,20 @@ impl Hosts {
     }
 
     /// Compares a connection's first segment with those of others; the other one of the same kind
-    /// a moment ago is the same connection under other addresses.
-    pub(super) fn handshake(&mut self, key: u64, at: Nanos, flow: u32) -> Option<u32> {
+    /// may be the same connection under other addresses. Says how far apart they are, by the packets'
+    /// own times or by the common clock: either may have been set in between.
+    pub(super) fn handshake(&mut self, first: Handshake) -> Option<(u32, Nanos)> {
         if self.handshakes.is_empty() {
-            self.handshakes.resize(HANDSHAKES, (0, 0, 0));
+            self.handshakes.resize(HANDSHAKES, Handshake::default());
         }
-        let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % HANDSHAKES;
-        let (known, then, other) = self.handshakes[place];
-        let fresh = at.abs_diff(then) < SAME_MOMENT;
-        if known == key && fresh && other != flow {
-            return Some(other);
+        let place = (first.key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % HANDSHAKES;
+        let known = self.handshakes[place];
+        let apart = known.at.abs_diff(first.at);
+        let apart = apart.min(known.stamp.abs_diff(first.stamp));
+        if known.key == first.key && apart < first.soon && known.flow != first.flow {
+            return Some((known.flow, apart));
         }
-        self.handshakes[place] = (key, at, flow);
+        self.handshakes[place] = first;
         None
     }
 }

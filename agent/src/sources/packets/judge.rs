@@ -195,9 +195,15 @@ impl Packets {
             }
             return;
         }
-        let serves = self.hosts.serves_beside(client, server);
-        let encrypted = self.encrypted_downstream(client, server);
-        let named = self.hosts.is_proxys(client);
+        // A connect may be seen from behind a translation alone.
+        let own = match bare {
+            true => self.hosts.addresses_of(client),
+            false => vec![client],
+        };
+        let any = |is: &dyn Fn(IpAddr) -> bool| own.iter().any(|ip| is(*ip));
+        let serves = any(&|ip| self.hosts.serves_beside(ip, server));
+        let encrypted = any(&|ip| self.encrypted_downstream(ip, server));
+        let named = any(&|ip| self.hosts.is_proxys(ip));
         if serves && !encrypted {
             // Its clients' requests are seen, and none is this one.
             let waited = self.now.saturating_sub(ended_at);
@@ -225,7 +231,10 @@ impl Packets {
         }
         let retry_of = self.tried_before(id);
         let retried = self.tried_again(id);
-        self.tell_orphan(id, how, retry_of, retried, true, out);
+        // Where addresses are translated it may be a known one's other side; where the capture is not
+        // in order, what says so may be still to come.
+        let unseen = !(bare && (self.hosts.twins || self.clocks.stepped()));
+        self.tell_orphan(id, how, retry_of, retried, unseen, out);
         self.drop_bare(id);
     }
 

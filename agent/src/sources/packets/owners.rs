@@ -111,7 +111,7 @@ impl Packets {
     /// that they are no health checks.
     fn at_once(&self, id: u32, ties: &[Tie], own: &[Connect]) -> bool {
         let exchange = self.exchanges.at(id);
-        let unclear = exchange.is(Exchange::RESUMED) || exchange.content == 0;
+        let unclear = exchange.is(Exchange::RESUMED | Exchange::CUT) || exchange.content == 0;
         let (Some(flow), false) = (self.flow_of(exchange), unclear) else {
             return false;
         };

@@ -182,6 +182,12 @@ impl Packets {
                     }
                 }
             }
+            if self.is_no_request(index, bytes.there) {
+                let flow = self.flows.at_mut(index);
+                flow.sides[sender].parse.stage = Stage::Lost;
+                self.exchanges.at_mut(flow.newest).set(Exchange::RESUMED);
+                return bytes.length;
+            }
             self.begin_request(index, sender, bytes);
         }
         let joined = self.joined(index, sender, bytes.there);
@@ -194,6 +200,19 @@ impl Packets {
         let taken = taken.unwrap_or(bytes.length);
         self.sent(index, bytes.seq.wrapping_add(taken));
         taken
+    }
+
+    /// No HTTP after a request that nothing is seen to have answered: the answer that upgraded the
+    /// connection is captured later, or missing.
+    fn is_no_request(&self, index: u32, bytes: &[u8]) -> bool {
+        let flow = self.flows.at(index);
+        let is_http = wire::method(bytes).is_some();
+        let may_become = bytes.len() < TELLING && bytes.iter().all(u8::is_ascii_uppercase);
+        if flow.oldest == NONE || is_http || may_become {
+            return false;
+        }
+        let newest = self.exchanges.at(flow.newest);
+        newest.content != 0 && newest.opening.is_none() && newest.status == 0
     }
 
     /// How many of the segment's bytes a request's head took; `None` while its end is missing.

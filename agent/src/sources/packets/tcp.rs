@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use crate::signal::{Nanos, Signal};
 
 use super::flow::{Direction, Flow, Key, NONE, ahead, before, flow_id};
+use super::hosts::Handshake;
 use super::reorder::Held;
 use super::segment::{Flags, Segment, Unreachable};
 use super::serving::bit;
 use super::talk::Bytes;
-use super::{MILLISECOND, Packets};
+use super::{MILLISECOND, Packets, SECOND, SKEW};
 
 /// The same bytes again sooner than this are the same packet, captured twice: no retransmission
 /// timer is that short.
@@ -18,6 +19,11 @@ const REPEATED: Nanos = 2 * MILLISECOND;
 const SWEEP: u32 = 4;
 /// Segments of a group: enough work to wait behind, and few enough for the first-level cache.
 const GROUP: usize = 16;
+/// A translated packet is captured again this soon. Its first sequence number alone may be another's:
+/// some stacks, and captures made by hand, begin all with the same.
+const TRANSLATED: Nanos = 10 * MILLISECOND;
+/// Of the first segment seen of an older connection more is compared.
+const TRANSLATED_LATE: Nanos = SECOND;
 /// A reset or an acknowledgement further off than this belongs to another connection.
 const NEAR: u32 = 1 << 24;
 
@@ -290,7 +296,7 @@ impl Packets {
         if first {
             self.hosts.connection(from, to);
         }
-        if !s.flags.ack() && !self.is_twin(index, u64::from(s.seq) << 1 | 1, at) {
+        if !s.flags.ack() && !self.is_twin(index, u64::from(s.seq) << 1 | 1, (at, s.at)) {
             self.connecting(index, at);
         }
         Some(index)
@@ -319,8 +325,16 @@ impl Packets {
     }
 
     /// Whether the connection is one that is followed under other addresses; then they are noted.
-    pub(super) fn is_twin(&mut self, index: u32, key: u64, at: Nanos) -> bool {
-        let Some(other) = self.hosts.handshake(key, at, index) else {
+    pub(super) fn is_twin(&mut self, index: u32, key: u64, (at, stamp): (Nanos, Nanos)) -> bool {
+        let syn = self.flows.at(index).syn_at != 0;
+        let first = Handshake {
+            key,
+            at,
+            stamp,
+            soon: if syn { TRANSLATED } else { TRANSLATED_LATE },
+            flow: index,
+        };
+        let Some((other, apart)) = self.hosts.handshake(first) else {
             return false;
         };
         let Some(other) = self.flows.peek(other) else {
@@ -331,12 +345,18 @@ impl Packets {
             (this.client(), this.server()),
             (other.client(), other.server()),
         );
-        // Translation changes one end, or the ports of none.
-        let alike = mine != theirs
-            && (mine.0.port() == theirs.0.port() || mine.1.port() == theirs.1.port());
+        // Translation changes one end, or the ports of none; a client's port with its address.
+        let alike = match mine.0.port() == theirs.0.port() {
+            true => mine != theirs,
+            false => mine.0.ip() != theirs.0.ip() && mine.1.port() == theirs.1.port(),
+        };
+        // What was answered before was not on its way any more.
+        let over = |then: Nanos| syn && apart > SKEW && then != 0 && then + SKEW < at;
+        let alike = alike && !over(other.established_at) && !over(other.reset_at);
         if alike {
             self.hosts.translated(mine.0.ip(), theirs.0.ip());
             self.hosts.translated(mine.1.ip(), theirs.1.ip());
+            self.hosts.twins = true;
             self.flows.at_mut(index).set(Flow::TWIN);
         }
         alike
@@ -377,7 +397,7 @@ impl Packets {
         if s.length > 0 && !flow.is(Flow::ORIENTED) {
             self.orient(index, sender, s.payload);
             let key = u64::from(seq) << 32 | u64::from(s.ack);
-            if self.is_twin(index, (key ^ u64::from(s.length) << 17) & !1, at) {
+            if self.is_twin(index, (key ^ u64::from(s.length) << 17) & !1, (at, s.at)) {
                 return;
             }
         }

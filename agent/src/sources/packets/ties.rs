@@ -97,7 +97,7 @@ impl Packets {
             flow.set(Flow::ROLE_CHECKED);
         }
         let client = flow.client_ip();
-        if !alike {
+        if !alike || self.exchanges.at(id).is(Exchange::CUT) {
             return;
         }
         let Some(&downstream) = self.downstreams_of(id, false).first() else {
@@ -161,6 +161,10 @@ impl Packets {
             ties = self.nearest(id, &candidates).into_iter().collect();
         }
         ties.sort_by_key(|tie| (self.exchanges.at(tie.id).at, tie.id));
+        for tie in &mut ties {
+            let cut = |id| self.exchanges.at(id).is(Exchange::CUT);
+            tie.firm &= !cut(id) && !cut(tie.id);
+        }
         ties
     }
 
@@ -262,7 +266,7 @@ impl Packets {
                 return false;
             }
             // Its own attempts may go to a server of the same address.
-            let equal = exchange.content == this.content;
+            let equal = exchange.content == this.content && !this.is(Exchange::CUT);
             let own = equal && self.hosts.same(flow.client_ip(), proxy);
             let upstream = own || flow.is(Flow::UPSTREAM) || exchange.is(Exchange::BARE);
             !upstream && self.hosts.same(flow.server_ip(), proxy) && !flow.is_elsewhere(mine)
@@ -308,6 +312,9 @@ impl Packets {
             return Vec::new();
         };
         let client = mine.client_ip();
+        if exchange.is(Exchange::CUT) {
+            return Vec::new();
+        }
         let mut alike = self.exchanges.alike(exchange.content);
         alike.retain(|other| {
             let other = self.exchanges.at(*other);

@@ -152,6 +152,74 @@ fn one_connection_captured_under_two_addresses_is_one() {
     assert_eq!(labels(&both), ["verdict 503 upstream_answered proven"]);
 }
 
+/// What was refused, seen behind a translation alone, is nobody else's failure.
+#[test]
+fn a_translated_connect_is_not_proven_to_be_another_ones() {
+    let labels_of = |front: bool, twin: bool, step: f64| {
+        let mut wire = Wire::default();
+        if front {
+            let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+            wire.send(&mut front, CLIENT, &request("GET", "/a"));
+            wire.at(0.4).send(&mut front, SERVER, &response(200));
+        }
+        for (i, client) in ["10.0.0.1:4001", "192.168.0.1:4001"].iter().enumerate() {
+            if twin || i == 1 {
+                let mut back = wire.at(1.0 + 0.1 * i as f64).open(client, "10.0.0.2:9000");
+                wire.send(&mut back, CLIENT, &request("GET", "/b"));
+                wire.send(&mut back, SERVER, &response(200));
+            }
+        }
+        let mut back = wire.at(5.0).open("192.168.0.1:4002", "10.0.0.2:9000");
+        wire.send(&mut back, CLIENT, &request("GET", "/c"));
+        wire.send(&mut back, SERVER, &response(200));
+        let mut refused = wire.connection("192.168.0.1:4003", "10.0.0.2:9001");
+        wire.at(2000.0).syn(&mut refused);
+        wire.at(2000.1).push(&mut refused, SERVER, 0x14, b"");
+        wire.at(2001.0 - step).ack(&mut back, CLIENT);
+        labels(&wire.packets)
+    };
+    let proven = ["verdict - connection_refused proven"];
+    let likely = ["nearmiss - connection_refused likely (exchange_link)"];
+    let none: [&str; 0] = [];
+    // A host that only asks is taken for a proxy whose clients are not in the capture.
+    assert_eq!(labels_of(false, false, 0.0), proven);
+    assert_eq!(labels_of(false, false, 1500.0), likely);
+    assert_eq!(labels_of(false, true, 0.0), likely);
+    // The other address's clients are there, and none of them waits.
+    assert_eq!(labels_of(true, true, 0.0), none);
+}
+
+/// Some stacks, and captures made by hand, begin each connection with the same sequence number.
+#[test]
+fn equal_sequence_numbers_make_no_translation() {
+    for other_client in [false, true] {
+        let mut wire = Wire::default();
+        for i in 0..20 {
+            let at = 2.0 * f64::from(i);
+            let (mut client, port) = ("10.0.0.9".to_owned(), 5000 + i);
+            if other_client {
+                client = format!("10.0.1.{i}");
+            }
+            let mut front = wire.at(at).open(&format!("{client}:{port}"), "10.0.0.1:80");
+            wire.at(at + 0.1)
+                .send(&mut front, CLIENT, &request("GET", &format!("/{i}")));
+            let mut back = wire.connection(&format!("10.0.0.1:{}", 6000 + i), "10.0.0.2:9000");
+            wire.at(at + 0.2).syn(&mut back);
+            wire.at(at + 0.3).push(&mut back, SERVER, 0x14, b"");
+            wire.at(at + 0.4).send(&mut front, SERVER, &response(502));
+        }
+        let begins = |port: u16| u32::from(port).wrapping_mul(0x9e37_79b9);
+        for packet in &mut wire.packets {
+            let (from, to) = (packet.from.port(), packet.to.port());
+            match (5000..9000).contains(&from) {
+                true => packet.seq = packet.seq.wrapping_sub(begins(from)),
+                false => packet.ack = packet.ack.wrapping_sub(begins(to)),
+            }
+        }
+        assert_eq!(labels(&wire.packets).len(), 20);
+    }
+}
+
 #[test]
 fn tls_outside_leaves_the_upstream_side() {
     let hello = b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00";

@@ -68,6 +68,30 @@ fn what_lies_beyond_the_snap_length_is_over_with_its_exchange() {
     assert_eq!(race(&long_request("/first"), &chunked(), |_| ()), [PROVEN]);
 }
 
+/// Cut within their targets, requests look alike that are not.
+#[test]
+fn targets_that_were_cut_tie_nothing_for_sure() {
+    let left = |path: &str, snap: usize| {
+        let mut wire = Wire::default();
+        let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+        wire.at(1.0)
+            .send(&mut front, CLIENT, &request("GET", "/a/1"));
+        let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+        wire.send(&mut back, CLIENT, &request("GET", path));
+        wire.at(1500.0).fin(&mut front, CLIENT);
+        wire.at(1500.1).fin(&mut back, CLIENT);
+        for packet in &mut wire.packets {
+            packet.payload.truncate(snap);
+        }
+        labels(&wire.packets)
+    };
+    let proven = ["nearmiss - downstream_gave_up proven"];
+    assert_eq!(left("/a/1", SNAP), proven);
+    assert_eq!(left("/a/1", "GET /a/1 ".len()), proven);
+    let likely = ["nearmiss - downstream_gave_up likely (exchange_link)"];
+    assert_eq!(left("/a/2", "GET /a/".len()), likely);
+}
+
 /// The last request to the upstream does not acknowledge all that was sent, or some was not captured:
 /// the end of the response before may still be to come.
 #[test]
