@@ -82,7 +82,7 @@ pub mod flow_flag {
     pub const PEER_CLOSED_ACCEPTED: u16 = 64;
     /// Upstream: what it carries is no longer request and response (an upgrade, HTTP/2, a stream).
     pub const UPGRADED: u16 = 128;
-    /// The upstream's kernel answered with a reset at its close.
+    /// The upstream's kernel sent a reset at its close, or later; `peer_reset` says which.
     pub const PEER_SENT_RESET: u16 = 256;
     /// A read returned end of file.
     pub const EOF: u16 = 512;
@@ -107,6 +107,16 @@ pub mod order {
     pub const AFTER_READ: u8 = 1;
     pub const RETRY: u8 = 2;
     pub const UNCLEAR: u8 = 3;
+}
+
+/// `Flow::peer_reset`.
+pub mod peer_reset {
+    /// At its close, with data unread.
+    pub const UNREAD: u16 = 1;
+    /// At its close, with nothing unread.
+    pub const ABORT: u16 = 2;
+    /// To what came after its close.
+    pub const LATE: u16 = 3;
 }
 
 /// `Attempt::end`.
@@ -253,6 +263,8 @@ abi! {
         pub tcp_recvmsg_flags: u32,
         /// Not an offset: 1 if `mark_victim` hands over a task, not its id.
         pub mark_victim_task: u32,
+        /// Not an offset: 1 if `tcp_send_reset` tells its reason (from 6.10).
+        pub reset_reasons: u32,
         /// Not an offset: 1 if the close of a descriptor is seen, so that ends wait for their thread.
         pub closes_seen: u32,
     }
@@ -327,6 +339,12 @@ abi! {
         pub peer_close_tgid: u32,
         /// The upstream's `copied_seq` when it closed: how far its application had read.
         pub peer_close_copied: u32,
+        /// What had come by then and was not read.
+        pub peer_close_unread: u32,
+        /// How the upstream's kernel sent its reset (`peer_reset`), and the kernel's reason plus one
+        /// where it tells.
+        pub peer_reset: u16,
+        pub peer_reset_reason: u16,
         pub send_errno: i32,
         /// Bytes in `head`; 0 while they are only at `head_ptr`.
         pub head_size: u32,

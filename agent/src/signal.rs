@@ -430,15 +430,38 @@ pub struct ThreadAtEnd {
     pub cpu_ns: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerClose {
     pub at: Nanos,
     pub pid: u32,
     pub accepted: bool,
     /// The request had been read by the application when it closed.
     pub read: bool,
-    /// The upstream's kernel sent a reset because data was left unread.
+    /// The upstream's kernel sent a reset at its close, or to what came after it.
     pub reset: bool,
+    /// TCP: bytes of the request that the application had read by then, and bytes that had come
+    /// and were left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_by: Option<ResetBy>,
+    /// The kernel's own name for the reason (`TCP_ABORT_ON_DATA`; from 6.10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_reason: Option<String>,
+}
+
+/// What made the upstream's kernel send a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetBy {
+    /// The close, with data unread.
+    UnreadData,
+    /// The close, with nothing unread: `SO_LINGER` 0.
+    Abort,
+    /// Data that came after the close.
+    LateData,
 }
 
 /// A listener's accept queue around an attempt.

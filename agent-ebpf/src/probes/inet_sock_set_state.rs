@@ -4,7 +4,8 @@
 //! Transitions made by a packet run in whatever task was interrupted: there `current` says nothing.
 
 use agent_ebpf::{
-    Flow, JOIN_SLOTS, Join, ListenerKey, ListenerValue, Peer, counter, end, flow_flag, kind, role,
+    Flow, JOIN_SLOTS, Join, ListenerKey, ListenerValue, Peer, counter, end, flow_flag, kind,
+    peer_reset, role,
 };
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
@@ -320,9 +321,15 @@ fn upstream_closes(sk: *const u8, flow: &mut Flow, new: i32) {
     if held_by_process(sk) {
         flow.flags |= flow_flag::PEER_CLOSED_ACCEPTED;
     }
-    flow.peer_close_copied = field!(sk as u64, copied_seq, u32);
+    let copied = field!(sk as u64, copied_seq, u32);
+    flow.peer_close_copied = copied;
+    flow.peer_close_unread = field!(sk as u64, rcv_nxt, u32).wrapping_sub(copied);
     if new == TCP_CLOSE {
         flow.flags |= flow_flag::PEER_SENT_RESET;
+        flow.peer_reset = match flow.peer_close_unread {
+            0 => peer_reset::ABORT,
+            _ => peer_reset::UNREAD,
+        };
     }
 }
 

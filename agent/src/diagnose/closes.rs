@@ -6,7 +6,7 @@
 //! whether the server left something unread, not why it closed.
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{End, Opening};
+use crate::signal::{End, Opening, ResetBy};
 
 use super::connect::{Fullness, fullness};
 use super::finding::Finding;
@@ -78,7 +78,9 @@ fn shape(known: &Known<'_>) -> Finding {
     let attempt = known.attempt();
     let answered = matches!(attempt.response, Some(Opening::HttpResponse { .. }));
     let bytes = known.request_bytes();
-    let all_taken = known.acked().is_none_or(|acked| acked >= bytes);
+    // A reset's own acknowledgement is not applied, so the upstream may have taken more.
+    let taken = known.peer_close().and_then(|close| close.taken);
+    let all_taken = known.acked().max(taken).is_none_or(|taken| taken >= bytes);
     let sending = matches!(attempt.end, End::SendFailed { .. }) && bytes > 0;
     let broken = matches!(attempt.end, End::Reset | End::SendFailed { .. });
     if sending || (broken && !all_taken && (answered || known.read() == Read::Yes)) {
@@ -111,6 +113,9 @@ fn shape(known: &Known<'_>) -> Finding {
         };
     }
     match known.peer_close() {
+        Some(close) if close.reset_by == Some(ResetBy::Abort) => {
+            Finding::proven(Cause::UpstreamReset).variant(Variant::Abort)
+        }
         Some(close) if close.reset => Finding::proven_if(
             known.request().is_some(),
             Cause::UpstreamReset,

@@ -1,6 +1,6 @@
 //! From facts to evidence: each fact of an attempt as one line with its numbers, in order of time.
 
-use crate::signal::{End, Opening, ProcessSample, Queue, Source};
+use crate::signal::{End, Opening, ProcessSample, Queue, ResetBy, Source};
 
 use super::known::{Known, Read};
 use super::text;
@@ -171,10 +171,21 @@ fn upstream(known: &Known<'_>, facts: &mut Facts) {
             (true, false) => "the request unread",
             (true, true) => "the request read",
         };
-        let reset = if close.reset {
-            ", data left unread: reset sent"
-        } else {
-            ""
+        let reset = match (close.reset, close.reset_by) {
+            (false, _) => String::new(),
+            (true, Some(ResetBy::Abort)) => {
+                ", aborted: reset sent with nothing left unread".to_owned()
+            }
+            (true, Some(ResetBy::LateData)) => match &close.reset_reason {
+                Some(reason) => format!(", reset sent to what came after ({reason})"),
+                None => ", reset sent to what came after".to_owned(),
+            },
+            (true, _) => match close.unread {
+                Some(unread) if unread > 0 => {
+                    format!(", {} left unread: reset sent", text::bytes(unread))
+                }
+                _ => ", data left unread: reset sent".to_owned(),
+            },
         };
         let by = format!("by process {}{}", close.pid, name_of(known, close.pid));
         facts.add(close.at, "upstream_closed", format!("{by}, {state}{reset}"));

@@ -11,7 +11,7 @@
 //! looks the same, since a reset's acknowledgement is not applied.
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{End, Nanos};
+use crate::signal::{End, Nanos, ResetBy};
 use crate::track::host::{MILLISECOND, SECOND};
 
 use super::deaths;
@@ -97,7 +97,17 @@ fn tcp(known: &Known<'_>) -> Option<Finding> {
     }
     let broken = matches!(known.attempt().end, End::Reset | End::SendFailed { .. });
     match (known.read(), broken || reset_at.is_some()) {
-        (Read::Never, true) => Some(race(true, Variant::ClosedUnread, "")),
+        (Read::Never, true) => {
+            // With nothing unread the request was still on its way.
+            let aborted = known
+                .peer_close()
+                .is_some_and(|close| close.reset_by == Some(ResetBy::Abort));
+            let variant = match aborted {
+                true => Variant::ResetOnIdle,
+                false => Variant::ClosedUnread,
+            };
+            Some(race(true, variant, ""))
+        }
         (Read::Never, false) => {
             let before = known.peer_close().is_some_and(|c| c.at < request.at);
             let variant = if before {

@@ -251,8 +251,17 @@ impl Scene {
                 accepted,
                 read,
                 reset,
+                ..PeerClose::default()
             };
             a.peer.get_or_insert_default().closed = Some(close);
+        })
+    }
+
+    /// More of the upstream's close, after `peer_closed`.
+    pub(super) fn close(self, change: impl FnOnce(&mut PeerClose)) -> Self {
+        self.attempt(|a| {
+            let close = a.peer.as_mut().and_then(|peer| peer.closed.as_mut());
+            change(close.expect("the upstream closed"));
         })
     }
 

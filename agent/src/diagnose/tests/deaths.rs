@@ -279,6 +279,20 @@ fn resets_by_a_living_process() {
             .reused()
             .is(Cause::UpstreamReset, variant, Proven, true);
     }
+    // The reset acknowledged nothing, but the server had read it all before it aborted (SO_LINGER 0).
+    let aborted = |read| {
+        reset(true)
+            .peer_closed(true, read, true, MS)
+            .reused()
+            .tcp(|t| t.acked = 0)
+            .close(|c| {
+                c.taken = Some(if read { 124 } else { 0 });
+                c.unread = Some(0);
+                c.reset_by = Some(ResetBy::Abort);
+            })
+    };
+    aborted(true).is(Cause::UpstreamReset, Variant::Abort, Proven, true);
+    aborted(false).is(Cause::KeepaliveRace, Variant::ResetOnIdle, Proven, true);
     // The upstream on this host did not close: something between did.
     scene(TCP, End::Reset, S)
         .tcp(|t| t.reset_at = Some(T + S))

@@ -42,6 +42,7 @@ fn read_timeouts_by_the_upstreams_own_socket() {
                 accepted: true,
                 read: true,
                 reset: false,
+                ..PeerClose::default()
             }),
         }),
     });

@@ -194,11 +194,18 @@ impl Btf {
 
     /// The value of an enumerator of `enum name`.
     pub fn enumerator(&self, name: &str, enumerator: &str) -> Option<u32> {
-        let at = self.find(&[KIND_ENUM], name)?;
-        (0..(self.word(at + 4) & 0xffff) as usize)
-            .map(|i| at + HEAD + i * 8)
-            .find(|&entry| self.string(self.word(entry)) == enumerator.as_bytes())
-            .map(|entry| self.word(entry + 4))
+        let mut all = self.enumerators(name);
+        Some(all.find(|(own, _)| *own == enumerator.as_bytes())?.1)
+    }
+
+    /// The enumerators of `enum name` with their values.
+    pub fn enumerators(&self, name: &str) -> impl Iterator<Item = (&[u8], u32)> {
+        let found = self.find(&[KIND_ENUM], name);
+        found.into_iter().flat_map(move |at| {
+            let entries =
+                (0..(self.word(at + 4) & 0xffff) as usize).map(move |i| at + HEAD + i * 8);
+            entries.map(|entry| (self.string(self.word(entry)), self.word(entry + 4)))
+        })
     }
 
     /// A member's bit offset and type.

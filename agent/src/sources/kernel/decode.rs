@@ -3,13 +3,13 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use agent_ebpf as abi;
-use agent_ebpf::{downstream, end, flow_flag, kind, order, sampled};
+use agent_ebpf::{downstream, end, flow_flag, kind, order, peer_reset, sampled};
 use zerocopy::FromBytes as _;
 
 use crate::signal::{
     Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
-    LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent, Response,
-    Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
+    LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent, ResetBy,
+    Response, Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
 };
 use crate::sources::wire;
 
@@ -32,18 +32,26 @@ pub enum Record {
 }
 
 /// Decodes one record of the ring buffer; `None` for a kind or a length that is not known.
-pub fn record(bytes: &[u8]) -> Option<Record> {
+///
+/// `reasons`: the names of the kernel's reasons for a reset, by number.
+pub fn record(bytes: &[u8], reasons: &[String]) -> Option<Record> {
     let (header, _) = abi::Header::read_from_prefix(bytes).ok()?;
     let fact = match header.kind {
-        kind::ATTEMPT => Fact::AttemptEnded(Box::new(attempt_ended(&read(bytes)?))),
-        kind::RESPONSE => Fact::ResponseSent(Box::new(response(&read(bytes)?))),
+        kind::ATTEMPT => Fact::AttemptEnded(Box::new(attempt_ended(&read(bytes)?, reasons))),
+        kind::RESPONSE => Fact::ResponseSent(Box::new(response(&read(bytes)?, reasons))),
         kind::CLOSED => {
             let closed: abi::Closed = read(bytes)?;
             Fact::FlowClosed(FlowClosed {
                 flow: closed.flow.cookie,
                 acked: acked(&closed.flow, closed.sample.una),
                 reset_at: time(closed.flow.reset_ns),
-                peer: peer(&closed.flow, &closed.sample, end::GIVEN_UP, header.at),
+                peer: peer(
+                    &closed.flow,
+                    &closed.sample,
+                    end::GIVEN_UP,
+                    header.at,
+                    reasons,
+                ),
             })
         }
         kind::RETRIED => Fact::AttemptRetried {
@@ -176,13 +184,14 @@ pub fn inet(family: u16, address: &[u8; 16], port: u16) -> Address {
     Address(format!("{v4}:{port}"))
 }
 
-fn attempt_ended(record: &abi::Attempt) -> Attempt {
+fn attempt_ended(record: &abi::Attempt, reasons: &[String]) -> Attempt {
     let mut attempt = attempt(
         &record.flow,
         &record.sample,
         record.end,
         record.errno,
         record.header.at,
+        reasons,
     );
     if let Some(link) = &mut attempt.downstream {
         if record.downstream_ends.family != 0 {
@@ -215,7 +224,14 @@ fn text(head: &[u8]) -> &[u8] {
     &head[..head.iter().position(|&b| b == 0).unwrap_or(head.len())]
 }
 
-fn attempt(flow: &abi::Flow, sample: &abi::Sample, how: u8, errno: i32, at: u64) -> Attempt {
+fn attempt(
+    flow: &abi::Flow,
+    sample: &abi::Sample,
+    how: u8,
+    errno: i32,
+    at: u64,
+    reasons: &[String],
+) -> Attempt {
     let older = flow.flags & flow_flag::OLDER != 0;
     let reused = flow.ordinal > 1 || (older && flow.ordinal > 0);
     let tcp = flow.ends.family != AF_UNIX;
@@ -243,7 +259,7 @@ fn attempt(flow: &abi::Flow, sample: &abi::Sample, how: u8, errno: i32, at: u64)
             .then(|| wire::response(&flow.response[..(flow.received as usize).min(abi::RESPONSE)])),
         end: ending(how, errno),
         tcp: (tcp && sample.known & sampled::TCP != 0).then(|| tcp_facts(flow, sample)),
-        peer: peer(flow, sample, how, at),
+        peer: peer(flow, sample, how, at, reasons),
         queue: (sample.known & sampled::QUEUE != 0).then_some(Queue {
             length: sample.queue_length,
             limit: sample.queue_limit,
@@ -344,11 +360,19 @@ fn state(bits: u32) -> char {
     }
 }
 
-fn peer(flow: &abi::Flow, sample: &abi::Sample, how: u8, at: u64) -> Option<Peer> {
+fn peer(
+    flow: &abi::Flow,
+    sample: &abi::Sample,
+    how: u8,
+    at: u64,
+    reasons: &[String],
+) -> Option<Peer> {
     let reader = reader(flow, sample);
     if flow.flags & flow_flag::PEER_CLOSED != 0 {
         let accepted = flow.flags & flow_flag::PEER_CLOSED_ACCEPTED != 0;
-        let read = flow.peer_close_copied.wrapping_sub(flow.request_seq) as i32 > 0;
+        let taken = flow.peer_close_copied.wrapping_sub(flow.request_seq) as i32;
+        let read = taken > 0;
+        let tcp = flow.ends.family != AF_UNIX;
         return Some(Peer {
             accepted,
             read,
@@ -359,6 +383,17 @@ fn peer(flow: &abi::Flow, sample: &abi::Sample, how: u8, at: u64) -> Option<Peer
                 accepted,
                 read,
                 reset: flow.flags & flow_flag::PEER_SENT_RESET != 0,
+                taken: tcp.then(|| u64::try_from(taken).unwrap_or(0)),
+                unread: tcp.then(|| u64::from(flow.peer_close_unread)),
+                reset_by: match flow.peer_reset {
+                    peer_reset::UNREAD => Some(ResetBy::UnreadData),
+                    peer_reset::ABORT => Some(ResetBy::Abort),
+                    peer_reset::LATE => Some(ResetBy::LateData),
+                    _ => None,
+                },
+                reset_reason: usize::from(flow.peer_reset_reason)
+                    .checked_sub(1)
+                    .and_then(|number| reasons.get(number).cloned()),
             }),
         });
     }
@@ -392,12 +427,13 @@ fn peer(flow: &abi::Flow, sample: &abi::Sample, how: u8, at: u64) -> Option<Peer
             accepted,
             read,
             reset: how == end::RESET,
+            ..PeerClose::default()
         }),
         reader: reader.filter(|_| read),
     })
 }
 
-fn response(record: &abi::Response) -> Response {
+fn response(record: &abi::Response, reasons: &[String]) -> Response {
     let flow = &record.flow;
     let head = &flow.head[..(flow.head_size as usize).min(abi::HEAD)];
     // The buffer may hold something else by now: believed only where it begins as the request did.
@@ -421,7 +457,14 @@ fn response(record: &abi::Response) -> Response {
                 end::CONNECT_FAILED => record.attempt.send_errno,
                 _ => 0,
             };
-            Box::new(attempt(&record.attempt, &record.sample, end, errno, at))
+            Box::new(attempt(
+                &record.attempt,
+                &record.sample,
+                end,
+                errno,
+                at,
+                reasons,
+            ))
         }),
         untied: None,
         unread: None,

@@ -41,6 +41,7 @@ macro_rules! layout {
             task_nvcsw_untyped: $btf.offset("task_struct", "nvcsw").unwrap_or(ABSENT),
             stack_regs: ABSENT,
             mark_victim_task: u32::from($btf.arguments("btf_trace_mark_victim") == Some(2)),
+            reset_reasons: u32::from($btf.arguments("btf_trace_tcp_send_reset") == Some(3)),
             tcp_recvmsg_flags: flags_of_tcp_recvmsg($btf),
             // `state` before 5.14.
             task_state: $btf
@@ -134,6 +135,18 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         missing.push(COOKIES);
     }
     (layout, missing)
+}
+
+/// The kernel's names for why it sends a reset, each at its number, without what they all begin with.
+pub fn reset_reasons(btf: &Btf) -> Vec<String> {
+    let mut names = Vec::new();
+    for (name, value) in btf.enumerators("sk_rst_reason") {
+        let name = String::from_utf8_lossy(name);
+        if value as usize == names.len() {
+            names.push(name.trim_start_matches("SK_RST_REASON_").to_owned());
+        }
+    }
+    names
 }
 
 /// Which argument of `tcp_recvmsg` has the flags: before 5.19 another one stands ahead of them.

@@ -12,6 +12,7 @@ use aya::{
 };
 
 use super::hooks::{self, Hook, Kind, Ladder, Rung};
+use super::misses::Misses;
 use super::offer::Offer;
 use super::plan::{Step, plan};
 use super::{btf, layout, object};
@@ -22,6 +23,9 @@ pub struct Probes {
     pub facts: Vec<Seen>,
     /// Structure members, and abilities, that this kernel lacks.
     pub missing: Vec<&'static str>,
+    /// Why resets are sent, by number, where the kernel tells.
+    pub reset_reasons: Vec<String>,
+    pub misses: Misses,
 }
 
 /// How one fact is seen, if it is.
@@ -89,11 +93,12 @@ pub fn load() -> Result<Probes> {
     // First: it parses the kernel's BTF whole before it can be told not to, and nothing else should
     // be held then.
     let first = loader();
-    let (mut layout, missing, offer, names) = {
+    let (mut layout, missing, reset_reasons, offer, names) = {
         let btf = btf::Btf::of_kernel()?;
         let (layout, missing) = layout::read(&btf);
         let offer = Offer::of_host(&btf, &missing);
-        (layout, missing, offer, names(&btf))
+        let reasons = layout::reset_reasons(&btf);
+        (layout, missing, reasons, offer, names(&btf))
     };
     // Only now: the two readings of the same types need not be held at once.
     let kernel = Names::new(names)?;
@@ -112,9 +117,11 @@ pub fn load() -> Result<Probes> {
         (ebpf, facts) = attach_all(loader(), &steps, &layout, &kernel)?;
     }
     Ok(Probes {
+        misses: Misses::of(&ebpf),
         ebpf,
         facts,
         missing,
+        reset_reasons,
     })
 }
 

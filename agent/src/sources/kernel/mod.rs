@@ -6,6 +6,7 @@ pub mod hooks;
 pub mod layout;
 mod listeners;
 pub mod load;
+mod misses;
 pub mod object;
 pub mod offer;
 pub mod plan;

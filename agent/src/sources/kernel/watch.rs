@@ -64,6 +64,8 @@ pub(super) struct Watch {
     next_second: Instant,
     /// Kernel losses already told.
     told: [u64; counter::LOSSES.len()],
+    missed: u64,
+    look_for_misses: Instant,
     /// Signals that did not fit into the channel and are not told yet.
     unsent: u64,
     /// Listeners, and processes of upstreams, that did not fit into the kernel half's maps.
@@ -94,6 +96,8 @@ impl Watch {
             looked: StdMap::new(),
             next_second: now + SECOND,
             told: [0; counter::LOSSES.len()],
+            missed: 0,
+            look_for_misses: now,
             unsent: 0,
             no_room: 0,
             unguarded: 0,
@@ -152,7 +156,7 @@ impl Watch {
 
     /// One record of the ring buffer.
     pub(super) fn record(&mut self, bytes: &[u8]) {
-        match decode::record(bytes) {
+        match decode::record(bytes, &self.probes.reset_reasons) {
             Some(Record::Signal(signal)) => self.signal(signal),
             Some(Record::ProxyStarted { pid, name }) => {
                 // It may have become another program meanwhile.

@@ -109,6 +109,10 @@ fn attempt(end: End) -> Attempt {
             accepted: true,
             read: false,
             reset: true,
+            taken: Some(0),
+            unread: Some(3),
+            reset_by: Some(ResetBy::UnreadData),
+            reset_reason: Some("TCP_STATE".into()),
         }),
     };
     Attempt {

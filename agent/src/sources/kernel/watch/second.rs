@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Reading them takes a hundredth of a millisecond and more.
+const MISSES_EVERY: Duration = Duration::from_millis(100);
+
 impl Watch {
     /// Tells what was lost since it was told last; what cannot be told stays to be told.
     pub(in crate::sources::kernel) fn tell_losses(&mut self) {
@@ -23,6 +26,15 @@ impl Watch {
             let count = totals[i].saturating_sub(self.told[i]);
             if count > 0 && self.tell_loss(stage, reason, count) {
                 self.told[i] = totals[i];
+            }
+        }
+        let now = Instant::now();
+        if now >= self.look_for_misses {
+            self.look_for_misses = now + MISSES_EVERY;
+            let missed = self.probes.misses.count();
+            let new = missed.saturating_sub(self.missed);
+            if new > 0 && self.tell_loss("probes", "recursion", new) {
+                self.missed = missed;
             }
         }
         if self.unsent > 0 && self.tell_loss("channel", "full", self.unsent) {
