@@ -2,13 +2,14 @@
 //! request written into the ledger.
 
 pub mod curl;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -78,12 +79,17 @@ impl Request {
     }
 }
 
+/// What requests are written to and responses read from.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
 /// A kept-alive connection to a proxy.
 pub struct Conn {
     to: SocketAddr,
     /// Requests answered on it.
     served: u32,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     ledger: Arc<Ledger>,
     read: Vec<u8>,
 }
@@ -94,13 +100,17 @@ impl Conn {
             .await
             .with_context(|| format!("connect to {to}"))?;
         stream.set_nodelay(true)?;
-        Ok(Conn {
+        Ok(Conn::over(to, Box::new(stream), ledger))
+    }
+
+    fn over(to: SocketAddr, stream: Box<dyn Stream>, ledger: &Arc<Ledger>) -> Conn {
+        Conn {
             to,
             served: 0,
             stream,
             ledger: ledger.clone(),
             read: Vec::new(),
-        })
+        }
     }
 
     /// Sends a request and waits for its response; the connection is unusable when there is none.

@@ -44,6 +44,8 @@ pub enum Mode {
     NeverAnswer,
     /// Answers the first request of a connection, closes with the second unread.
     CloseUnread,
+    /// Answers the first request of a connection, reads the second and resets (`SO_LINGER` 0).
+    AbortRead,
     /// Asks for the body with `100 Continue`, and closes with it unread.
     ContinueUnread,
     /// Asks for the body with `100 Continue`, and does nothing more.
@@ -267,6 +269,10 @@ fn converse(stream: &Stream, log: &Log, mode: Mode) {
         log.say("read", Some(&path));
         if mode == Mode::NeverAnswer {
             continue;
+        }
+        if mode == Mode::AbortRead && served > 0 {
+            stream.linger_zero();
+            return;
         }
         if continues {
             if stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_err() {

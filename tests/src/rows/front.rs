@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::client::{self, Request, Timed, curl};
+use crate::client::{self, Conn, Request, Timed, curl};
 use crate::expect::{Check, Expect};
 use crate::ledger::Sent;
 use crate::netns::NetNs;
@@ -101,6 +101,20 @@ impl Front {
             }
             Ok(all)
         })
+    }
+
+    /// Opens `count` connections that are ready for a request each, now.
+    pub(super) async fn open(self, run: &Run, count: usize) -> Result<Vec<Conn>> {
+        if self == Front::Plain {
+            return client::open(plain(), &run.ledger, count).await;
+        }
+        let address = SocketAddr::from(([127, 0, 0, 1], TLS_PORT));
+        let mut conns = Vec::with_capacity(count);
+        for _ in 0..count {
+            let first = Request::get(run.path(ALIVE));
+            conns.push(Conn::open_tls(address, &run.ledger, first).await?);
+        }
+        Ok(conns)
     }
 
     /// How long a request takes from its time in a burst until the proxy reads it: nothing, or

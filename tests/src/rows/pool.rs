@@ -157,6 +157,7 @@ impl Strike<'_> {
 /// makes it, or waits for it), and lets the worker go on: it meets its requests first.
 pub(super) fn strike_stopped(
     run: &Run,
+    front: Front,
     ns: &NetNs,
     worker: u32,
     folder: &str,
@@ -171,7 +172,7 @@ pub(super) fn strike_stopped(
         .map(|_| Request::post(run.path(folder)))
         .collect();
     ns.traffic(async || {
-        let conns = client::open(plain(), &run.ledger, count).await?;
+        let conns = front.open(run, count).await?;
         let filled = client::burst(plain(), &run.ledger, filling).await;
         if let Some(sent) = filled.iter().find(|sent| sent.status != Some(200)) {
             bail!("filling the pool failed: {sent:?}");

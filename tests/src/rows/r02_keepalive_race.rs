@@ -34,6 +34,7 @@ const UNREAD: u16 = 9001;
 /// Long enough that 5 % of it is more than a scheduler's turn.
 const UNREAD_IDLE: Duration = Duration::from_millis(300);
 const HALF: u16 = 9002;
+pub(super) const ABORT: u16 = 9003;
 /// A few more than an agent wants to see, for a connection may be closed early.
 const ENOUGH_CLOSES: usize = 24;
 /// A risk is told once enough idle connections were closed, at most so long after.
@@ -51,7 +52,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             row: 2,
             name: "post-other-variants",
             needs: NEEDS,
-            run: other_variants,
+            run: |run| other_variants(run, Front::Plain),
         },
         Scenario {
             row: 3,
@@ -67,13 +68,15 @@ pub(super) fn server(front: Front, run: &Run) -> Result<String> {
         format!("upstream {name} {{ server {FAR}:{port}; keepalive 128; }}\n")
     };
     Ok(format!(
-        "{}{}{}server {{ {} {KNOWN_LOCATION}
+        "{}{}{}{}server {{ {} {KNOWN_LOCATION}
            location /shop {{ proxy_pass http://node; }}
            location /unread {{ proxy_pass http://unread; }}
-           location /half {{ proxy_pass http://half; }} }}",
+           location /half {{ proxy_pass http://half; }}
+           location /abort {{ proxy_pass http://abort; }} }}",
         upstream("node", NODE),
         upstream("unread", UNREAD),
         upstream("half", HALF),
+        upstream("abort", ABORT),
         front.listen(run)?
     ))
 }
@@ -179,7 +182,7 @@ fn check_risk(run: &mut Run, upstream: &str, idle_close: Duration) -> Result<()>
 }
 
 /// `fin_already_received`, `closed_unread` and `half_close`.
-fn other_variants(run: &mut Run) -> Result<()> {
+pub(super) fn other_variants(run: &mut Run, front: Front) -> Result<()> {
     let wire = Wire::new()?;
     let node = Node::start(
         run,
@@ -204,7 +207,7 @@ fn other_variants(run: &mut Run) -> Result<()> {
         Mode::HalfCloseOnSignal,
         128,
     )?;
-    let http = server(Front::Plain, run)?;
+    let http = server(front, run)?;
     let nginx = Nginx::start(run, &wire.near, 1, PLAIN_PORT, &http)?;
     run.watch(&[&nginx])?;
     let dump = |port| Dump::start(&wire.near, "lab0", port, &run.folder);
@@ -216,21 +219,37 @@ fn other_variants(run: &mut Run) -> Result<()> {
     ];
     let (near, count) = (&wire.near, run.wanted());
 
-    pool::strike_stopped(run, near, nginx.worker()?, "/shop", count, "ms=60", || {
-        pool::wait_close_wait(near, NODE, count)
-    })?;
-    pool::strike_stopped(run, near, nginx.worker()?, "/half", count, "", || {
-        half.signal(libc::SIGUSR1);
-        pool::wait_close_wait(near, HALF, count)
-    })?;
+    pool::strike_stopped(
+        run,
+        front,
+        near,
+        nginx.worker()?,
+        "/shop",
+        count,
+        "ms=60",
+        || pool::wait_close_wait(near, NODE, count),
+    )?;
+    pool::strike_stopped(
+        run,
+        front,
+        near,
+        nginx.worker()?,
+        "/half",
+        count,
+        "",
+        || {
+            half.signal(libc::SIGUSR1);
+            pool::wait_close_wait(near, HALF, count)
+        },
+    )?;
     pool::fill(run, near, "/unread", count, "")?;
     let requests = (0..count)
         .map(|_| (UNREAD_IDLE, Request::post(run.path("/unread"))))
         .collect();
-    Front::Plain.burst(run, near, requests)?;
+    front.burst(run, near, requests)?;
 
     for (dump, log) in dumps {
-        pool::state_truth(run, &dump.judge()?, log, |expect| expect)?;
+        pool::state_truth(run, &dump.judge()?, log, |expect| front.adapt(expect))?;
     }
     for cell in ["fin_already_received", "closed_unread", "half_close"] {
         run.at_least(cell, count);

@@ -1,15 +1,20 @@
 //! Row 4: the connections of row 2, but the Node.js process dies after it has read the request:
-//! nginx logs the same line as for the race. Once with a pool that was there before the agent.
+//! nginx logs the same line as for the race. Once with a pool that was there before the agent, and
+//! once with a server that aborts and lives.
+
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::front::{Front, PLAIN_PORT};
 use super::pool::{self, Wire};
 use super::{NGINX, deaths, r02_keepalive_race};
-use crate::expect::Check;
+use crate::client::Request;
+use crate::expect::{Check, Expect};
 use crate::relay::FAR;
 use crate::run::{Need, Run, Scenario};
-use crate::software::{Nginx, Node};
+use crate::software::{Nginx, Node, Scripted};
+use crate::upstream::Mode;
 use crate::wait::monotonic_ns;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -65,6 +70,26 @@ fn run(run: &mut Run) -> Result<()> {
         run.at_least(death.cell, count);
         node = Node::start(run, &wire.far, "node", &address, 60_000)?;
     }
-    run.hold((nginx, node, wire));
+    let abort = aborts_and_lives(run, &wire, count)?;
+    run.hold((nginx, node, abort, wire));
     Ok(())
+}
+
+/// The request is read, and the connection reset with nothing unread: on the wire like a race, too.
+fn aborts_and_lives(run: &mut Run, wire: &Wire, count: usize) -> Result<Scripted> {
+    let address = format!("{FAR}:{}", r02_keepalive_race::ABORT);
+    let abort = Scripted::start(run, &wire.far, "abort", &address, Mode::AbortRead, 128)?;
+    pool::fill(run, &wire.near, "/abort", count, "")?;
+    let expect = Expect::verdict("aborted", &[502], "upstream_reset")
+        .variant("abort")
+        .with(Check::Equals("/attempts/0/reused", true.into()));
+    let requests = (0..count)
+        .map(|_| {
+            let request = Request::post(run.path("/abort"));
+            (Duration::ZERO, run.expecting(request, &expect))
+        })
+        .collect();
+    Front::Plain.burst(run, &wire.near, requests)?;
+    run.at_least("aborted", count);
+    Ok(abort)
 }

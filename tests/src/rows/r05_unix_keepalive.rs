@@ -55,11 +55,20 @@ fn run(run: &mut Run) -> Result<()> {
     }
 
     let worker = nginx.worker()?;
-    let struck = pool::strike_stopped(run, &ns, worker, "/idle", count, "ms=60", || {
-        wait::until("node's idle closes", Duration::from_secs(10), || {
-            idle_node.open_connections() == 0
-        })
-    })?;
+    let struck = pool::strike_stopped(
+        run,
+        Front::Plain,
+        &ns,
+        worker,
+        "/idle",
+        count,
+        "ms=60",
+        || {
+            wait::until("node's idle closes", Duration::from_secs(10), || {
+                idle_node.open_connections() == 0
+            })
+        },
+    )?;
     let answered = idle_node.log.lines().into_iter();
     let answered = answered.filter(|line| line.what == "answered");
     let last_answer = answered.map(|line| line.t).max().unwrap_or(0);

@@ -28,29 +28,27 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         row: 6,
         name: "no-reply",
         needs: &[NGINX, GUNICORN, Need::Controller("cpu")],
-        run: |run| all(run, Front::Plain, &WAYS),
+        run: |run| all(run, Front::Plain),
     }]
 }
 
 /// One way of being slow.
 #[derive(Clone, Copy)]
-pub(super) struct Way {
-    pub cell: &'static str,
+struct Way {
+    cell: &'static str,
     query: &'static str,
     variant: &'static str,
     /// Requests under way at once; those that need a CPU go one by one.
     workers: u32,
 }
 
-pub(super) const SLEEPING: Way = Way {
-    cell: "sleeping",
-    query: "do=sleep&ms=2600",
-    variant: "sleeping",
-    workers: 3,
-};
-
 const WAYS: [Way; 5] = [
-    SLEEPING,
+    Way {
+        cell: "sleeping",
+        query: "do=sleep&ms=2600",
+        variant: "sleeping",
+        workers: 3,
+    },
     Way {
         cell: "running",
         query: "do=spin&ms=2600",
@@ -106,7 +104,8 @@ impl Way {
     }
 }
 
-pub(super) fn all(run: &mut Run, front: Front, ways: &[Way]) -> Result<()> {
+pub(super) fn all(run: &mut Run, front: Front) -> Result<()> {
+    let ways = &WAYS;
     let ns = NetNs::new()?;
     let database = Scripted::start(
         run,

@@ -20,6 +20,18 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             row: 17,
+            name: "tls-accept-queue-1024",
+            needs: &[NGINX, GUNICORN, CURL, OPENSSL],
+            run: |run| r01_accept_queue::unix(run, Front::TlsHttp2, 1024),
+        },
+        Scenario {
+            row: 17,
+            name: "tls-accept-queue-tcp",
+            needs: &[NGINX, GUNICORN, CURL, OPENSSL, Need::Program("tcpdump")],
+            run: |run| r01_accept_queue::tcp(run, Front::TlsHttp2),
+        },
+        Scenario {
+            row: 17,
             name: "tls-keepalive-race",
             needs: &[NGINX, CURL, OPENSSL, Need::Tun, Need::Program("tcpdump")],
             run: |run| {
@@ -28,9 +40,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             row: 17,
+            name: "tls-keepalive-variants",
+            needs: &[NGINX, CURL, OPENSSL, Need::Tun, Need::Program("tcpdump")],
+            run: |run| r02_keepalive_race::other_variants(run, Front::TlsHttp2),
+        },
+        Scenario {
+            row: 17,
             name: "tls-no-reply",
-            needs: &[NGINX, GUNICORN, CURL, OPENSSL],
-            run: |run| r06_no_reply::all(run, Front::TlsHttp2, &[r06_no_reply::SLEEPING]),
+            needs: &[NGINX, GUNICORN, CURL, OPENSSL, Need::Controller("cpu")],
+            run: |run| r06_no_reply::all(run, Front::TlsHttp2),
         },
         Scenario {
             row: 17,
