@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use crate::signal::{Address, Nanos};
 
@@ -22,9 +23,9 @@ const NAMES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Host {
     /// Ports it serves on.
-    serves: Vec<u16>,
-    /// Servers it talks to.
-    asks: Vec<SocketAddr>,
+    serves: SmallVec<[u16; SEVERAL]>,
+    /// Servers it talks to. A client of one needs no allocation: there may be a hundred thousand.
+    asks: SmallVec<[SocketAddr; 1]>,
     /// It has sent a request in the clear.
     pub requests: bool,
     /// A connection to it carries TLS or HTTP/2: the newest, and how many there were.
