@@ -53,6 +53,25 @@ impl Mode {
     }
 }
 
+/// How fast requests are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As fast as they are answered.
+    Saturated,
+    /// Each connection pauses between them: some 100,000 packets a second on loopback.
+    Steady,
+}
+
+impl Pace {
+    /// Between an answer and the next request of its connection.
+    fn pause_ms(self) -> u32 {
+        match self {
+            Pace::Saturated => 0,
+            Pace::Steady => 1,
+        }
+    }
+}
+
 /// The proxy and its upstream.
 pub(crate) struct Site {
     folder: PathBuf,
@@ -139,8 +158,8 @@ impl Site {
         fs::read_to_string(self.folder.join("failed.log")).map_or(0, |text| text.lines().count())
     }
 
-    /// Saturates the proxy for a while.
-    pub(crate) fn run(&self, mode: Mode, time: Duration) -> Result<Run> {
+    /// Sends requests for a while.
+    pub(crate) fn run(&self, mode: Mode, pace: Pace, time: Duration) -> Result<Run> {
         let mut wrk = if self.cores > 1 {
             let mut taskset = shell::command("taskset");
             taskset.args(["-c", "1", "wrk"]);
@@ -155,6 +174,7 @@ impl Site {
             .arg(format!("http://{}", self.address))
             .env("GOOD", mode.path())
             .env("FAIL_EVERY", FAIL_EVERY.to_string())
+            .env("PAUSE_MS", pace.pause_ms().to_string())
             .stdin(Stdio::null());
         let worker = self.worker()?;
         let before = cpu_seconds(worker)?;
@@ -247,6 +267,10 @@ function request()
   count = count + 1
   if count % every == 0 then return bad end
   return good
+end
+local pause = tonumber(os.getenv("PAUSE_MS"))
+if pause > 0 then
+  function delay() return pause end
 end
 function done(summary, latency, requests)
   local e = summary.errors

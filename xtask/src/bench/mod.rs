@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: what the agent costs the proxy, and what it takes itself; `bench offline`:
-//! what a capture costs.
+//! what a capture costs; `bench live`: what is lost of packets read live.
 
 mod flood;
+mod live;
 mod load;
 mod memory;
 mod offline;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use self::load::{FAIL_EVERY, Mode, Run, Site};
+use self::load::{FAIL_EVERY, Mode, Pace, Run, Site};
 use self::memory::Group;
 use self::report::Report;
 use crate::agent::Agent;
@@ -45,11 +46,15 @@ pub(crate) struct Args {
 enum Part {
     /// Explain a large generated capture, and compare with libpcap and tshark
     Offline(offline::Args),
+    /// Read packets live at 100,000 a second and faster, and count what is lost
+    Live(live::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if let Some(Part::Offline(args)) = &args.part {
-        return offline::run(args);
+    match &args.part {
+        Some(Part::Offline(args)) => return offline::run(args),
+        Some(Part::Live(args)) => return live::run(args),
+        None => {}
     }
     if !shell::is_root() {
         bail!("the measurements load probes into the kernel: run them as root");
@@ -109,7 +114,7 @@ impl Bench {
         let _counting = probes::Counting::start()?;
         let agent = self.agent(None)?;
         let before = probes::of(agent.pid())?;
-        let run = self.site.run(mode, self.time)?;
+        let run = self.site.run(mode, Pace::Saturated, self.time)?;
         let ran = probes::between(&before, &probes::of(agent.pid())?);
         agent.stop()?;
         if ran.is_empty() {
@@ -148,9 +153,9 @@ impl Bench {
             let (with, without);
             if pair % 2 == 0 {
                 with = self.watched(mode)?;
-                without = self.site.run(mode, self.time)?;
+                without = self.site.run(mode, Pace::Saturated, self.time)?;
             } else {
-                without = self.site.run(mode, self.time)?;
+                without = self.site.run(mode, Pace::Saturated, self.time)?;
                 with = self.watched(mode)?;
             }
             failed += with.failed;
@@ -244,7 +249,7 @@ impl Bench {
         let agent = self.agent(None)?;
         let failures = self.site.failures();
         let cpu = agent.cpu_seconds()?;
-        let run = self.site.run(mode, self.time)?;
+        let run = self.site.run(mode, Pace::Saturated, self.time)?;
         let agent_cpu = agent.cpu_seconds()? - cpu;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52 lines")]
         let failed = (self.site.failures() - failures) as f64;
@@ -274,7 +279,10 @@ impl Bench {
         println!("memory …");
         let mut flows = 0.0;
         while flows < wanted {
-            flows += self.site.run(Mode::Fresh, self.time)?.requests;
+            flows += self
+                .site
+                .run(Mode::Fresh, Pace::Saturated, self.time)?
+                .requests;
         }
         println!("failures …");
         let seconds = Duration::from_secs(if quick { 3 } else { 10 });
