@@ -211,13 +211,13 @@ impl<W: Write> Pipeline<W> {
                 name: name(proxy),
                 // From packets it is who serves the address, not who has the connection.
                 pid: Some(proxy).filter(|_| signal.source != Source::Packets),
-                ..Party::default()
+                ..render::home(self.tracker.host.process(proxy))
             },
             upstream: Party {
                 address: Some(upstream.clone()),
                 process: Some(owner.and_then(name)),
                 pid: owner,
-                ..Party::default()
+                ..render::home(owner.and_then(|pid| self.tracker.host.process(pid)))
             },
             closes_after_us: early.closes_after_us,
             longest_reuse_us: early.longest_reuse_us,
