@@ -16,6 +16,7 @@ use crate::config::{Choice, duration};
 use crate::sinks::history;
 use crate::sinks::privacy::Privacy;
 use crate::sinks::visible;
+use crate::sources::process::Wanted;
 
 /// The revision it was built from, as the build said.
 pub const REVISION: &str = match option_env!("WHY502_REVISION") {
@@ -138,6 +139,7 @@ Examples:
   why502 capture                               60 seconds, every known proxy
   why502 capture --for 10m --count 1           until the first verdict, ten minutes at most
   why502 capture --fail-on-verdict --json      for scripts: status 3 when a response failed
+  why502 capture --pod shop/web-66b6c48dd5-7xk2p   the proxy in this pod alone
   why502 capture --source packets -i eth0      without BPF: root or CAP_NET_RAW is enough
   why502 capture --record failures.jsonl       keep the facts, to be explained elsewhere
   why502 capture --report failures.html        one file with pictures, for a colleague
@@ -213,6 +215,17 @@ pub struct WatchArgs {
           value_parser = clap::value_parser!(u32).range(1..=4_194_304),
           env = "WHY502_PID", hide_env_values = true)]
     pub pid: Vec<u32>,
+    /// Watch only the proxies in this container; can be repeated
+    ///
+    /// The name that its engine gives it, or its pod does, or the first twelve digits of its id at
+    /// least. In it the known proxies are watched, or those that --proxy names.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', action = ArgAction::Append,
+          value_parser = container, env = "WHY502_CONTAINER", hide_env_values = true)]
+    pub container: Vec<Wanted>,
+    /// Watch only the proxies in this pod of Kubernetes; can be repeated
+    #[arg(long, value_name = "NAMESPACE/NAME", value_delimiter = ',', action = ArgAction::Append,
+          value_parser = pod, env = "WHY502_POD", hide_env_values = true)]
+    pub pod: Vec<Wanted>,
     /// What watches: probes in the kernel, packets, or whichever this host allows
     ///
     /// Packets need no BPF, but do not show processes, Unix sockets and what was read. They are
@@ -439,6 +452,28 @@ fn ip_address(text: &str) -> Result<IpAddr, String> {
         .parse::<IpAddr>()
         .or_else(|_| with_port())
         .map_err(|_| "expected an IP address, such as 10.0.0.7 or 2001:db8::7".to_owned())
+}
+
+/// A container's name as engines allow it.
+fn container(text: &str) -> Result<Wanted, String> {
+    let name = text.trim();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || !name.chars().all(allowed) {
+        return Err("expected a container's name, such as web, or its id".to_owned());
+    }
+    Ok(Wanted::Container(name.to_owned()))
+}
+
+fn pod(text: &str) -> Result<Wanted, String> {
+    let parts = text.trim().split_once('/');
+    let named = |part: &str| !part.is_empty() && !part.contains(['/', ' ']);
+    match parts {
+        Some((namespace, name)) if named(namespace) && named(name) => Ok(Wanted::Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }),
+        _ => Err("expected a namespace and a pod's name, such as shop/web-0".to_owned()),
+    }
 }
 
 /// A process name as the kernel keeps it: not a path, not empty.

@@ -16,6 +16,7 @@ use clap::{CommandFactory, FromArgMatches, ValueEnum};
 
 use crate::cli::{self, Cli, Command, Exit};
 use crate::sinks::privacy::Privacy;
+use crate::sources::process::Wanted;
 
 /// Process names of the proxies that are watched when none is named.
 ///
@@ -197,6 +198,8 @@ pub enum Choice {
 pub struct Watch {
     pub names: Vec<String>,
     pub pids: Vec<u32>,
+    /// Names count in these containers and pods alone; with none, everywhere.
+    pub places: Vec<Wanted>,
     pub source: Choice,
     /// Where packets are captured.
     pub interface: String,
@@ -209,7 +212,8 @@ pub struct Watch {
 
 impl Watch {
     fn new(args: cli::WatchArgs, interface: String) -> Watch {
-        let names = if args.proxy.is_empty() && args.pid.is_empty() {
+        let places: Vec<Wanted> = args.container.into_iter().chain(args.pod).collect();
+        let names = if args.proxy.is_empty() && (args.pid.is_empty() || !places.is_empty()) {
             KNOWN_PROXIES
                 .iter()
                 .map(|name| (*name).to_owned())
@@ -220,11 +224,21 @@ impl Watch {
         Watch {
             names,
             pids: args.pid,
+            places,
             source: args.source,
             interface,
             addresses: args.proxy_address,
             logs: args.logs.into(),
             find_logs: !args.no_logs,
+        }
+    }
+
+    /// What is looked for, for people.
+    pub fn wanted(&self) -> String {
+        let places: Vec<String> = self.places.iter().map(ToString::to_string).collect();
+        match places.is_empty() {
+            true => self.names.join(", "),
+            false => format!("{} in {}", self.names.join(", "), places.join(", ")),
         }
     }
 }
@@ -485,6 +499,26 @@ mod tests {
     }
 
     #[test]
+    fn containers_and_pods_narrow_what_is_watched() {
+        let watch = |args: &[&str]| {
+            let Job::Run(run) = load(&[&["run"], args].concat()).unwrap().job else {
+                panic!("not a run")
+            };
+            run.watch
+        };
+        let watched = watch(&["--container", "web,3d6f0b9f1f5e", "--pod", "shop/web-0"]);
+        assert_eq!(watched.names, KNOWN_PROXIES);
+        assert!(
+            watched
+                .wanted()
+                .ends_with("squid in container web, container 3d6f0b9f1f5e, pod shop/web-0")
+        );
+        let watched = watch(&["--container", "web", "--proxy", "gateway", "--pid", "7"]);
+        assert_eq!(watched.wanted(), "gateway in container web");
+        assert_eq!(watched.pids, [7]);
+    }
+
+    #[test]
     fn errors_name_the_option_and_a_way_out() {
         for (args, parts) in [
             (&["capture", "--for", "60"][..], &["--for", "60s"][..]),
@@ -499,6 +533,9 @@ mod tests {
                 &["--proxy", "\"nginx\""],
             ),
             (&["run", "--pid", "0"], &["--pid"]),
+            (&["run", "--pod", "web-0"], &["--pod", "shop/web-0"]),
+            (&["run", "--pod", "/web-0"], &["--pod", "shop/web-0"]),
+            (&["run", "--container", "a/b"], &["--container"]),
             (&["explain", "-", "-"], &["standard input", "once"]),
             (&["explain"], &["<FILE>"]),
             (

@@ -12,6 +12,7 @@ mod pipeline;
 mod report;
 mod until_seen;
 mod watching;
+mod workloads;
 
 pub use explain::explain;
 pub use live::{capture, run};

@@ -637,6 +637,29 @@ pub struct Process {
     pub netns: u32,
     /// It runs in a SageMaker container (`SAGEMAKER_*` in its environment or `/opt/ml`).
     pub sagemaker: bool,
+    #[serde(default, skip_serializing_if = "Home::is_unknown")]
+    pub home: Home,
+}
+
+/// What a process runs in, as far as its own host says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// The container's name; where only its id is known, the first twelve digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// What runs the pod, where its name says so; outside of containers the systemd service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+}
+
+impl Home {
+    fn is_unknown(&self) -> bool {
+        *self == Home::default()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

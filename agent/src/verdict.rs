@@ -119,6 +119,26 @@ pub struct Party {
     pub pod: Option<String>,
 }
 
+impl Party {
+    /// `namespace/workload`, where both are known.
+    pub fn qualified_workload(&self) -> Option<String> {
+        let (namespace, workload) = (self.namespace.as_ref()?, self.workload.as_ref()?);
+        Some(format!("{namespace}/{workload}"))
+    }
+
+    /// What its process runs in, for people: the innermost name, and what that belongs to.
+    pub fn home(&self) -> Option<String> {
+        match (&self.namespace, &self.pod, &self.container, &self.workload) {
+            (Some(namespace), Some(pod), Some(container), _) => {
+                Some(format!("container {container} of pod {namespace}/{pod}"))
+            }
+            (Some(namespace), Some(pod), None, _) => Some(format!("pod {namespace}/{pod}")),
+            (_, _, Some(container), _) => Some(format!("container {container}")),
+            (_, _, _, workload) => workload.clone(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Client {
     pub address: Option<Address>,
@@ -245,6 +265,37 @@ fn known(name: String) -> Result<&'static str, &'static str> {
 mod tests {
     use super::*;
     use crate::sinks::sample;
+
+    #[test]
+    fn what_a_process_runs_in_is_said_in_words() {
+        let party = |namespace: &str, pod: &str, container: &str, workload: &str| {
+            let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let party = Party {
+                namespace: some(namespace),
+                pod: some(pod),
+                container: some(container),
+                workload: some(workload),
+                ..Party::default()
+            };
+            (party.home().unwrap_or_default(), party.qualified_workload())
+        };
+        let pod = "web-66b6c48dd5-7xk2p";
+        assert_eq!(
+            party("shop", pod, "nginx", "web"),
+            (
+                format!("container nginx of pod shop/{pod}"),
+                Some("shop/web".to_owned())
+            )
+        );
+        assert_eq!(
+            party("shop", "web-0", "", ""),
+            ("pod shop/web-0".to_owned(), None)
+        );
+        assert_eq!(party("", "", "db", ""), ("container db".to_owned(), None));
+        let service = "nginx.service";
+        assert_eq!(party("", "", "", service), (service.to_owned(), None));
+        assert_eq!(party("", "", "", ""), (String::new(), None));
+    }
 
     #[test]
     fn a_line_read_back_is_the_line_that_was_written() {

@@ -2,17 +2,22 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
 
+use crate::container::Engine;
+
 /// A network namespace, alive as long as this value (or a process in it).
 pub struct NetNs {
     handle: File,
+    /// Programs run in a container of this name.
+    container: Option<(Arc<Engine>, &'static str)>,
 }
 
 impl NetNs {
@@ -27,7 +32,10 @@ impl NetNs {
         })
         .join()
         .expect("namespace thread")?;
-        let ns = NetNs { handle };
+        let ns = NetNs {
+            handle,
+            container: None,
+        };
         ns.sh("ip link set lo up")?;
         Ok(ns)
     }
@@ -36,13 +44,34 @@ impl NetNs {
     pub fn of_process(pid: u32) -> Result<NetNs> {
         let path = format!("/proc/{pid}/ns/net");
         let handle = File::open(&path).with_context(|| format!("open {path}"))?;
-        Ok(NetNs { handle })
+        Ok(NetNs {
+            handle,
+            container: None,
+        })
+    }
+
+    /// A new namespace whose one program will run in a container of its own.
+    pub fn contained(engine: &Arc<Engine>, name: &'static str) -> Result<NetNs> {
+        let mut ns = NetNs::new()?;
+        ns.container = Some((Arc::clone(engine), name));
+        Ok(ns)
+    }
+
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.handle.as_raw_fd()
     }
 
     /// A command whose process will live in this namespace.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let program = program.as_ref();
         let path = crate::process::program(program).unwrap_or_else(|| program.to_owned());
+        if let Some((engine, name)) = &self.container {
+            return engine.run(name, self.descriptor(), &path);
+        }
+        self.host_command(&path)
+    }
+
+    fn host_command(&self, path: &Path) -> Command {
         let mut command = Command::new(path);
         let fd = self.handle.as_raw_fd();
         // SAFETY: setns is async-signal-safe; the descriptor outlives the spawn because `self`
@@ -58,9 +87,26 @@ impl NetNs {
         command
     }
 
+    /// Joins two namespaces by a network of their own: 10.60.NET.1 here, 10.60.NET.2 there.
+    pub fn join(&self, other: &NetNs, net: u8) -> Result<()> {
+        let there = format!("/proc/{}/fd/{}", std::process::id(), other.descriptor());
+        self.sh(&format!(
+            "ip link add to{net} type veth peer name eth0 netns {there}"
+        ))?;
+        for (ns, device, end) in [(self, format!("to{net}"), 1), (other, "eth0".to_owned(), 2)] {
+            ns.sh(&format!(
+                "ip addr add 10.60.{net}.{end}/24 dev {device} && ip link set {device} up"
+            ))?;
+        }
+        Ok(())
+    }
+
     /// Runs one shell line in the namespace.
     pub fn sh(&self, line: &str) -> Result<String> {
-        let output = self.command("sh").args(["-c", line]).output()?;
+        let output = self
+            .host_command(Path::new("/bin/sh"))
+            .args(["-c", line])
+            .output()?;
         if !output.status.success() {
             bail!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim());
         }

@@ -24,6 +24,7 @@ mod r19_bad_days;
 mod r20_live_packets;
 mod r21_logs;
 mod r22_haproxy;
+mod r23_containers;
 
 use crate::run::{Need, Scenario};
 
@@ -55,6 +56,7 @@ pub fn all() -> Vec<Scenario> {
         r20_live_packets::scenarios(),
         r21_logs::scenarios(),
         r22_haproxy::scenarios(),
+        r23_containers::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -45,6 +45,8 @@ pub enum Need {
     Tun,
     Controller(&'static str),
     Http2Curl,
+    /// Podman, and a host that lets it start something.
+    Containers,
     /// why502: without it there is nothing in the scenario to look at.
     Agent,
 }
@@ -62,6 +64,7 @@ impl Need {
                 (!Path::new("/dev/net/tun").exists()).then(|| "there is no /dev/net/tun".to_owned())
             }
             Need::Controller(name) => crate::cgroup::unusable(name),
+            Need::Containers => crate::container::unusable(),
             Need::Http2Curl => {
                 (!crate::client::curl::speaks_http2()).then(|| "curl cannot do HTTP/2".to_owned())
             }

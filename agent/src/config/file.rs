@@ -195,7 +195,7 @@ mod tests {
         for (file, part) in [
             (
                 "lissten = \"x\"",
-                "key \"lissten\": is not an option; the options are count",
+                "key \"lissten\": is not an option; the options are container, count",
             ),
             ("config = \"x\"", "key \"config\": is not an option"),
             (

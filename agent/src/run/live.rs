@@ -162,7 +162,7 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     if !pipeline.saw_proxy {
         bail!(
             "no proxy ran in this time: looked for {}; name yours with --proxy NAME or --pid PID",
-            settings.watch.names.join(", ")
+            settings.watch.wanted()
         );
     }
     let found = pipeline.totals.failed() > 0;
@@ -215,8 +215,7 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
         source.tell(&mut pipeline);
         eprintln!("ready");
         if source.proxies() == 0 && source.name() == "kernel" {
-            let names = settings.watch.names.join(", ");
-            note!("no proxy runs yet; waiting for {names}");
+            note!("no proxy runs yet; waiting for {}", settings.watch.wanted());
         }
         let forever = Until {
             deadline: None,

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::excerpt::{self, Awaited, PcapOut};
 use super::logs::Beside;
+use super::workloads::Workloads;
 use crate::cli::{detail, warning};
 use crate::clock::Clock;
 use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
@@ -48,6 +49,7 @@ pub(super) struct Pipeline<W: Write> {
     pub(super) totals: Totals,
     /// Results that a slow reader did not take.
     pub(super) drops: Option<Drops>,
+    workloads: Workloads,
     /// Live proxies' processes, and their names.
     proxies: HashMap<u32, String>,
     pub(super) saw_proxy: bool,
@@ -84,6 +86,7 @@ impl<W: Write> Pipeline<W> {
             awaited: None,
             totals: Totals::default(),
             drops: None,
+            workloads: Workloads::default(),
             proxies: HashMap::new(),
             saw_proxy: false,
             forgot: HashMap::new(),
@@ -167,6 +170,7 @@ impl<W: Write> Pipeline<W> {
         }
         if let Some(metrics) = &self.metrics {
             metrics.on_verdict(&verdict);
+            self.workloads.learn(&verdict, &self.tracker.host);
         }
         self.totals.on_verdict(&verdict);
         let client = excerpt::ip(verdict.client.address.as_ref());
@@ -211,13 +215,13 @@ impl<W: Write> Pipeline<W> {
                 name: name(proxy),
                 // From packets it is who serves the address, not who has the connection.
                 pid: Some(proxy).filter(|_| signal.source != Source::Packets),
-                ..Party::default()
+                ..render::home(self.tracker.host.process(proxy))
             },
             upstream: Party {
                 address: Some(upstream.clone()),
                 process: Some(owner.and_then(name)),
                 pid: owner,
-                ..Party::default()
+                ..render::home(owner.and_then(|pid| self.tracker.host.process(pid)))
             },
             closes_after_us: early.closes_after_us,
             longest_reuse_us: early.longest_reuse_us,
@@ -264,17 +268,20 @@ impl<W: Write> Pipeline<W> {
             let known = self.tracker.host.process(pid).map(|p| p.name.as_str());
             watched.or(known).unwrap_or("unknown").to_owned()
         };
+        let upstream = |proxy, address| self.workloads.name(proxy, address, &self.tracker.host);
         let kind = match &signal.fact {
             Fact::AttemptEnded(_) => "attempt_ended",
             Fact::AttemptRetried { .. } => "attempt_retried",
             Fact::FlowClosed(_) => "flow_closed",
             Fact::ResponseSent(_) => "response_sent",
             Fact::IdleClosed(close) => {
-                metrics.on_idle_close(close, &name(close.proxy));
+                let upstream = upstream(close.proxy, &close.upstream);
+                metrics.on_idle_close(close, &name(close.proxy), &upstream);
                 "idle_closed"
             }
             Fact::FirstByteLate(stall) => {
-                metrics.on_stall(stall, &name(stall.proxy));
+                let upstream = upstream(stall.proxy, &stall.upstream);
+                metrics.on_stall(stall, &name(stall.proxy), &upstream);
                 "first_byte_late"
             }
             Fact::ListenerSeen(listener) => {

@@ -385,5 +385,6 @@ fn selection(watch: &Watch) -> Selection {
     Selection {
         names: watch.names.clone(),
         pids: watch.pids.clone(),
+        places: watch.places.clone(),
     }
 }

@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod gunicorn;
+mod home;
 mod nginx;
 mod sample;
 mod served;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use crate::settings::plain;
 use crate::signal::{Address, Nanos, Process, Software};
+pub use home::{Found, Homes, Wanted};
 pub use nginx::LogFormat;
 pub use sample::Sampler;
 pub use served::{Owners, Served};
@@ -37,6 +39,8 @@ pub struct Seen {
     pub process: Process,
     /// See `birth`.
     pub birth: u64,
+    /// Its home may have a better name a moment later.
+    pub unnamed: bool,
     /// Files of /proc that this program may not read, so that settings may be unknown.
     pub unreadable: Vec<&'static str>,
 }
@@ -58,7 +62,7 @@ pub fn nginx_log_formats(config: &Path) -> Option<Vec<LogFormat>> {
 
 /// Reads who this process is; `None` if it is gone, or dies meanwhile: what dies loses its memory
 /// first, and reads as nobody in particular.
-pub fn read(pid: u32) -> Option<Seen> {
+pub fn read(pid: u32, homes: &mut Homes) -> Option<Seen> {
     let stat = stat::parse(&file(pid, "stat").ok()?)?;
     let mut unreadable = Vec::new();
     let mut want = |name: &'static str| {
@@ -85,6 +89,8 @@ pub fn read(pid: u32) -> Option<Seen> {
     for (_, value) in &mut settings {
         cut(value, MAX_VALUE);
     }
+    let found = homes.find(pid);
+    let unnamed = found.may_be_named_later();
     let process = Process {
         pid,
         parent: stat.parent,
@@ -94,11 +100,13 @@ pub fn read(pid: u32) -> Option<Seen> {
         started: since_monotonic_zero(stat.start_ticks),
         netns: netns.unwrap_or(0),
         sagemaker,
+        home: found.home,
     };
     let same = birth(pid) == Some(stat.start_ticks) && has_program(pid);
     same.then_some(Seen {
         process,
         birth: stat.start_ticks,
+        unnamed,
         unreadable,
     })
 }
@@ -136,8 +144,8 @@ fn has_program(pid: u32) -> bool {
 }
 
 /// Who this process is, as far as can be read; `None` if it is gone.
-pub fn identify(pid: u32) -> Option<Process> {
-    read(pid).map(|seen| seen.process)
+pub fn identify(pid: u32, homes: &mut Homes) -> Option<Process> {
+    read(pid, homes).map(|seen| seen.process)
 }
 
 /// The process's name; `None` if it is gone.
@@ -154,7 +162,7 @@ pub fn parent(pid: u32) -> Option<u32> {
 ///
 /// For a refused connect: a server that is there and does not listen yet is being started. Asks
 /// every process, so ask rarely.
-pub fn told_to_serve(address: &Address, limit: usize) -> Vec<Seen> {
+pub fn told_to_serve(address: &Address, limit: usize, homes: &mut Homes) -> Vec<Seen> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -169,7 +177,7 @@ pub fn told_to_serve(address: &Address, limit: usize) -> Vec<Seen> {
                 let environment = strings(&file(pid, "environ").unwrap_or_default());
                 software::named_by_environment(&executable, &environment, address).then_some("PORT")
             })?;
-            let mut seen = read(pid)?;
+            let mut seen = read(pid, homes)?;
             let process = &mut seen.process;
             // A proxy names the addresses of its upstreams, too.
             if software::is_proxy(process.software) {
@@ -322,11 +330,11 @@ mod tests {
 
     #[test]
     fn reads_itself_and_survives_the_gone() {
-        let seen = read(std::process::id()).expect("this process is there");
+        let seen = read(std::process::id(), &mut Homes::default()).expect("this process is there");
         assert_eq!(seen.process.pid, std::process::id());
         assert!(seen.process.started <= clock(libc::CLOCK_MONOTONIC));
         assert!(seen.process.netns > 0);
-        assert_eq!(read(u32::MAX), None);
+        assert_eq!(read(u32::MAX, &mut Homes::default()), None);
     }
 
     #[test]
@@ -336,7 +344,8 @@ mod tests {
             .spawn()
             .expect("cat");
         let pid = child.id();
-        assert!(read(pid).is_some() && birth(pid).is_some());
+        let mut homes = Homes::default();
+        assert!(read(pid, &mut homes).is_some() && birth(pid).is_some());
         assert!(children(std::process::id()).contains(&pid));
         drop(child.stdin.take());
         // SAFETY: waits for this child and leaves it where it is.
@@ -350,7 +359,7 @@ mod tests {
             )
         };
         assert_eq!(ended, 0);
-        assert_eq!((read(pid), birth(pid)), (None, None));
+        assert_eq!((read(pid, &mut homes), birth(pid)), (None, None));
         assert_eq!(name(pid).as_deref(), Some("cat"), "it is still listed");
         child.wait().expect("its end");
     }

@@ -1,7 +1,7 @@
 //! A decided exchange as a verdict of the contract. Pure: the clock's offset is given.
 
 use crate::diagnose::Diagnosis;
-use crate::signal::{Attempt, End, LinkOrder, Nanos, Opening, Response, Source};
+use crate::signal::{Attempt, End, Home, LinkOrder, Nanos, Opening, Process, Response, Source};
 use crate::track::told::unnamed;
 use crate::track::{Decided, host::Host};
 use crate::verdict::{AttemptLine, Client, Evidence, Kind, Party, Request, VERSION, Verdict};
@@ -60,7 +60,7 @@ pub fn verdict(decided: &Decided, host: &Host, stamp: Stamp) -> Verdict {
                 .and_then(|r| r.proxy_address.clone())
                 .or_else(|| link_of(last)?.proxy_address.clone()),
             pid: proxy_pid,
-            ..Party::default()
+            ..home(proxy.and_then(|pid| host.process(pid)))
         },
         client: Client {
             address: response
@@ -166,6 +166,18 @@ fn upstream(decided: &Decided, host: &Host) -> Party {
                 .map(|p| p.name.clone()),
         ),
         pid,
+        ..home(pid.and_then(|pid| host.process(pid)))
+    }
+}
+
+/// A party of which only is said what its process runs in.
+pub fn home(process: Option<&Process>) -> Party {
+    let home = process.map_or_else(Home::default, |process| process.home.clone());
+    Party {
+        container: home.container,
+        namespace: home.namespace,
+        workload: home.workload,
+        pod: home.pod,
         ..Party::default()
     }
 }

@@ -57,14 +57,14 @@ fn busy() -> Metrics {
         requests: 2,
         longest_reuse_ns: 0,
     };
-    metrics.on_idle_close(&close(ClosedBy::Upstream, 5_001_000_000), "nginx");
-    metrics.on_idle_close(&close(ClosedBy::Proxy, 60_000_000_000), "nginx");
+    metrics.on_idle_close(&close(ClosedBy::Upstream, 5_001_000_000), "nginx", tcp);
+    metrics.on_idle_close(&close(ClosedBy::Proxy, 60_000_000_000), "nginx", tcp);
     let stall = Stall {
         proxy: 7,
         upstream: Address(tcp.to_owned()),
         waited_ns: 3_000_000_000,
     };
-    metrics.on_stall(&stall, "nginx");
+    metrics.on_stall(&stall, "nginx", tcp);
     metrics
 }
 

@@ -64,6 +64,8 @@ const PACKAGES: &[(&str, Proof)] = &[
         "uwsgi-plugin-python3",
         Proof::File("/usr/lib/uwsgi/plugins/python3_plugin.so"),
     ),
+    ("podman", Proof::Program("podman")),
+    ("runc", Proof::Program("runc")),
     // What they are broken with, and judged by.
     ("iproute2", Proof::Program("ip")),
     ("iptables", Proof::Program("iptables")),

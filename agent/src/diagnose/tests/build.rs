@@ -142,6 +142,7 @@ pub(super) fn process(pid: u32, parent: u32, name: &str, software: Software) -> 
         started: S,
         netns: 1,
         sagemaker: false,
+        home: Default::default(),
     })
 }
 

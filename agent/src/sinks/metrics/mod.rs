@@ -149,7 +149,9 @@ impl Metrics {
         if verdict.contradicted {
             state.contradicted.add([&proxy, cause.name()], 1);
         }
-        let upstream = upstream_label(verdict);
+        let upstream = &verdict.upstream;
+        let workload = upstream.qualified_workload();
+        let upstream = workload.or_else(|| Some(upstream.address.as_ref()?.0.clone()));
         state.listeners.on_attempts(&verdict.attempts);
         if verdict.kind == Kind::Verdict {
             state.delay.observe(verdict.delay_ns as f64 / 1e9);
@@ -162,8 +164,8 @@ impl Metrics {
                 .add([cause.name(), verdict.confidence.name()], 1);
         }
         // A failure without an attempt (the proxy's own limit) has no upstream.
-        let Some(upstream) = upstream else { return };
-        let upstream = state.upstreams.get(&proxy, &upstream, now);
+        let Some(name) = upstream else { return };
+        let upstream = state.upstreams.get(&proxy, &name, now);
         match verdict.kind {
             Kind::Verdict => upstream.failed.entry(cause).or_default().add(1),
             Kind::NearMiss => upstream.near_misses.entry(cause).or_default().add(1),
@@ -172,31 +174,33 @@ impl Metrics {
         for attempt in &verdict.attempts {
             if attempt.outcome == "peer_closed" || attempt.outcome == "reset" {
                 let reset = attempt.outcome == "reset";
+                let own = verdict.upstream.address.as_ref() == Some(&attempt.upstream);
+                let name = if own { &name } else { &attempt.upstream.0 };
                 state
                     .upstreams
-                    .get(&proxy, &attempt.upstream.0, now)
+                    .get(&proxy, name, now)
                     .closed_in_flight(reset);
             }
         }
     }
 
     /// An upstream or a proxy closed a connection with no request on it.
-    pub fn on_idle_close(&self, close: &IdleClose, proxy: &str) {
+    pub fn on_idle_close(&self, close: &IdleClose, proxy: &str, upstream: &str) {
         // Who closes early is the upstream's story; the proxy's own closes say nothing of it.
         if close.by != ClosedBy::Upstream {
             return;
         }
         let mut state = self.state();
         let (proxy, now) = (state.proxy(proxy), state.now);
-        let upstream = state.upstreams.get(&proxy, &close.upstream.0, now);
+        let upstream = state.upstreams.get(&proxy, upstream, now);
         upstream.closed_idle(close.reset, close.idle_ns as f64 / 1e9);
     }
 
     /// An upstream took more than a second to its first byte.
-    pub fn on_stall(&self, stall: &Stall, proxy: &str) {
+    pub fn on_stall(&self, stall: &Stall, proxy: &str, upstream: &str) {
         let mut state = self.state();
         let (proxy, now) = (state.proxy(proxy), state.now);
-        let upstream = state.upstreams.get(&proxy, &stall.upstream.0, now);
+        let upstream = state.upstreams.get(&proxy, upstream, now);
         upstream.stalls.observe(stall.waited_ns as f64 / 1e9);
     }
 
@@ -390,14 +394,5 @@ fn set<const N: usize>(gauges: &mut BTreeMap<[String; N], f64>, labels: [&str; N
     let labels = labels.map(str::to_owned);
     if gauges.len() < MAX_NAMES || gauges.contains_key(&labels) {
         gauges.insert(labels, f64::from(u8::from(on)));
-    }
-}
-
-/// `namespace/workload` where known, else the address.
-fn upstream_label(verdict: &Verdict) -> Option<String> {
-    let upstream = &verdict.upstream;
-    match (&upstream.namespace, &upstream.workload) {
-        (Some(namespace), Some(workload)) => Some(format!("{namespace}/{workload}")),
-        _ => upstream.address.as_ref().map(|address| address.0.clone()),
     }
 }

@@ -365,11 +365,12 @@ fn upstream(party: &Party) -> &str {
 }
 
 fn process(party: &Party) -> String {
-    match (party.process.as_ref().and_then(Option::as_ref), party.pid) {
-        (Some(name), Some(pid)) => format!(" ({name}, pid {pid})"),
-        (Some(name), None) => format!(" ({name})"),
-        (None, Some(pid)) => format!(" (pid {pid})"),
-        (None, None) => String::new(),
+    let name = party.process.as_ref().and_then(Option::as_ref).cloned();
+    let pid = party.pid.map(|pid| format!("pid {pid}"));
+    let parts: Vec<String> = [name, pid, party.home()].into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", parts.join(", ")),
     }
 }
 

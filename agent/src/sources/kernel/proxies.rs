@@ -5,6 +5,8 @@ use std::fs;
 
 use agent_ebpf::COMM;
 
+use crate::sources::process::{Homes, Wanted};
+
 /// What to watch.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
@@ -12,6 +14,8 @@ pub struct Selection {
     pub names: Vec<String>,
     /// Processes, with their children.
     pub pids: Vec<u32>,
+    /// Names count in these containers and pods alone; with none, everywhere.
+    pub places: Vec<Wanted>,
 }
 
 impl Selection {
@@ -19,12 +23,13 @@ impl Selection {
     pub fn running(&self) -> HashSet<u32> {
         let names: HashSet<[u8; COMM]> = self.names.iter().map(|name| comm(name)).collect();
         let mut found: HashSet<u32> = self.pids.iter().copied().collect();
+        let mut homes = Homes::default();
         let mut parents = Vec::new();
         for pid in processes() {
             let Some((name, parent)) = name_and_parent(pid) else {
                 continue;
             };
-            if names.contains(&comm_bytes(&name)) {
+            if names.contains(&comm_bytes(&name)) && self.admits(pid, &mut homes) {
                 found.insert(pid);
             }
             parents.push((pid, parent));
@@ -38,6 +43,15 @@ impl Selection {
             }
         }
         found
+    }
+
+    /// Whether a process with one of the names is where it is looked for.
+    pub fn admits(&self, pid: u32, homes: &mut Homes) -> bool {
+        if self.places.is_empty() {
+            return true;
+        }
+        let found = homes.find(pid);
+        self.places.iter().any(|wanted| found.is(wanted))
     }
 }
 

@@ -21,7 +21,7 @@ use super::state::State;
 use super::{Selection, layout, proxies, sockets};
 use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
-use crate::sources::process::{self, Sampler};
+use crate::sources::process::{self, Homes, Sampler};
 use described::Described;
 use queues::Queues;
 
@@ -30,6 +30,7 @@ mod described;
 mod maps;
 mod queues;
 mod second;
+mod strangers;
 
 const NOEXIST: u64 = 1;
 /// How often the queues are read and long waits sampled.
@@ -42,6 +43,9 @@ const LONG_NS: u64 = 900_000_000;
 const LOOKED: usize = 8;
 /// Processes taken as being started for one address.
 const STARTING: usize = 8;
+/// Processes whose homes may be named later, and the seconds within which they are.
+const UNNAMED: usize = 1024;
+const NAMED_WITHIN: u8 = 5;
 /// Requests whose readers are sampled in one second, and flows beyond the slots looked through.
 const SAMPLED_FLOWS: usize = 4096;
 
@@ -55,7 +59,11 @@ pub(super) struct Watch {
     listeners: Listeners,
     /// Watched processes.
     proxies: HashSet<u32>,
+    /// Processes with a watched name that are not in the containers which were asked for.
+    strangers: HashSet<u32>,
     described: Described,
+    homes: Homes,
+    unnamed: StdMap<u32, u8>,
     sampler: Sampler,
     queues: Queues,
     refresh_at: Option<Instant>,
@@ -89,7 +97,10 @@ impl Watch {
             out,
             listeners: Listeners::default(),
             proxies: HashSet::new(),
+            strangers: HashSet::new(),
             described: Described::default(),
+            homes: Homes::default(),
+            unnamed: StdMap::new(),
             sampler: Sampler::default(),
             queues: Queues::default(),
             refresh_at: None,
@@ -164,7 +175,9 @@ impl Watch {
                 if decode::name(now.trim_ascii_end()) != name {
                     return;
                 }
-                if self.add_proxy(pid, name).is_ok() {
+                if !self.is_selected(pid) {
+                    let _ = self.ignore(pid);
+                } else if self.add_proxy(pid, name).is_ok() {
                     let _ = self.name_unix_listeners();
                 }
             }
@@ -183,6 +196,9 @@ impl Watch {
     }
 
     fn signal(&mut self, mut signal: Signal) {
+        if !self.strangers.is_empty() && self.is_strangers(&signal.fact) {
+            return;
+        }
         match &mut signal.fact {
             Fact::AttemptEnded(attempt) => self.complete(attempt),
             Fact::ResponseSent(response) => {
@@ -227,6 +243,7 @@ impl Watch {
         self.sample_waits();
         self.tell_queues();
         self.describe_workers();
+        self.name_homes();
     }
 
     fn send(&mut self, at: Nanos, fact: Fact) {

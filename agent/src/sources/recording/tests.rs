@@ -286,6 +286,7 @@ fn signals() -> Vec<Signal> {
             started: 1,
             netns: 4_026_531_840,
             sagemaker: true,
+            home: Default::default(),
         }),
         Fact::ListenerSeen(Listener {
             address,

@@ -48,6 +48,7 @@ fn process(pid: u32, name: &str) -> Fact {
         started: 0,
         netns: 1,
         sagemaker: false,
+        home: Default::default(),
     })
 }
 
@@ -403,6 +404,7 @@ fn a_process_is_not_forgotten_for_what_its_corpse_shows() {
             started,
             netns,
             sagemaker: false,
+            home: Default::default(),
         })
     };
     let known = |host: &Host| {

@@ -105,7 +105,7 @@ impl Watch {
             return;
         }
         self.looked.insert(upstream.clone(), now);
-        for seen in process::told_to_serve(upstream, STARTING) {
+        for seen in process::told_to_serve(upstream, STARTING, &mut self.homes) {
             if self.described.lacks(seen.process.pid, now, process::birth) {
                 self.tell_process(seen);
             }
@@ -177,7 +177,7 @@ impl Watch {
         if pid == 0 || !self.described.lacks(pid, Instant::now(), process::birth) {
             return None;
         }
-        let seen = process::read(pid)?;
+        let seen = process::read(pid, &mut self.homes)?;
         let parent = seen.process.parent;
         self.tell_process(seen);
         Some(parent)
@@ -185,7 +185,24 @@ impl Watch {
 
     fn tell_process(&mut self, seen: Seen) {
         self.described.add(&seen, Instant::now());
+        if seen.unnamed && self.unnamed.len() < UNNAMED {
+            self.unnamed.entry(seen.process.pid).or_insert(NAMED_WITHIN);
+        }
         self.send(clock::now(), Fact::ProcessSeen(seen.process));
+    }
+
+    /// A container's log is named after the container's start: who had no name yet is asked again.
+    pub(super) fn name_homes(&mut self) {
+        for (pid, tries) in std::mem::take(&mut self.unnamed) {
+            let Some(seen) = process::read(pid, &mut self.homes) else {
+                continue;
+            };
+            if !seen.unnamed {
+                self.tell_process(seen);
+            } else if tries > 1 {
+                self.unnamed.insert(pid, tries - 1);
+            }
+        }
     }
 
     /// Workers that were started in the place of others: once one has failed, it may be too late to

@@ -96,8 +96,10 @@ mod tests {
                 started: 0,
                 netns: 1,
                 sagemaker: false,
+                home: Default::default(),
             },
             birth,
+            unnamed: false,
             unreadable: Vec::new(),
         }
     }

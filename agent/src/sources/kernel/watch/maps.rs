@@ -23,6 +23,7 @@ impl Watch {
             }
         }
         self.take_slots(pid, thread)?;
+        self.strangers.remove(&pid);
         self.proxies.insert(pid);
         self.send(clock::now(), Fact::ProxyStarted { pid, name });
         self.describe(pid);

@@ -22,6 +22,7 @@ pub(super) struct Follower {
     /// As much of it as was handed over.
     told: Tally,
     owners: process::Owners,
+    homes: process::Homes,
     /// Processes of proxies that were told of.
     running: BTreeSet<u32>,
     /// Those of them of which it was told who they are.
@@ -38,6 +39,7 @@ impl Follower {
             tally: Tally::default(),
             told: Tally::default(),
             owners: process::Owners::default(),
+            homes: process::Homes::default(),
             running: BTreeSet::new(),
             described: BTreeSet::new(),
         }
@@ -103,7 +105,7 @@ impl Follower {
         if self.described.contains(&pid) {
             return;
         }
-        if let Some(mut process) = process::identify(pid) {
+        if let Some(mut process) = process::identify(pid, &mut self.homes) {
             self.described.insert(pid);
             // Packets are on the wall clock.
             process.started = Clock::of_host().unix(process.started);

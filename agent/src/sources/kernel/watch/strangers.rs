@@ -1,0 +1,64 @@
+//! Processes that have a proxy's name, but are in none of the containers that a person asked for.
+//! The kernel half knows names alone, and watches them until it is told.
+
+use super::*;
+
+/// Process ids that are remembered.
+const STRANGERS: usize = 65_536;
+
+impl Watch {
+    /// Whether a process that has just started is asked for: also what a watched one has begun.
+    pub(super) fn is_selected(&mut self, pid: u32) -> bool {
+        let begun = || process::parent(pid).is_some_and(|parent| self.proxies.contains(&parent));
+        begun() || self.selection.admits(pid, &mut self.homes)
+    }
+
+    /// Has the kernel half forget a process.
+    pub(super) fn ignore(&mut self, pid: u32) -> Result<()> {
+        if self.strangers.len() >= STRANGERS {
+            self.strangers.clear();
+        }
+        self.strangers.insert(pid);
+        let threads = proxies::threads(pid);
+        let ebpf = &mut self.probes.ebpf;
+        {
+            let mut map: HashMap<_, u32, Thread> = map(ebpf, "THREADS")?;
+            for tid in &threads {
+                // One that the kernel half has not come to is not there.
+                let _ = map.remove(tid);
+            }
+        }
+        let slots = ebpf
+            .map_mut("SLOT_THREADS")
+            .context("no SLOT_THREADS map")?;
+        let mut slots = Array::<_, Thread>::try_from(slots)?;
+        for tid in &threads {
+            let mut slot = slots.get(&(tid % SLOTS), 0)?;
+            if slot.owner == *tid {
+                slot.owner = 0;
+                slots.set(tid % SLOTS, slot, 0)?;
+            }
+        }
+        let watched = ebpf.map_mut("WATCHED").context("no WATCHED map")?;
+        let mut watched = Array::<_, [u8; WATCHED_BLOCK]>::try_from(watched)?;
+        for tid in threads.into_iter().filter(|tid| *tid < WATCHED_THREADS) {
+            let index = tid / WATCHED_BLOCK as u32;
+            let mut block = watched.get(&index, 0)?;
+            block[tid as usize % WATCHED_BLOCK] = 0;
+            watched.set(index, block, 0)?;
+        }
+        Ok(())
+    }
+
+    /// What the kernel half told of one before it was ignored.
+    pub(super) fn is_strangers(&self, fact: &Fact) -> bool {
+        let proxy = match fact {
+            Fact::AttemptEnded(attempt) => attempt.proxy,
+            Fact::ResponseSent(response) => response.proxy,
+            Fact::IdleClosed(idle) => idle.proxy,
+            Fact::FirstByteLate(stall) => stall.proxy,
+            _ => return false,
+        };
+        self.strangers.contains(&proxy)
+    }
+}

@@ -1,0 +1,141 @@
+//! Real containers of Podman, with the host's own programs in them: no image has to be had.
+
+use std::cell::Cell;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+use crate::wait;
+
+const START: Duration = Duration::from_secs(20);
+
+/// Where containers of one scenario are kept; gone, with them, when dropped.
+pub struct Engine {
+    folder: PathBuf,
+    /// Folders that are seen in them at the same place.
+    shared: Vec<PathBuf>,
+}
+
+impl Engine {
+    pub fn new(folder: &Path, shared: &[&Path]) -> Result<Engine> {
+        let root = folder.join("root");
+        for name in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "var"] {
+            std::fs::create_dir_all(root.join(name))?;
+        }
+        for name in ["bin", "lib", "lib64", "sbin"] {
+            let link = root.join(name);
+            std::os::unix::fs::symlink(Path::new("usr").join(name), &link)
+                .with_context(|| format!("link {}", link.display()))?;
+        }
+        // What is seen in a container is mounted somewhere in its root.
+        for path in shared {
+            std::fs::create_dir_all(root.join(path.strip_prefix("/")?))?;
+        }
+        Ok(Engine {
+            folder: folder.to_owned(),
+            shared: shared.iter().map(|path| (*path).to_owned()).collect(),
+        })
+    }
+
+    /// With all its files in the scenario's folder: a person's containers are let alone. cgroupfs and
+    /// runc serve on any host, whatever manages its control groups.
+    fn podman(&self) -> Command {
+        let mut podman = Command::new("podman");
+        podman.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
+        for (option, name) in [
+            ("--root", "storage"),
+            ("--runroot", "run"),
+            ("--tmpdir", "tmp"),
+        ] {
+            podman.arg(option).arg(self.folder.join(name));
+        }
+        podman
+    }
+
+    /// Runs `program` as the only one of a new container in a network namespace of ours.
+    pub(crate) fn run(&self, name: &str, ns: RawFd, program: &Path) -> Command {
+        let mut run = self.podman();
+        run.args([
+            "run",
+            "--name",
+            name,
+            "--read-only",
+            "--read-only-tmpfs=false",
+        ]);
+        let own = std::process::id();
+        run.args(["--network", &format!("ns:/proc/{own}/fd/{ns}")]);
+        // Limits that whoever may not raise them has, too.
+        run.args([
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=4096:4096",
+        ]);
+        for variable in ["APP_LOG", "PYTHONDONTWRITEBYTECODE"] {
+            run.args(["--env", variable]);
+        }
+        run.args(["--volume", "/usr:/usr:ro", "--volume", "/etc:/etc:ro"]);
+        for path in &self.shared {
+            run.arg("--volume");
+            run.arg(format!("{0}:{0}", path.display()));
+        }
+        run.arg("--rootfs")
+            .arg(self.folder.join("root"))
+            .arg(program);
+        run
+    }
+
+    /// The first process of a container that runs.
+    pub fn pid(&self, name: &str) -> Result<u32> {
+        let found = Cell::new(None);
+        wait::until(&format!("the container {name}"), START, || {
+            let mut inspect = self.podman();
+            inspect.args(["inspect", "--format", "{{.State.Pid}}", name]);
+            let pid = inspect.output().ok().and_then(|output| {
+                let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+                text.parse().ok().filter(|pid| *pid > 0)
+            });
+            found.set(pid);
+            pid.is_some()
+        })?;
+        found.get().context("no process")
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self
+            .podman()
+            .args(["rm", "--all", "--force", "--time", "0"])
+            .output();
+    }
+}
+
+/// Why no container can be run here; `None` where one did.
+pub fn unusable() -> Option<String> {
+    let attempt = || -> Result<()> {
+        for program in ["podman", "runc", "conmon"] {
+            if process::program(program).is_none() {
+                bail!("{program} is not installed");
+            }
+        }
+        let folder = tempfile::Builder::new().prefix("why502-lab-").tempdir()?;
+        let engine = Engine::new(folder.path(), &[])?;
+        let ns = crate::netns::NetNs::new()?;
+        let output = engine
+            .run("try", ns.descriptor(), Path::new("/usr/bin/true"))
+            .output()?;
+        if !output.status.success() {
+            bail!(
+                "{}",
+                String::from_utf8_lossy(&output.stderr).trim().to_owned()
+            );
+        }
+        Ok(())
+    };
+    attempt().err().map(|error| format!("{error:#}"))
+}
