@@ -6,6 +6,7 @@
 mod apt;
 mod bpf;
 pub(crate) mod browser;
+mod machines;
 mod node;
 
 use std::path::Path;
@@ -79,10 +80,6 @@ const PACKAGES: &[(&str, Proof)] = &[
     // What the cost is measured with.
     ("wrk", Proof::Program("wrk")),
     ("bpftool", Proof::Program("bpftool")),
-    // The virtual machines with other kernels.
-    ("qemu-system-x86", Proof::Program("qemu-system-x86_64")),
-    ("e2fsprogs", Proof::Program("debugfs")),
-    ("xz-utils", Proof::Program("xz")),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -96,6 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         all.extend(bpf::missing());
         all.extend(node::missing());
         all.extend(browser::missing());
+        all.extend(machines::missing());
         if all.is_empty() {
             println!("setup: everything is there");
             return Ok(());
@@ -110,6 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bpf::install()?;
     node::install()?;
     browser::install();
+    machines::install();
     if missing.is_empty() && llvm.is_none() {
         println!(
             "setup: everything is there ({} ms)",

@@ -4,24 +4,24 @@ use std::fmt;
 use std::ops::AddAssign;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) passed: u64,
-    pub(super) failed: u64,
-    pub(super) skipped: u64,
+pub(crate) struct Count {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
 impl Count {
-    pub(super) const PASSED: Count = Count {
+    pub(crate) const PASSED: Count = Count {
         passed: 1,
         failed: 0,
         skipped: 0,
     };
-    pub(super) const SKIPPED: Count = Count {
+    pub(crate) const SKIPPED: Count = Count {
         passed: 0,
         failed: 0,
         skipped: 1,
     };
-    pub(super) const FAILED: Count = Count {
+    pub(crate) const FAILED: Count = Count {
         passed: 0,
         failed: 1,
         skipped: 0,
@@ -29,7 +29,7 @@ impl Count {
 
     /// Reads the line that sums up a test program: cargo's `test result: ok. 3 passed; 0 failed;
     /// 1 ignored; …` or the lab's `3 passed, 0 failed, 1 skipped`.
-    pub(super) fn from_line(line: &str) -> Option<Count> {
+    pub(crate) fn from_line(line: &str) -> Option<Count> {
         let line = line.trim();
         let cargo = line
             .strip_prefix("test result: ")

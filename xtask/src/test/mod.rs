@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use self::count::Count;
+pub(crate) use self::count::Count;
 use self::leftovers::Before;
-use crate::{browser, build, lab, process, setup, shell};
+use crate::{browser, build, lab, process, setup, shell, vm};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the lab: nothing then needs root or a kernel with BTF
+    /// Leave out the lab, here and on other kernels: nothing then needs root or a kernel with BTF
     #[arg(long)]
     no_lab: bool,
     /// Options for the lab, after `--`
@@ -89,6 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut lab = lab::command(&program);
         lab.arg("--packets").args(&args.lab);
         check("lab", counted(&mut lab));
+        check("oldest and newest kernel", vm::ends(&program));
     }
     check("nothing left behind", before.compare());
 

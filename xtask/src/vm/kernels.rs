@@ -43,6 +43,15 @@ pub(super) fn all() -> Result<Vec<Kernel>> {
     Ok(file.kernel)
 }
 
+/// The oldest and the newest.
+pub(super) fn ends() -> Result<Vec<Kernel>> {
+    let mut all = all()?;
+    let newest = all.pop();
+    all.truncate(1);
+    all.extend(newest);
+    Ok(all)
+}
+
 /// Those that a person names, or all.
 pub(super) fn chosen(names: &[String]) -> Result<Vec<Kernel>> {
     let all = all()?;

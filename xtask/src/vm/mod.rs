@@ -8,6 +8,7 @@ mod packages;
 mod result;
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -16,6 +17,7 @@ use self::image::LEAST;
 use self::kernels::Kernel;
 use self::packages::Unpacked;
 use self::result::Recording;
+use crate::test::Count;
 use crate::{build, process, shell};
 
 #[derive(clap::Args, Default)]
@@ -47,6 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     process::end_all_when_interrupted();
     let kernels = kernels::chosen(&args.kernels)?;
     let program = build::run(&build::Args { release: true })?;
+    if let Some(lacking) = lacking() {
+        bail!("{lacking}: `cargo xtask setup` installs it");
+    }
     let outcome = boot(&kernels, &program, args.quick, args.record)?;
     if args.record {
         document::write()?;
@@ -58,6 +63,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("the packages of {} kernels cannot be had", outcome.skipped);
     }
     Ok(())
+}
+
+/// The oldest kernel and the newest, for `cargo xtask test`: skipped where no machine can be run, and where
+/// a kernel's packages cannot be had.
+pub(crate) fn ends(agent: &Path) -> Result<Count> {
+    let kernels = kernels::ends()?;
+    if let Some(lacking) = lacking() {
+        for kernel in &kernels {
+            println!("vm: Linux {} SKIPPED: {lacking}", kernel.series);
+        }
+        return Ok(Count {
+            skipped: kernels.len() as u64,
+            ..Count::default()
+        });
+    }
+    let outcome = boot(&kernels, agent, true, false)?;
+    Ok(Count {
+        passed: outcome.passed,
+        failed: outcome.failed.len() as u64,
+        skipped: outcome.skipped,
+    })
 }
 
 /// What became of several kernels.
@@ -84,42 +110,43 @@ fn lacking() -> Option<String> {
         .into_iter()
         .filter(|tool| shell::find(tool).is_none())
         .collect();
-    (!missing.is_empty()).then(|| format!("{} not installed", missing.join(", ")))
+    if !missing.is_empty() {
+        return Some(format!("{} not installed", missing.join(", ")));
+    }
+    let runs = shell::ask(shell::command(machine::QEMU).arg("-version")).is_some();
+    (!runs).then(|| format!("{} does not run", machine::QEMU))
 }
 
+/// Boots the kernels, as many at once as this host has processors.
 fn boot(kernels: &[Kernel], agent: &Path, quick: bool, record: bool) -> Result<Outcome> {
     let start = Instant::now();
-    if let Some(lacking) = lacking() {
-        bail!("{lacking}: `cargo xtask setup` installs it");
-    }
     let carried = build(agent, record)?;
     let folder = packages::folder();
     std::fs::create_dir_all(&folder)?;
     let tree = folder.join("root");
     image::tree(&tree, &carried)?;
-    let mut outcome = Outcome::default();
-    for kernel in kernels {
-        println!("vm: Linux {} …", kernel.series);
-        let unpacked = match packages::unpack(kernel) {
-            Ok(unpacked) => unpacked,
-            Err(error) => {
-                println!("vm: Linux {} SKIPPED: {error:#}", kernel.series);
-                outcome.skipped += 1;
-                continue;
+    // Images are made one after another: each has its own files put into the tree.
+    let tree = Mutex::new(tree);
+    let waiting = Mutex::new(kernels.iter());
+    let outcome = Mutex::new(Outcome::default());
+    let next = || waiting.lock().ok()?.next();
+    let take = || {
+        while let Some(kernel) = next() {
+            println!("vm: Linux {} …", kernel.series);
+            let became = one(kernel, &tree, quick, record);
+            if let Ok(mut outcome) = outcome.lock() {
+                outcome.add(kernel, became);
             }
-        };
-        let problems = one(kernel, &unpacked, &tree, quick, record)
-            .unwrap_or_else(|error| vec![format!("{error:#}")]);
-        if problems.is_empty() {
-            outcome.passed += 1;
-            continue;
         }
-        println!("vm: Linux {} FAILED", kernel.series);
-        for problem in problems {
-            println!("    {problem}");
+    };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..processors.min(kernels.len()) {
+            scope.spawn(take);
         }
-        outcome.failed.push(kernel.series.clone());
-    }
+    });
+    let outcome = outcome.into_inner();
+    let outcome = outcome.map_err(|_| anyhow::anyhow!("a thread with a machine panicked"))?;
     println!(
         "vm: {} of {} kernels passed in {} s",
         outcome.passed,
@@ -127,6 +154,33 @@ fn boot(kernels: &[Kernel], agent: &Path, quick: bool, record: bool) -> Result<O
         start.elapsed().as_secs()
     );
     Ok(outcome)
+}
+
+impl Outcome {
+    fn add(&mut self, kernel: &Kernel, became: Became) {
+        match became {
+            Became::Skipped(why) => {
+                println!("vm: Linux {} SKIPPED: {why}", kernel.series);
+                self.skipped += 1;
+            }
+            Became::Judged(problems) if problems.is_empty() => self.passed += 1,
+            Became::Judged(problems) => {
+                println!("vm: Linux {} FAILED", kernel.series);
+                for problem in problems {
+                    println!("    {problem}");
+                }
+                self.failed.push(kernel.series.clone());
+            }
+        }
+    }
+}
+
+/// What became of one kernel.
+enum Became {
+    /// Its packages cannot be had.
+    Skipped(String),
+    /// What is wrong with it.
+    Judged(Vec<String>),
 }
 
 /// What the machines run: the agent, the lab, process 1, and what makes recordings.
@@ -150,18 +204,36 @@ fn build(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
+fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, quick: bool, record: bool) -> Became {
+    let unpacked = {
+        // One at a time: several may be of the same suite.
+        let _tree = tree.lock();
+        match packages::unpack(kernel) {
+            Ok(unpacked) => unpacked,
+            Err(error) => return Became::Skipped(format!("{error:#}")),
+        }
+    };
+    let problems = judge(kernel, &unpacked, tree, quick, record);
+    Became::Judged(problems.unwrap_or_else(|error| vec![format!("{error:#}")]))
+}
+
 /// Boots one kernel; what is wrong with it.
-fn one(
+fn judge(
     kernel: &Kernel,
     unpacked: &Unpacked,
-    tree: &Path,
+    tree: &Mutex<PathBuf>,
     quick: bool,
     record: bool,
 ) -> Result<Vec<String>> {
     let place = packages::folder().join(&kernel.series);
     process::fresh_folder(&place)?;
     let disk = place.join("disk");
-    image::make(tree, unpacked, &commands(kernel, quick, record), &disk)?;
+    {
+        let Ok(tree) = tree.lock() else {
+            bail!("another machine's thread panicked");
+        };
+        image::make(&tree, unpacked, &commands(kernel, quick, record), &disk)?;
+    }
     let ran = machine::run(unpacked, &disk, &place.join("console"), LIMIT)?;
     let results = image::results(&disk, &place)?;
     std::fs::remove_file(&disk).context("remove the disk's image")?;

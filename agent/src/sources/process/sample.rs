@@ -1,9 +1,10 @@
 //! What a thread is doing now: its state, CPU time, the call it waits in, and whom it waits for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{cgroup, file, path, sockets, stat, syscalls};
@@ -20,9 +21,14 @@ const TABLE_KEPT: Duration = Duration::from_secs(2);
 /// Samples threads; remembers how long each process's groups had been throttled before.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    throttled: HashMap<(u32, FlowId), u64>,
+    throttled: HashMap<(u32, FlowId), Throttled>,
     tables: Tables,
 }
+
+/// What the groups around a process told last of how long they were throttled, in microseconds, by file.
+/// Those that it has left since still tell of the time before.
+#[derive(Debug, Default)]
+struct Throttled(BTreeMap<PathBuf, u64>);
 
 /// The other ends of sockets. Reading a table takes the kernel milliseconds, so one reading serves
 /// all the threads that are sampled in a round.
@@ -52,8 +58,8 @@ impl Sampler {
             Some((name, arguments)) => self.tables.waits_for(pid, name, &arguments),
             None => (None, None),
         };
-        let (throttled, frozen) = groups(pid);
-        let throttled_us = throttled.and_then(|now| self.since_last(pid, flow, now));
+        let (stats, frozen) = groups(pid);
+        let throttled_us = self.throttled(pid, flow).since_last(stats);
         let thread = ThreadSample {
             thread,
             state,
@@ -76,12 +82,30 @@ impl Sampler {
         self.throttled.remove(&(pid, flow));
     }
 
-    fn since_last(&mut self, pid: u32, flow: FlowId, now: u64) -> Option<u64> {
+    fn throttled(&mut self, pid: u32, flow: FlowId) -> &mut Throttled {
         if self.throttled.len() >= MAX_PROCESSES && !self.throttled.contains_key(&(pid, flow)) {
             self.throttled.clear();
         }
-        let before = self.throttled.insert((pid, flow), now)?;
-        Some(now.saturating_sub(before))
+        self.throttled.entry((pid, flow)).or_default()
+    }
+}
+
+impl Throttled {
+    /// The longest time that any group was since the last reading; `stats` are those of the groups in
+    /// which the process is now. `None` for what is read for the first time.
+    fn since_last(&mut self, stats: Vec<PathBuf>) -> Option<u64> {
+        let known = self.0.keys().cloned();
+        let files: BTreeSet<PathBuf> = known.chain(stats).collect();
+        let mut longest = None;
+        for file in files {
+            let text = fs::read_to_string(&file).ok();
+            let Some(now) = text.and_then(|text| cgroup::throttled_us(&text)) else {
+                continue;
+            };
+            let before = self.0.insert(file, now);
+            longest = longest.max(before.map(|before| now.saturating_sub(before)));
+        }
+        longest
     }
 }
 
@@ -212,33 +236,32 @@ fn memory(pid: u32, address: u64, into: &mut [u8]) -> Option<()> {
     memory.read_exact_at(into, address).ok()
 }
 
-/// The longest time that any group around the process has been throttled, and whether it is frozen.
-fn groups(pid: u32) -> (Option<u64>, bool) {
+/// What tells of throttling of the groups around the process, and whether one is frozen.
+fn groups(pid: u32) -> (Vec<PathBuf>, bool) {
     let Ok(text) = file(pid, "cgroup") else {
-        return (None, false);
+        return (Vec::new(), false);
     };
     let groups = cgroup::parse(&String::from_utf8_lossy(&text));
-    let read = |roots: &[&str], group: &str, name: &str| {
-        roots
-            .iter()
-            .find_map(|root| fs::read_to_string(format!("/sys/fs/cgroup{root}{group}/{name}")).ok())
+    let find = |roots: &[&str], group: &str, name: &str| {
+        let path = |root| PathBuf::from(format!("/sys/fs/cgroup{root}{group}/{name}"));
+        roots.iter().map(path).find(|path| path.exists())
     };
     let unified: &[&str] = &["", "/unified"];
     let cpu: &[&str] = &["/cpu,cpuacct", "/cpu"];
-    let mut throttled = None;
+    let mut stats = Vec::new();
     for (roots, group) in [(unified, &groups.unified), (cpu, &groups.cpu)] {
         for group in group.as_deref().map(cgroup::upwards).unwrap_or_default() {
-            let here = read(roots, group, "cpu.stat").and_then(|t| cgroup::throttled_us(&t));
-            throttled = throttled.max(here);
+            stats.extend(find(roots, group, "cpu.stat"));
         }
     }
     let held = |roots: &[&str], group: &Option<String>, name: &str| {
-        let text = group.as_deref().and_then(|group| read(roots, group, name));
+        let path = group.as_deref().and_then(|group| find(roots, group, name));
+        let text = path.and_then(|path| fs::read_to_string(path).ok());
         text.is_some_and(|text| cgroup::frozen(&text))
     };
     let frozen = held(unified, &groups.unified, "cgroup.events")
         || held(&["/freezer"], &groups.freezer, "freezer.state");
-    (throttled, frozen)
+    (stats, frozen)
 }
 
 #[cfg(test)]
@@ -291,6 +314,27 @@ mod tests {
         assert_eq!(seen.state, 'S');
         client.write_all(b"x").expect("write");
         thread.join().expect("join");
+    }
+
+    #[test]
+    fn a_group_that_was_left_still_tells_of_the_time_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let stat = |name: &str, us: u64| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("nr_throttled 1\nthrottled_usec {us}\n")).unwrap();
+            path
+        };
+        let mut throttled = Throttled::default();
+        let tight = stat("tight", 100);
+        assert_eq!(throttled.since_last(vec![tight.clone()]), None);
+        stat("tight", 700);
+        let wide = stat("wide", 5000);
+        // It has been moved meanwhile; what the other group was before is none of its business.
+        assert_eq!(throttled.since_last(vec![wide.clone()]), Some(600));
+        std::fs::remove_file(tight).unwrap();
+        stat("wide", 5001);
+        assert_eq!(throttled.since_last(vec![wide]), Some(1));
+        assert_eq!(Throttled::default().since_last(Vec::new()), None);
     }
 
     #[test]

@@ -1,0 +1,35 @@
+//! What the virtual machines with other kernels need.
+//!
+//! Nothing else needs it, so a machine that cannot have it is told so and goes on without.
+
+use super::apt;
+use crate::shell;
+
+/// Debian's packages and a program of each.
+const PACKAGES: &[(&str, &str)] = &[
+    ("qemu-system-x86", "qemu-system-x86_64"),
+    ("e2fsprogs", "debugfs"),
+    ("xz-utils", "xz"),
+];
+
+pub(super) fn missing() -> Vec<String> {
+    let missing = packages();
+    missing.map(|name| format!("package {name}")).collect()
+}
+
+fn packages() -> impl Iterator<Item = &'static str> {
+    let missing = PACKAGES
+        .iter()
+        .filter(|(_, program)| shell::find(program).is_none());
+    missing.map(|&(package, _)| package)
+}
+
+/// Never fails: what cannot be installed is said, and again by the tests that are then skipped.
+pub(super) fn install() {
+    let missing: Vec<_> = packages().collect();
+    if let Err(error) = apt::install(&missing) {
+        println!(
+            "setup: no virtual machines, so tests on other kernels will be skipped: {error:#}"
+        );
+    }
+}
