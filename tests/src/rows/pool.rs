@@ -153,6 +153,14 @@ impl Strike<'_> {
     }
 }
 
+/// A pool of `count` connections to what answers in `folder`, filled with this query.
+#[derive(Clone, Copy)]
+pub(super) struct Pool<'a> {
+    pub folder: &'a str,
+    pub query: &'a str,
+    pub count: usize,
+}
+
 /// Fills the pool, stops the worker, lets requests arrive and then the upstream close (`close`
 /// makes it, or waits for it), and lets the worker go on: it meets its requests first.
 pub(super) fn strike_stopped(
@@ -160,11 +168,14 @@ pub(super) fn strike_stopped(
     front: Front,
     ns: &NetNs,
     worker: u32,
-    folder: &str,
-    count: usize,
-    query: &str,
+    pool: Pool<'_>,
     close: impl FnOnce() -> Result<()> + Send,
 ) -> Result<Struck> {
+    let Pool {
+        folder,
+        query,
+        count,
+    } = pool;
     let filling = (0..count)
         .map(|_| (Duration::ZERO, Request::get(run.path(folder)).query(query)))
         .collect();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::NGINX;
 use super::front::{Front, KNOWN_LOCATION, PLAIN_PORT, known_failure};
-use super::pool::{self, Strike, Wire};
+use super::pool::{self, Pool, Strike, Wire};
 use crate::agent::Capture;
 use crate::client::Request;
 use crate::expect::Check;
@@ -219,29 +219,19 @@ pub(super) fn other_variants(run: &mut Run, front: Front) -> Result<()> {
     ];
     let (near, count) = (&wire.near, run.wanted());
 
-    pool::strike_stopped(
-        run,
-        front,
-        near,
-        nginx.worker()?,
-        "/shop",
+    let worker = nginx.worker()?;
+    let of = |folder, query| Pool {
+        folder,
+        query,
         count,
-        "ms=60",
-        || pool::wait_close_wait(near, NODE, count),
-    )?;
-    pool::strike_stopped(
-        run,
-        front,
-        near,
-        nginx.worker()?,
-        "/half",
-        count,
-        "",
-        || {
-            half.signal(libc::SIGUSR1);
-            pool::wait_close_wait(near, HALF, count)
-        },
-    )?;
+    };
+    pool::strike_stopped(run, front, near, worker, of("/shop", "ms=60"), || {
+        pool::wait_close_wait(near, NODE, count)
+    })?;
+    pool::strike_stopped(run, front, near, worker, of("/half", ""), || {
+        half.signal(libc::SIGUSR1);
+        pool::wait_close_wait(near, HALF, count)
+    })?;
     pool::fill(run, near, "/unread", count, "")?;
     let requests = (0..count)
         .map(|_| (UNREAD_IDLE, Request::post(run.path("/unread"))))

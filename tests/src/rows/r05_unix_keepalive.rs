@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::front::{Front, PLAIN_PORT};
-use super::{NGINX, deaths, pool};
+use super::pool::{self, Pool};
+use super::{NGINX, deaths};
 use crate::client::Request;
 use crate::expect::{Check, Expect};
 use crate::netns::NetNs;
@@ -55,20 +56,16 @@ fn run(run: &mut Run) -> Result<()> {
     }
 
     let worker = nginx.worker()?;
-    let struck = pool::strike_stopped(
-        run,
-        Front::Plain,
-        &ns,
-        worker,
-        "/idle",
+    let idle = Pool {
+        folder: "/idle",
+        query: "ms=60",
         count,
-        "ms=60",
-        || {
-            wait::until("node's idle closes", Duration::from_secs(10), || {
-                idle_node.open_connections() == 0
-            })
-        },
-    )?;
+    };
+    let struck = pool::strike_stopped(run, Front::Plain, &ns, worker, idle, || {
+        wait::until("node's idle closes", Duration::from_secs(10), || {
+            idle_node.open_connections() == 0
+        })
+    })?;
     let answered = idle_node.log.lines().into_iter();
     let answered = answered.filter(|line| line.what == "answered");
     let last_answer = answered.map(|line| line.t).max().unwrap_or(0);
