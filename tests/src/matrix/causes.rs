@@ -1,0 +1,68 @@
+//! The causes of the matrix, one file each: how the fault is injected, and so what is true.
+
+mod connect_timeout;
+mod connection_refused;
+mod keepalive_race;
+mod protocol_mismatch;
+mod read_timeout_never_accepted;
+mod read_timeout_no_reply;
+mod unix_accept_queue_full;
+mod upstream_answered;
+mod upstream_closed_early;
+mod upstream_reset;
+mod worker_crashed;
+mod worker_killed;
+mod worker_timeout_killed;
+
+use anyhow::Result;
+
+use super::stage::Stage;
+use super::upstreams::{Act, Upstream};
+
+pub const ALL: &[Cause] = &[
+    keepalive_race::CAUSE,
+    connection_refused::CAUSE,
+    connect_timeout::CAUSE,
+    unix_accept_queue_full::CAUSE,
+    upstream_closed_early::CAUSE,
+    upstream_reset::CAUSE,
+    worker_crashed::CAUSE,
+    worker_killed::CAUSE,
+    worker_timeout_killed::CAUSE,
+    read_timeout_never_accepted::CAUSE,
+    read_timeout_no_reply::CAUSE,
+    protocol_mismatch::CAUSE,
+    upstream_answered::CAUSE,
+];
+
+pub struct Cause {
+    /// As in the closed list.
+    pub name: &'static str,
+    pub by: By,
+    /// Whether the proxy has to call a Unix socket.
+    pub unix: bool,
+    pub inject: fn(&mut Stage) -> Result<()>,
+}
+
+/// Who makes the fault.
+pub enum By {
+    /// The cause itself: there is no server, or one that only the cause knows.
+    Itself,
+    /// Any upstream that can be asked all of this.
+    Upstreams(&'static [Act]),
+}
+
+impl Cause {
+    /// The upstreams that it can be made with.
+    pub fn upstreams(&self, all: &[&'static Upstream]) -> Vec<&'static Upstream> {
+        let By::Upstreams(acts) = self.by else {
+            return Vec::new();
+        };
+        let can = |upstream: &&&Upstream| acts.iter().all(|act| (upstream.ask)(*act).is_some());
+        all.iter().filter(can).copied().collect()
+    }
+
+    pub fn needs_upstream(&self) -> bool {
+        matches!(self.by, By::Upstreams(_))
+    }
+}
