@@ -81,13 +81,13 @@ struct Played {
 
 /// The results of one (proxy, cause) for one source.
 #[derive(Default, Serialize)]
-pub struct Cell {
-    pub judged: Judged,
-    pub upstreams: BTreeMap<&'static str, u32>,
+struct Cell {
+    judged: Judged,
+    upstreams: BTreeMap<&'static str, u32>,
 }
 
 /// By proxy and cause.
-pub type Cells = BTreeMap<(&'static str, &'static str), Cell>;
+type Cells = BTreeMap<(&'static str, &'static str), Cell>;
 
 /// Whether all pairs that were run are right. Prints everything.
 pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {

@@ -208,15 +208,19 @@ impl Exchange {
         }
     }
 
-    /// Nothing but refused calls of Unix sockets, none for a client's request: the C library asks the
-    /// name service in this way.
+    /// Nothing but refused calls of Unix sockets, none for a client's request (the C library asks the
+    /// name service in this way), or answers to requests that no client is known to have made (a
+    /// proxy's own health checks).
     pub(super) fn led_by_no_request(&self) -> bool {
         let own = |t: &Tried| {
             t.attempt.downstream.is_none()
-                && t.attempt.upstream.is_unix()
-                && matches!(t.attempt.end, End::ConnectFailed { .. })
+                && match t.attempt.end {
+                    End::ConnectFailed { .. } => t.attempt.upstream.is_unix(),
+                    end => end == End::Answered,
+                }
         };
-        self.response.is_none() && self.attempts.iter().all(own)
+        let kernel = self.source() == Source::Kernel;
+        kernel && self.response.is_none() && self.attempts.iter().all(own)
     }
 
     /// The last attempt got an answer from its upstream that was not itself a server error.

@@ -19,7 +19,7 @@ use anyhow::Result;
 use super::stage::Stage;
 use super::upstreams::{Act, Upstream};
 
-pub const ALL: &[Cause] = &[
+pub(in crate::matrix) const ALL: &[Cause] = &[
     keepalive_race::CAUSE,
     connection_refused::CAUSE,
     connect_timeout::CAUSE,
@@ -35,17 +35,17 @@ pub const ALL: &[Cause] = &[
     upstream_answered::CAUSE,
 ];
 
-pub struct Cause {
+pub(in crate::matrix) struct Cause {
     /// As in the closed list.
-    pub name: &'static str,
-    pub by: By,
+    pub(in crate::matrix) name: &'static str,
+    pub(in crate::matrix) by: By,
     /// Whether the proxy has to call a Unix socket.
-    pub unix: bool,
-    pub inject: fn(&mut Stage) -> Result<()>,
+    pub(in crate::matrix) unix: bool,
+    pub(in crate::matrix) inject: fn(&mut Stage) -> Result<()>,
 }
 
 /// Who makes the fault.
-pub enum By {
+pub(in crate::matrix) enum By {
     /// The cause itself: there is no server, or one that only the cause knows.
     Itself,
     /// Any upstream that can be asked all of this.
@@ -54,7 +54,7 @@ pub enum By {
 
 impl Cause {
     /// The upstreams that it can be made with.
-    pub fn upstreams(&self, all: &[&'static Upstream]) -> Vec<&'static Upstream> {
+    pub(in crate::matrix) fn upstreams(&self, all: &[&'static Upstream]) -> Vec<&'static Upstream> {
         let By::Upstreams(acts) = self.by else {
             return Vec::new();
         };
@@ -62,7 +62,7 @@ impl Cause {
         all.iter().filter(can).copied().collect()
     }
 
-    pub fn needs_upstream(&self) -> bool {
+    pub(in crate::matrix) fn needs_upstream(&self) -> bool {
         matches!(self.by, By::Upstreams(_))
     }
 }

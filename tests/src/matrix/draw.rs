@@ -3,23 +3,23 @@
 use std::time::Duration;
 
 /// The conditions of one pair, and the source of whatever else it draws.
-pub struct Draw {
+pub(in crate::matrix) struct Draw {
     random: fastrand::Rng,
     /// One way between proxy and upstream; `None`: both on loopback.
-    pub distance: Option<Duration>,
+    pub(in crate::matrix) distance: Option<Duration>,
     /// Requests under way at once.
-    pub crowd: usize,
+    pub(in crate::matrix) crowd: usize,
     /// Threads or processes of the proxy.
-    pub workers: u32,
+    pub(in crate::matrix) workers: u32,
     /// How long an upstream keeps an idle connection.
-    pub idle: Duration,
+    pub(in crate::matrix) idle: Duration,
     /// How long the proxy waits for a response.
-    pub patience: Duration,
+    pub(in crate::matrix) patience: Duration,
 }
 
 impl Draw {
     /// The same names and the same seed give the same conditions.
-    pub fn new(seed: u64, proxy: &str, cause: &str, repetition: u32) -> Draw {
+    pub(in crate::matrix) fn new(seed: u64, proxy: &str, cause: &str, repetition: u32) -> Draw {
         let mut random = fastrand::Rng::with_seed(mix(seed, proxy, cause, repetition));
         let near = random.u8(..3) == 0;
         let distance = Duration::from_millis(random.u64(2..25));
@@ -34,24 +34,20 @@ impl Draw {
     }
 
     /// Up to this time.
-    pub fn moment(&mut self, limit: Duration) -> Duration {
+    pub(in crate::matrix) fn moment(&mut self, limit: Duration) -> Duration {
         limit.mul_f64(self.random.f64())
     }
 
     /// Bytes of a body: mostly small, now and then more than a buffer.
-    pub fn body(&mut self) -> usize {
+    pub(in crate::matrix) fn body(&mut self) -> usize {
         match self.random.u8(..4) {
             0 => self.random.usize(2_000..60_000),
             _ => self.random.usize(1..400),
         }
     }
 
-    pub fn coin(&mut self) -> bool {
+    pub(in crate::matrix) fn coin(&mut self) -> bool {
         self.random.bool()
-    }
-
-    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
-        self.random.choice(choices.iter().copied())
     }
 }
 

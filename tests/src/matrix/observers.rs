@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub(super) enum Source {
     /// The probes alone.
     Kernel,
     /// Captured packets alone.
@@ -32,7 +32,7 @@ pub enum Source {
 }
 
 impl Source {
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Source::Kernel => "kernel",
             Source::Packets => "packets",
@@ -51,11 +51,11 @@ impl Source {
     }
 }
 
-pub struct Observers(Vec<(Source, Capture)>);
+pub(super) struct Observers(Vec<(Source, Capture)>);
 
 impl Observers {
     /// Starts them for these proxies, which come later.
-    pub fn start(
+    pub(super) fn start(
         why502: &Path,
         out: &Path,
         sources: &[Source],
@@ -83,7 +83,7 @@ impl Observers {
     }
 
     /// Waits until all have said something of each failed response, or their time is over.
-    pub fn settle(&self, ledger: &Ledger) {
+    pub(super) fn settle(&self, ledger: &Ledger) {
         let entries = ledger.entries();
         let failed = entries.iter().filter(|(sent, _)| sent.failed()).count();
         // Too few lines are the judge's business.
@@ -100,7 +100,7 @@ impl Observers {
         });
     }
 
-    pub fn finish(self) -> Result<Vec<(Source, Captured)>> {
+    pub(super) fn finish(self) -> Result<Vec<(Source, Captured)>> {
         let mut all = Vec::new();
         for (source, agent) in self.0 {
             all.push((source, agent.finish(0, 0)?));
@@ -110,7 +110,7 @@ impl Observers {
 }
 
 /// The verdicts by path.
-pub fn verdicts(lines: &[Value]) -> BTreeMap<&str, Vec<&Value>> {
+pub(super) fn verdicts(lines: &[Value]) -> BTreeMap<&str, Vec<&Value>> {
     let mut by_path: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line["type"] == "verdict") {
         if let Some(path) = line["request"]["path"].as_str() {

@@ -14,7 +14,7 @@ use crate::ledger::Sent;
 const SHOWN: usize = 3;
 const LONGEST: usize = 400;
 
-pub fn list() {
+pub(super) fn list() {
     for (what, names) in [
         (
             "proxies",
@@ -28,7 +28,7 @@ pub fn list() {
 }
 
 /// A pair that is over.
-pub fn played(
+pub(super) fn played(
     proxy: &str,
     cause: &str,
     upstream: Option<&str>,
@@ -49,7 +49,7 @@ pub fn played(
 }
 
 /// Every cell, the sums, and what was wrong.
-pub fn matrix(source: Source, cells: &Cells) {
+pub(super) fn matrix(source: Source, cells: &Cells) {
     println!("\nsource {}", source.name());
     println!(
         "{:<8} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>12} {:>7} {:>6} {:>6}",
@@ -110,7 +110,7 @@ fn line(proxy: &str, cause: &str, score: &Score) {
     );
 }
 
-pub fn by_cause(cells: &Cells) -> BTreeMap<String, score::Told> {
+pub(super) fn by_cause(cells: &Cells) -> BTreeMap<String, score::Told> {
     score::by_cause(
         cells
             .iter()
@@ -118,7 +118,7 @@ pub fn by_cause(cells: &Cells) -> BTreeMap<String, score::Told> {
     )
 }
 
-pub fn json(cells: &Cells) -> Value {
+pub(super) fn json(cells: &Cells) -> Value {
     let proxies: BTreeSet<&str> = cells.keys().map(|(proxy, _)| *proxy).collect();
     let of_proxy = |proxy: &str| {
         let own = cells.iter().filter(|((p, _), _)| *p == proxy);

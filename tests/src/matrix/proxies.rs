@@ -19,40 +19,41 @@ use crate::process::Proc;
 use crate::run::{Run, START};
 
 /// All of them, in the order of the tables.
-pub const ALL: &[Proxy] = &[nginx::PROXY, haproxy::PROXY, envoy::PROXY, go::PROXY];
+pub(in crate::matrix) const ALL: &[Proxy] =
+    &[nginx::PROXY, haproxy::PROXY, envoy::PROXY, go::PROXY];
 
-pub struct Proxy {
-    pub name: &'static str,
+pub(in crate::matrix) struct Proxy {
+    pub(in crate::matrix) name: &'static str,
     /// The process name by which why502 finds it.
-    pub process: &'static str,
+    pub(in crate::matrix) process: &'static str,
     /// Whether it calls Unix sockets.
-    pub unix: bool,
+    pub(in crate::matrix) unix: bool,
     /// Why it cannot be run here.
-    pub lacking: fn() -> Option<String>,
+    pub(in crate::matrix) lacking: fn() -> Option<String>,
     /// Serves `PORT` until what it returns is dropped.
-    pub start: fn(&Run, &NetNs, &Wanted) -> Result<Box<dyn Any + Send + Sync>>,
+    pub(in crate::matrix) start: fn(&Run, &NetNs, &Wanted) -> Result<Box<dyn Any + Send + Sync>>,
 }
 
 /// Where every proxy listens, in a namespace of its own.
-pub const PORT: u16 = 8080;
+pub(in crate::matrix) const PORT: u16 = 8080;
 
 /// What a proxy is to do.
-pub struct Wanted {
-    pub routes: Vec<Route>,
+pub(in crate::matrix) struct Wanted {
+    pub(in crate::matrix) routes: Vec<Route>,
     /// How long it waits for a connection, and for a response.
-    pub connect: Duration,
-    pub patience: Duration,
-    pub workers: u32,
+    pub(in crate::matrix) connect: Duration,
+    pub(in crate::matrix) patience: Duration,
+    pub(in crate::matrix) workers: u32,
 }
 
 /// Requests whose paths begin with `folder` go to `to`.
-pub struct Route {
-    pub folder: &'static str,
-    pub to: Target,
+pub(in crate::matrix) struct Route {
+    pub(in crate::matrix) folder: &'static str,
+    pub(in crate::matrix) to: Target,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(in crate::matrix) enum Target {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }

@@ -10,28 +10,28 @@ use crate::ledger::Sent;
 
 /// The failed responses of one pair and what was said of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Score {
-    pub failed: u32,
+pub(super) struct Score {
+    pub(super) failed: u32,
     /// The cause is the true one: `proven` and `likely` of these.
-    pub right: u32,
-    pub proven: u32,
-    pub likely: u32,
+    pub(super) right: u32,
+    pub(super) proven: u32,
+    pub(super) likely: u32,
     /// A verdict that names no cause; no verdict at all.
-    pub unknown: u32,
-    pub missing: u32,
+    pub(super) unknown: u32,
+    pub(super) missing: u32,
     /// Another cause, and of these the `proven` ones.
-    pub wrong: u32,
-    pub wrong_but_proven: u32,
+    pub(super) wrong: u32,
+    pub(super) wrong_but_proven: u32,
     /// Verdicts for what did not fail, and second verdicts.
-    pub flagged: u32,
+    pub(super) flagged: u32,
     /// Requests that met the fault and were not answered with a failure: the proxy tried again or
     /// closed without a word.
-    pub saved: u32,
-    pub silent: u32,
+    pub(super) saved: u32,
+    pub(super) silent: u32,
 }
 
 impl Score {
-    pub fn add(&mut self, other: &Score) {
+    pub(super) fn add(&mut self, other: &Score) {
         self.failed += other.failed;
         self.right += other.right;
         self.proven += other.proven;
@@ -46,25 +46,22 @@ impl Score {
     }
 
     /// Everything that failed has its cause, and nothing else has one.
-    pub fn all_right(&self) -> bool {
+    pub(super) fn all_right(&self) -> bool {
         self.failed == self.right && self.flagged == 0
     }
 }
 
 /// One pair, judged.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Judged {
-    pub score: Score,
+pub(super) struct Judged {
+    pub(super) score: Score,
     /// True cause (`none` where nothing failed) and given cause, by count; the diagonal too.
-    pub given: BTreeMap<String, u32>,
-    pub mistakes: Vec<String>,
+    pub(super) given: BTreeMap<String, u32>,
+    pub(super) mistakes: Vec<String>,
 }
 
-/// What was said of nothing that failed.
-pub const NONE: &str = "none";
-
 /// Holds what an agent said against what was true. `lines` are by path.
-pub fn judge(entries: &[(Sent, Expect)], lines: &BTreeMap<&str, Vec<&Value>>) -> Judged {
+pub(super) fn judge(entries: &[(Sent, Expect)], lines: &BTreeMap<&str, Vec<&Value>>) -> Judged {
     let mut judged = Judged::default();
     for (sent, truth) in entries {
         let said = lines.get(sent.path.as_str()).map_or(&[][..], Vec::as_slice);
@@ -131,15 +128,17 @@ fn cause(line: &Value) -> &str {
 
 /// How well one cause is told from the others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Told {
-    pub failed: u32,
-    pub recall: f64,
-    pub precision: f64,
-    pub f1: f64,
+pub(super) struct Told {
+    pub(super) failed: u32,
+    pub(super) recall: f64,
+    pub(super) precision: f64,
+    pub(super) f1: f64,
 }
 
 /// Each cause of these pairs, `(true cause, judged)`, by its name.
-pub fn by_cause<'a>(pairs: impl Iterator<Item = (&'a str, &'a Judged)>) -> BTreeMap<String, Told> {
+pub(super) fn by_cause<'a>(
+    pairs: impl Iterator<Item = (&'a str, &'a Judged)>,
+) -> BTreeMap<String, Told> {
     let mut failed: BTreeMap<String, u32> = BTreeMap::new();
     let mut right: BTreeMap<String, u32> = BTreeMap::new();
     let mut claimed: BTreeMap<String, u32> = BTreeMap::new();
@@ -186,7 +185,7 @@ pub fn by_cause<'a>(pairs: impl Iterator<Item = (&'a str, &'a Judged)>) -> BTree
 }
 
 /// The mean over the causes, each weighing the same.
-pub fn macro_f1(causes: &BTreeMap<String, Told>) -> f64 {
+pub(super) fn macro_f1(causes: &BTreeMap<String, Told>) -> f64 {
     let sum: f64 = causes.values().map(|told| told.f1).sum();
     sum / causes.len().max(1) as f64
 }

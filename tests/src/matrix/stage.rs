@@ -19,7 +19,7 @@ use crate::software::Scripted;
 use crate::upstream::Mode;
 
 /// Where the fault is, and where all is well.
-pub const FAULT: &str = "/fault";
+pub(in crate::matrix) const FAULT: &str = "/fault";
 const WELL: &str = "/well";
 const FAULT_PORT: u16 = 9000;
 const WELL_PORT: u16 = 9001;
@@ -27,20 +27,20 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// Whatever status the proxy chooses.
 const ANY: &[u16] = &[500, 502, 503, 504];
 
-pub struct Stage<'a> {
-    pub run: Run,
-    pub proxy: &'a Proxy,
-    pub cause: &'a Cause,
-    pub upstream: Option<&'a Upstream>,
-    pub draw: Draw,
+pub(in crate::matrix) struct Stage<'a> {
+    pub(in crate::matrix) run: Run,
+    pub(in crate::matrix) proxy: &'a Proxy,
+    pub(in crate::matrix) cause: &'a Cause,
+    pub(in crate::matrix) upstream: Option<&'a Upstream>,
+    pub(in crate::matrix) draw: Draw,
     /// How many failures are wanted.
-    pub wanted: usize,
-    pub near: NetNs,
+    pub(in crate::matrix) wanted: usize,
+    pub(in crate::matrix) near: NetNs,
     far: Option<(NetNs, Relay)>,
 }
 
 impl<'a> Stage<'a> {
-    pub fn set(
+    pub(in crate::matrix) fn set(
         run: Run,
         proxy: &'a Proxy,
         cause: &'a Cause,
@@ -61,7 +61,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Puts the upstream as far away as was drawn, `at_least` so far.
-    pub fn apart(&mut self, at_least: Duration) -> Result<()> {
+    pub(in crate::matrix) fn apart(&mut self, at_least: Duration) -> Result<()> {
         let drawn = self.draw.distance.unwrap_or(Duration::ZERO);
         let distance = drawn.max(at_least);
         if distance > Duration::ZERO {
@@ -74,14 +74,14 @@ impl<'a> Stage<'a> {
     }
 
     /// Loses every packet that opens a connection to the fault's upstream.
-    pub fn lose_connects(&self) {
+    pub(in crate::matrix) fn lose_connects(&self) {
         if let Some((_, relay)) = &self.far {
             relay.lose_syns_to(FAULT_PORT);
         }
     }
 
     /// Where the upstream lives, and its address.
-    pub fn there(&self) -> (&NetNs, Target) {
+    pub(in crate::matrix) fn there(&self) -> (&NetNs, Target) {
         let (ns, host) = match &self.far {
             Some((far, _)) => (far, FAR),
             None => (&self.near, "127.0.0.1"),
@@ -91,12 +91,12 @@ impl<'a> Stage<'a> {
     }
 
     /// A Unix socket's path that workers of another user can reach.
-    pub fn unix(&self) -> Target {
+    pub(in crate::matrix) fn unix(&self) -> Target {
         Target::Unix(self.run.folder.join("fault.sock"))
     }
 
     /// Starts the upstream of this pair.
-    pub fn serve(&mut self, manner: &Manner) -> Result<(Server, Target)> {
+    pub(in crate::matrix) fn serve(&mut self, manner: &Manner) -> Result<(Server, Target)> {
         let upstream = self.upstream.expect("a cause that asks an upstream");
         let (ns, to) = self.there();
         let server = (upstream.start)(&self.run, ns, &to, manner)?;
@@ -104,11 +104,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts the proxy, with a second upstream where all is well.
-    pub fn front(&mut self, to: &Target) -> Result<()> {
+    pub(in crate::matrix) fn front(&mut self, to: &Target) -> Result<()> {
         self.front_for(to, self.draw.patience)
     }
 
-    pub fn front_for(&mut self, to: &Target, patience: Duration) -> Result<()> {
+    pub(in crate::matrix) fn front_for(&mut self, to: &Target, patience: Duration) -> Result<()> {
         let well = SocketAddr::from(([127, 0, 0, 1], WELL_PORT));
         let healthy = Scripted::start(
             &self.run,
@@ -130,23 +130,23 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    pub fn to(&self) -> SocketAddr {
+    pub(in crate::matrix) fn to(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], PORT))
     }
 
     /// The truth about a request that fails for this cause.
-    pub fn truth(&self) -> Expect {
+    pub(in crate::matrix) fn truth(&self) -> Expect {
         Expect::verdict(self.cause.name, ANY, self.cause.name)
     }
 
     /// What the pair's upstream is asked.
-    pub fn ask(&self, act: Act) -> String {
+    pub(in crate::matrix) fn ask(&self, act: Act) -> String {
         let ask = self.upstream.and_then(|upstream| (upstream.ask)(act));
         ask.expect("an upstream that can do what the cause needs")
     }
 
     /// A request to the fault, drawn.
-    pub fn request(&mut self, query: &str) -> Request {
+    pub(in crate::matrix) fn request(&mut self, query: &str) -> Request {
         let path = self.run.path(FAULT);
         let request = match self.draw.coin() {
             true => Request::get(path),
@@ -159,14 +159,24 @@ impl<'a> Stage<'a> {
     }
 
     /// A request that fails for this cause.
-    pub fn failing(&mut self, query: &str) -> Request {
+    pub(in crate::matrix) fn failing(&mut self, query: &str) -> Request {
         let request = self.request(query);
         let truth = self.truth();
         self.run.expecting(request, &truth)
     }
 
-    /// `wanted` failing requests in the drawn crowds, others that are well among them.
-    pub fn fail(&mut self, query: &str) -> Result<Vec<Sent>> {
+    /// `wanted` failing requests in the drawn crowds. Where the upstream can, it answers others well
+    /// before them, and so is known to the proxy.
+    pub(in crate::matrix) fn fail(&mut self, query: &str) -> Result<Vec<Sent>> {
+        let answer = self
+            .upstream
+            .and_then(|upstream| (upstream.ask)(Act::Answer));
+        if let Some(answer) = answer {
+            let well = (0..self.draw.crowd)
+                .map(|_| Request::get(self.run.path(FAULT)).query(&answer))
+                .collect();
+            self.crowd(well)?;
+        }
         let mut sent = Vec::new();
         while sent.len() < self.wanted {
             let count = self.draw.crowd.min(self.wanted - sent.len());
@@ -176,8 +186,8 @@ impl<'a> Stage<'a> {
         Ok(sent)
     }
 
-    /// Sends these at moments drawn within a few milliseconds, others that are well among them.
-    pub fn crowd(&mut self, requests: Vec<Request>) -> Result<Vec<Sent>> {
+    /// Sends these at moments drawn within a few milliseconds, others to another upstream among them.
+    pub(in crate::matrix) fn crowd(&mut self, requests: Vec<Request>) -> Result<Vec<Sent>> {
         let spread = Duration::from_millis(8);
         let well = requests.len().div_ceil(2);
         let mut timed: Vec<Timed> = requests
@@ -191,7 +201,7 @@ impl<'a> Stage<'a> {
         self.burst(timed)
     }
 
-    pub fn burst(&self, requests: Vec<Timed>) -> Result<Vec<Sent>> {
+    pub(in crate::matrix) fn burst(&self, requests: Vec<Timed>) -> Result<Vec<Sent>> {
         let to = self.to();
         let sent = self
             .near

@@ -15,25 +15,25 @@ use crate::netns::NetNs;
 use crate::run::Run;
 use crate::software::AppLog;
 
-pub const ALL: &[Upstream] = &[
+pub(in crate::matrix) const ALL: &[Upstream] = &[
     scripted::UPSTREAM,
     gunicorn::UPSTREAM,
     node::UPSTREAM,
     uwsgi::UPSTREAM,
 ];
 
-pub struct Upstream {
-    pub name: &'static str,
+pub(in crate::matrix) struct Upstream {
+    pub(in crate::matrix) name: &'static str,
     /// Why it cannot be run here.
-    pub lacking: fn() -> Option<String>,
+    pub(in crate::matrix) lacking: fn() -> Option<String>,
     /// The query that has it do this to a request; `None` where it cannot.
-    pub ask: fn(Act) -> Option<String>,
-    pub start: fn(&Run, &NetNs, &Target, &Manner) -> Result<Server>,
+    pub(in crate::matrix) ask: fn(Act) -> Option<String>,
+    pub(in crate::matrix) start: fn(&Run, &NetNs, &Target, &Manner) -> Result<Server>,
 }
 
 /// What an upstream does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub(in crate::matrix) enum Act {
     Answer,
     /// With this status.
     Status(u16),
@@ -57,17 +57,17 @@ pub enum Act {
 }
 
 /// How a server is to be run.
-pub struct Manner {
+pub(in crate::matrix) struct Manner {
     /// Workers, where it has any.
-    pub workers: u32,
+    pub(in crate::matrix) workers: u32,
     /// Its supervisor kills a worker that is busy for so many seconds.
-    pub limit: Option<u32>,
+    pub(in crate::matrix) limit: Option<u32>,
 }
 
 /// A server under way.
-pub struct Server {
-    pub log: AppLog,
+pub(in crate::matrix) struct Server {
+    pub(in crate::matrix) log: AppLog,
     /// The process that supervises its workers, or serves itself.
-    pub pid: u32,
-    pub running: Box<dyn Any + Send + Sync>,
+    pub(in crate::matrix) pid: u32,
+    pub(in crate::matrix) running: Box<dyn Any + Send + Sync>,
 }

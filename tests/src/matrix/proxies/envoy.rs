@@ -28,7 +28,7 @@ pub(super) const PROXY: Proxy = Proxy {
 };
 
 fn configuration(wanted: &Wanted, access_log: &str) -> Value {
-    let seconds = |time: std::time::Duration| format!("{}s", time.as_secs_f64());
+    let seconds = |time: std::time::Duration| format!("{:.3}s", time.as_secs_f64());
     let name = |number: usize| format!("back{number}");
     let cluster = |(number, route): (usize, &Route)| {
         let address = match &route.to {
