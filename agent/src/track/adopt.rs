@@ -151,13 +151,14 @@ impl Tracker {
         let Some(exchange) = self.open.get_mut(&key) else {
             return;
         };
-        if threads == Threads::Any && !alone {
+        if threads == Threads::Any {
             // Which thread it was says nothing.
             for tried in &mut exchange.attempts {
                 if let Some(link) = &mut tried.attempt.downstream {
                     link.order = LinkOrder::Unclear;
                 }
             }
+            exchange.tie_alone(alone);
         }
         if let Some((_, _, response)) = &mut exchange.response {
             let known = response.adjacent.filter(|_| threads == Threads::Own);
@@ -264,6 +265,14 @@ mod tests {
         out
     }
 
+    fn confidence(signals: &[(Nanos, Value)]) -> Vec<Confidence> {
+        let decided = decided(signals);
+        decided
+            .iter()
+            .map(|verdict| verdict.diagnosis.confidence)
+            .collect()
+    }
+
     #[test]
     fn what_was_asked_tells_whose_attempt_it_was() {
         let given_up = || json!({"how": "given_up"});
@@ -278,8 +287,132 @@ mod tests {
             let (_, _, response) = verdict.response.as_ref().unwrap();
             let flow = if response.downstream == 5 { 2 } else { 1 };
             assert_eq!(verdict.attempts[0].attempt.flow, flow);
-            assert_ne!(verdict.diagnosis.confidence, Confidence::Proven);
+            assert_eq!(response.adjacent, Some(flow));
         }
+    }
+
+    #[test]
+    fn nothing_is_adjacent_to_what_another_like_it_may_be() {
+        let given_up = || json!({"how": "given_up"});
+        let adjacent = |signals: &[(Nanos, Value)]| -> Vec<bool> {
+            let tied = |d: &Decided| {
+                d.response
+                    .as_ref()
+                    .is_some_and(|(.., r)| r.adjacent.is_some())
+            };
+            decided(signals).iter().map(tied).collect()
+        };
+        let alone = [
+            (2000 * MS, response(5, "/a")),
+            (2001 * MS, attempt(1, 7, sent("/a"), given_up())),
+        ];
+        assert_eq!(adjacent(&alone), [true]);
+        // Two requests alike, with one attempt or two between them.
+        let mut twins = alone.to_vec();
+        twins.insert(1, (2000 * MS, response(6, "/a")));
+        assert_eq!(adjacent(&twins), [false, false]);
+        twins.push((2001 * MS, attempt(2, 7, sent("/a"), given_up())));
+        assert_eq!(adjacent(&twins), [false, false]);
+        let two_attempts = [alone[0].clone(), alone[1].clone(), twins[3].clone()];
+        assert_eq!(adjacent(&two_attempts), [false]);
+        // Too far apart: something else may have answered it.
+        let later = [alone[0].clone(), (2010 * MS, alone[1].1.clone())];
+        assert_eq!(adjacent(&later), [false]);
+        assert_ne!(confidence(&later), [Confidence::Proven]);
+    }
+
+    #[test]
+    fn of_requests_alike_the_one_read_first_is_sent_first() {
+        let refused = json!({"how": "connect_failed", "errno": 111});
+        let at = |flow: u64, began: Nanos| {
+            let mut one = attempt(flow, 7, Value::Null, refused.clone());
+            one["began"] = began.into();
+            one
+        };
+        let asked = |downstream: u64, at: Nanos| {
+            let mut one = response(downstream, "/a");
+            one["request_at"] = at.into();
+            one
+        };
+        let out = decided(&[
+            (20 * MS, at(1, 10 * MS)),
+            (20 * MS + MS / 10, at(2, 12 * MS)),
+            (20 * MS + MS / 5, asked(5, 9 * MS)),
+            (20 * MS + MS / 4, asked(6, 11 * MS)),
+        ]);
+        let flows: Vec<_> = out.iter().map(|d| d.attempts[0].attempt.flow).collect();
+        assert_eq!(flows, [1, 2]);
+    }
+
+    #[test]
+    fn an_upstreams_own_error_is_found_by_its_request_and_status() {
+        let answered = |status: u16| {
+            let mut one = attempt(1, 7, sent("/a"), json!({"how": "answered"}));
+            one["received"] = 100.into();
+            one["response"] = json!({"protocol": "http_response", "status": status});
+            decided(&[(2000 * MS, one), (2000 * MS + MS / 10, response(5, "/a"))])
+        };
+        let same = answered(504);
+        assert_eq!(
+            same[0].diagnosis.cause,
+            crate::cause::Cause::UpstreamAnswered
+        );
+        assert!(answered(502)[0].attempts.is_empty(), "another's");
+        // What nobody asked for (a health check) is nothing to tell.
+        let mut check = attempt(1, 7, sent("/health"), json!({"how": "answered"}));
+        check["response"] = json!({"protocol": "http_response", "status": 503});
+        let mut tracker = Tracker::default();
+        let signal = json!({"at": MS, "source": "kernel", "fact": check});
+        tracker.observe(&serde_json::from_value(signal).unwrap());
+        assert_eq!(tracker.finish().len(), 0);
+    }
+
+    fn of_go(signals: &[(Nanos, Value)]) -> Vec<Decided> {
+        let process = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "proxy", "software": "other",
+            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+        });
+        let mut all = vec![(MS, process)];
+        all.extend_from_slice(signals);
+        decided(&all)
+    }
+
+    #[test]
+    fn threads_that_share_their_work_tie_nothing() {
+        let refused = || json!({"how": "connect_failed", "errno": 111});
+        let read = |downstream: u64, path: &str| {
+            json!({
+                "flow": downstream, "ordinal": 1, "order": "after_read", "client": null,
+                "proxy_address": null, "request": asked(path), "state": "open",
+                "read_before_ns": null,
+            })
+        };
+        // Begun by a thread that had read another client last.
+        let mut one = attempt(1, 7, sent("/a"), json!({"how": "given_up"}));
+        one["downstream"] = read(6, "/b");
+        let out = of_go(&[
+            (2000 * MS, response(5, "/a")),
+            (2000 * MS, response(6, "/b")),
+            (2001 * MS, one),
+        ]);
+        for verdict in &out {
+            let (.., response) = verdict.response.as_ref().unwrap();
+            assert_eq!(
+                verdict.attempts.len(),
+                usize::from(response.downstream == 5)
+            );
+        }
+        // A connect that failed alone, in any thread; and one of two.
+        let connect = |flow| attempt(flow, 8, Value::Null, refused());
+        let alone = of_go(&[(2000 * MS, response(5, "/a")), (2000 * MS + 1, connect(1))]);
+        assert_eq!(alone[0].response.as_ref().unwrap().2.adjacent, Some(1));
+        let two = of_go(&[
+            (2000 * MS, response(5, "/a")),
+            (2000 * MS + 1, connect(1)),
+            (2000 * MS + 2, connect(2)),
+        ]);
+        assert_eq!(two[0].response.as_ref().unwrap().2.adjacent, None);
+        assert_ne!(two[0].diagnosis.confidence, Confidence::Proven);
     }
 
     #[test]

@@ -6,7 +6,10 @@ use super::logs::ToldId;
 use super::seen::Seen;
 use super::told::Told;
 use crate::diagnose::Tried;
-use crate::signal::{Attempt, End, FlowClosed, FlowId, Nanos, Opening, Response, Source};
+use crate::signal::{
+    Attempt, DownstreamState, End, FlowClosed, FlowId, Link, LinkOrder, Nanos, Opening, Response,
+    Source,
+};
 
 /// Attempts kept of one exchange: the first, and the last ones.
 const ATTEMPTS: usize = 16;
@@ -171,6 +174,25 @@ impl Exchange {
     pub(super) fn adopt(&mut self, tried: Tried) {
         self.seen.take();
         self.attempts.push(tried);
+    }
+
+    /// Ties the last attempt, if it is `alone`, to its response.
+    pub(super) fn tie_alone(&mut self, alone: bool) {
+        let (Some((_, _, response)), Some(tried), true) =
+            (&self.response, self.attempts.last_mut(), alone)
+        else {
+            return;
+        };
+        tried.attempt.downstream = Some(Link {
+            flow: response.downstream,
+            ordinal: response.ordinal,
+            order: LinkOrder::Alone,
+            client: response.client.clone(),
+            proxy_address: response.proxy_address.clone(),
+            request: response.request.clone(),
+            state: DownstreamState::Unknown,
+            read_before_ns: None,
+        });
     }
 
     /// Where its response was seen, or else its last attempt.

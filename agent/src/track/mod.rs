@@ -142,6 +142,10 @@ impl Tracker {
         let mut keys: Vec<(Nanos, Key)> = self.open.iter().map(|(k, e)| (e.touched, *k)).collect();
         keys.sort_by_key(|(at, _)| *at);
         let mut out = Vec::new();
+        // Before an attempt is decided that a response of them is looking for.
+        for (_, key) in &keys {
+            self.adopt(*key);
+        }
         for (_, key) in keys {
             self.decide(key, true, &mut out);
         }

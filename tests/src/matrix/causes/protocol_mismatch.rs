@@ -18,6 +18,7 @@ pub(super) const CAUSE: Cause = Cause {
             let address = to.to_string();
             let uwsgi = Uwsgi::start(&stage.run, ns, "uwsgi", &address, 1, &[])?;
             stage.front(&to)?;
+            stage.upstream = None;
             stage.fail("")?;
             stage.run.hold(uwsgi);
             return Ok(());
