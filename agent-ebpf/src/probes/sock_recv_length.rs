@@ -150,10 +150,11 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
             emit::stalled(flow, waited, now);
         }
         // A server error passed on to a client whose side is TLS or HTTP/2 shows nowhere else, and
-        // one for a client that is not known has to be found by its request.
+        // that of a proxy whose threads interleave has to be found by its request.
         if status(&flow.response) >= 500
-            && flow::of(flow.link_sk, flow.link_cookie)
-                .is_none_or(|downstream| downstream.flags & flow_flag::OPAQUE != 0)
+            && (flow::thread().is_some_and(|(thread, _, _)| thread.lazy == 0)
+                || flow::of(flow.link_sk, flow.link_cookie)
+                    .is_some_and(|downstream| downstream.flags & flow_flag::OPAQUE != 0))
         {
             flow.received = ret as u32;
             emit::attempt_ended(sk, flow, end::ANSWERED, 0, now);

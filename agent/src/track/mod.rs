@@ -6,6 +6,7 @@ pub mod host;
 mod lines;
 mod logs;
 mod moments;
+mod pools;
 pub mod render;
 mod seen;
 pub mod told;
@@ -20,6 +21,7 @@ use host::Host;
 pub(crate) use logs::ServerLines;
 use logs::{Logs, ToldId};
 use moments::Moments;
+use pools::Connects;
 use seen::Seen;
 use told::Told;
 
@@ -77,6 +79,7 @@ pub struct Tracker {
     /// Exchanges whose response has come, by the time at which waiting ends.
     due: BTreeSet<(Nanos, Key)>,
     moments: Moments,
+    connects: Connects,
     logs: Logs,
     /// Decided a moment ago without their lines: these tell nothing new when they come.
     recent: VecDeque<Seen>,
@@ -157,6 +160,7 @@ impl Tracker {
 
     fn attempt_ended(&mut self, signal: &Signal, attempt: &Attempt) -> Key {
         self.moments.ended(signal.at, attempt);
+        self.connects.ended(signal.at, signal.source, attempt);
         let retried = attempt
             .retry_of
             .and_then(|flow| self.by_flow.get(&flow).copied());
@@ -308,6 +312,7 @@ impl Tracker {
             return;
         }
         self.adopt(key);
+        self.share_connect(key);
         self.adjoin(key);
         self.tie(key);
         let Some(exchange) = self.open.get(&key) else {

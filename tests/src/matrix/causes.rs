@@ -2,14 +2,23 @@
 
 mod connect_timeout;
 mod connection_refused;
+mod host_unreachable;
 mod keepalive_race;
 mod protocol_mismatch;
 mod read_timeout_never_accepted;
 mod read_timeout_no_reply;
+mod read_timeout_not_read;
+mod request_body_rejected;
+mod response_header_too_big;
+mod response_invalid;
+mod tcp_accept_queue_full;
 mod unix_accept_queue_full;
+mod unix_socket_missing;
+mod unix_socket_refused;
 mod upstream_answered;
 mod upstream_closed_early;
 mod upstream_reset;
+mod upstream_shutdown;
 mod worker_crashed;
 mod worker_killed;
 mod worker_timeout_killed;
@@ -23,15 +32,24 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     keepalive_race::CAUSE,
     connection_refused::CAUSE,
     connect_timeout::CAUSE,
+    host_unreachable::CAUSE,
+    tcp_accept_queue_full::CAUSE,
     unix_accept_queue_full::CAUSE,
+    unix_socket_missing::CAUSE,
+    unix_socket_refused::CAUSE,
     upstream_closed_early::CAUSE,
     upstream_reset::CAUSE,
     worker_crashed::CAUSE,
     worker_killed::CAUSE,
     worker_timeout_killed::CAUSE,
+    upstream_shutdown::CAUSE,
     read_timeout_never_accepted::CAUSE,
+    read_timeout_not_read::CAUSE,
     read_timeout_no_reply::CAUSE,
+    request_body_rejected::CAUSE,
     protocol_mismatch::CAUSE,
+    response_header_too_big::CAUSE,
+    response_invalid::CAUSE,
     upstream_answered::CAUSE,
 ];
 
@@ -41,6 +59,8 @@ pub(in crate::matrix) struct Cause {
     pub(in crate::matrix) by: By,
     /// Whether the proxy has to call a Unix socket.
     pub(in crate::matrix) unix: bool,
+    /// Proxies that do not fail so.
+    pub(in crate::matrix) spares: &'static [&'static str],
     pub(in crate::matrix) inject: fn(&mut Stage) -> Result<()>,
 }
 

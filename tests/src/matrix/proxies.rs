@@ -1,5 +1,7 @@
 //! The proxies of the matrix, one file each: how it is started with routes to upstreams.
 
+mod apache;
+mod caddy;
 mod envoy;
 mod go;
 mod haproxy;
@@ -19,8 +21,14 @@ use crate::process::Proc;
 use crate::run::{Run, START};
 
 /// All of them, in the order of the tables.
-pub(in crate::matrix) const ALL: &[Proxy] =
-    &[nginx::PROXY, haproxy::PROXY, envoy::PROXY, go::PROXY];
+pub(in crate::matrix) const ALL: &[Proxy] = &[
+    nginx::PROXY,
+    haproxy::PROXY,
+    envoy::PROXY,
+    go::PROXY,
+    apache::PROXY,
+    caddy::PROXY,
+];
 
 pub(in crate::matrix) struct Proxy {
     pub(in crate::matrix) name: &'static str,

@@ -54,6 +54,8 @@ pub(in crate::matrix) enum Act {
     BadHead,
     /// Answers before it has read the body, and closes.
     Reject,
+    /// Ends with the requests in its workers, at SIGQUIT.
+    Quit,
 }
 
 /// How a server is to be run.

@@ -8,6 +8,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "connect_timeout",
     by: By::Itself,
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::from_millis(1))?;
         stage.lose_connects();

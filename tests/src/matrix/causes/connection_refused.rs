@@ -8,6 +8,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "connection_refused",
     by: By::Itself,
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let (_, to) = stage.there();

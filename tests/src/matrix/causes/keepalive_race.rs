@@ -25,6 +25,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "keepalive_race",
     by: By::Upstreams(&[Act::CloseIdle(Duration::from_millis(1001))]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(DISTANCE)?;
         let manner = Manner {

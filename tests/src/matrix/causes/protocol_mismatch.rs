@@ -11,6 +11,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "protocol_mismatch",
     by: By::Upstreams(&[Act::Banner]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         if stage.draw.coin() && process::program("uwsgi-core").is_some() {

@@ -15,6 +15,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "read_timeout_never_accepted",
     by: By::Itself,
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let nobody = stage.draw.coin();

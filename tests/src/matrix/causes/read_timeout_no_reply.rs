@@ -12,6 +12,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "read_timeout_no_reply",
     by: By::Upstreams(&[Act::Sleep(LONG)]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let manner = Manner {

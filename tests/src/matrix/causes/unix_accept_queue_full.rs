@@ -13,6 +13,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "unix_accept_queue_full",
     by: By::Itself,
     unix: true,
+    spares: &[],
     inject: |stage| {
         let to = stage.unix();
         let address = to.to_string();

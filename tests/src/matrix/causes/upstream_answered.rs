@@ -11,6 +11,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "upstream_answered",
     by: By::Upstreams(&[Act::Status(502)]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let manner = Manner {

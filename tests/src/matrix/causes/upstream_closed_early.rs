@@ -9,6 +9,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "upstream_closed_early",
     by: By::Upstreams(&[Act::Close]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let manner = Manner {

@@ -9,6 +9,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "upstream_reset",
     by: By::Upstreams(&[Act::Reset]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let manner = Manner {

@@ -9,6 +9,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "worker_crashed",
     by: By::Upstreams(&[Act::Exit, Act::Crash]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let manner = Manner {

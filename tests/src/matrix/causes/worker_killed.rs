@@ -15,6 +15,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "worker_killed",
     by: By::Upstreams(&[Act::Exit, Act::Sleep(LONG)]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let crowd = stage.draw.crowd.min(3);

@@ -11,6 +11,7 @@ pub(super) const CAUSE: Cause = Cause {
     name: "worker_timeout_killed",
     by: By::Upstreams(&[Act::Exit, Act::Sleep(LONG)]),
     unix: false,
+    spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
         let manner = Manner {

@@ -10,7 +10,10 @@ pub(super) const UPSTREAM: Upstream = Upstream {
         let missing = process::program("gunicorn").is_none();
         missing.then(|| "gunicorn is not installed".to_owned())
     },
-    ask,
+    ask: |act| match act {
+        Act::Quit => Some(String::new()),
+        _ => ask(act),
+    },
     start: |run, ns, to, manner| {
         let limit = manner.limit.unwrap_or(600).to_string();
         let options = ["--timeout", limit.as_str()];

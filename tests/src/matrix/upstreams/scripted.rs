@@ -22,7 +22,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::BadHead => "do=bad-head".to_owned(),
             Act::Reject => "do=reject".to_owned(),
             // It has no workers.
-            Act::Exit | Act::Crash => return None,
+            Act::Exit | Act::Crash | Act::Quit => return None,
         })
     },
     start: |run, ns, to, _| {
