@@ -154,6 +154,20 @@ pub fn noticed(flow: &Flow, thread: &mut Thread) {
     thread.failed_link_cookie = flow.link_cookie;
 }
 
+/// An upstream connection ends whose answer has begun, before the client is answered: should the proxy
+/// reject this response after all, the record of its answer needs the attempt.
+#[inline(always)]
+pub fn suspect(flow: &Flow, sk: u64, thread: &mut Thread) {
+    if flow.received > 0
+        && let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie)
+        && downstream.flags & flow_flag::AWAITED != 0
+    {
+        downstream.flags |= flow_flag::SUSPECT;
+        thread.stash_sk = sk;
+        copy(&raw mut thread.stash, flow);
+    }
+}
+
 /// The proxy began to answer `flow` (a downstream), with what is known of its latest attempt.
 #[inline(always)]
 pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut Thread, now: u64) {

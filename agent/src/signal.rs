@@ -314,6 +314,9 @@ pub enum LinkOrder {
     Retry,
     /// An attempt had already begun since the last read: order alone does not tell.
     Unclear,
+    /// Nothing else of the proxy ended or was answered at that moment. Found when an exchange is
+    /// decided, never told by a source.
+    Alone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

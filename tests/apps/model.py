@@ -57,7 +57,7 @@ def act(what, seconds):
     elif what == "segv":
         ctypes.string_at(0)
     elif what == "exit":
-        os._exit(3)
+        os._exit(7)
 
 
 def app(environ, start_response):

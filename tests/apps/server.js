@@ -13,6 +13,8 @@ function say(what, path) {
 
 const acts = {
   hold: () => {},
+  close: (socket) => socket.destroy(),
+  reset: (socket) => socket.resetAndDestroy(),
   exit: () => process.exit(3),
   segv: () => process.kill(process.pid, 'SIGSEGV'),
 };
@@ -24,11 +26,11 @@ const server = http.createServer((request, response) => {
     say('read', url.pathname);
     const act = acts[url.searchParams.get('do')];
     if (act) {
-      act();
+      act(request.socket);
       return;
     }
     setTimeout(() => {
-      response.writeHead(200, { 'Content-Length': 3 });
+      response.writeHead(Number(url.searchParams.get('status') || 200), { 'Content-Length': 3 });
       response.end('ok\n');
       say('answered', url.pathname);
     }, Number(url.searchParams.get('ms') || 0));

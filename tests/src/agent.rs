@@ -150,8 +150,13 @@ impl Capture {
     }
 
     fn count(&self, kind: &str) -> usize {
+        self.count_where(|line| line["type"] == kind)
+    }
+
+    /// How many lines it has said so far that are like this.
+    pub fn count_where(&self, like: impl Fn(&Value) -> bool) -> usize {
         let lines = self.lines.lock().expect("lines");
-        lines.iter().filter(|line| line["type"] == kind).count()
+        lines.iter().filter(|line| like(line)).count()
     }
 
     /// Ends it as Ctrl-C does, once the expected lines are there or their time is over.

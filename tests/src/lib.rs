@@ -13,6 +13,7 @@ pub mod container;
 pub mod expect;
 pub mod judge;
 pub mod ledger;
+pub mod matrix;
 pub mod netns;
 pub mod packets;
 pub mod pcap;

@@ -10,7 +10,7 @@ use clap::Parser;
 use lab::prometheus::Prometheus;
 use lab::report::{Outcome, Report};
 use lab::run::{Options, Run, Scenario};
-use lab::{process, rows, upstream};
+use lab::{matrix, process, rows, upstream};
 
 /// Breaks real proxies and upstreams on purpose and compares why502's verdicts with the truth.
 #[derive(Parser)]
@@ -56,12 +56,15 @@ enum Part {
     /// A server that misbehaves as told.
     #[command(hide = true)]
     Upstream(upstream::Args),
+    /// Proxies × upstreams × causes, judged pair by pair.
+    Matrix(matrix::Args),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.part {
-        Some(Part::Upstream(upstream)) => end(upstream::serve(&upstream).map(|()| true)),
+        Some(Part::Upstream(ref upstream)) => end(upstream::serve(upstream).map(|()| true)),
+        Some(Part::Matrix(ref matrix)) => end(run_matrix(&args, matrix)),
         None => end(run(&args)),
     }
 }
@@ -95,10 +98,7 @@ fn run(args: &Args) -> Result<bool> {
         }
         return Ok(true);
     }
-    // SAFETY: reads the effective user id.
-    if unsafe { libc::geteuid() } != 0 {
-        bail!("the lab makes network namespaces and control groups: run it as root");
-    }
+    check_root()?;
     if !args.no_agent && !args.why502.is_file() {
         bail!(
             "{} is not there: build it, name it with --why502, or check the faults alone with --no-agent",
@@ -144,6 +144,23 @@ fn run(args: &Args) -> Result<bool> {
         report.passed, report.failed, report.skipped
     );
     Ok(report.failed == 0)
+}
+
+fn check_root() -> Result<()> {
+    // SAFETY: reads the effective user id.
+    if unsafe { libc::geteuid() } != 0 {
+        bail!("the lab makes network namespaces and control groups: run it as root");
+    }
+    Ok(())
+}
+
+fn run_matrix(args: &Args, matrix: &matrix::Args) -> Result<bool> {
+    check_root()?;
+    let why502 = args.why502.canonicalize();
+    let why502 = why502.with_context(|| format!("find {}", args.why502.display()))?;
+    std::fs::create_dir_all(&args.out).with_context(|| format!("create {}", args.out.display()))?;
+    end_children_on_interrupt();
+    matrix::run(matrix, &why502, &args.out)
 }
 
 /// The Prometheus of this run, where there is one to be had.

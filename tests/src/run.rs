@@ -90,7 +90,7 @@ const PACKETS_QUICKLY: [u8; 8] = [1, 2, 3, 4, 11, 13, 14, 15];
 
 pub struct Run {
     row: u8,
-    name: &'static str,
+    name: String,
     pub options: Options,
     pub ledger: Arc<Ledger>,
     /// Sockets, configurations and logs; workers of another user can enter it.
@@ -121,25 +121,30 @@ pub struct Run {
 
 impl Run {
     pub fn new(options: &Options, scenario: &Scenario) -> Result<Run> {
+        let prefix = format!("r{:02}", scenario.row);
+        let folder = format!("{prefix}-{}", scenario.name);
+        Run::begin(options, scenario.row, scenario.name, &prefix, &folder)
+    }
+
+    /// A pair of the matrix; `prefix` is its own among those of this process.
+    pub fn of_pair(options: &Options, prefix: &str, name: &str) -> Result<Run> {
+        Run::begin(options, 0, name, prefix, name)
+    }
+
+    fn begin(options: &Options, row: u8, name: &str, prefix: &str, folder: &str) -> Result<Run> {
         use std::os::unix::fs::PermissionsExt;
         let temp = tempfile::Builder::new().prefix("why502-lab-").tempdir()?;
         std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755))?;
-        let out = options
-            .out
-            .join(format!("r{:02}-{}", scenario.row, scenario.name));
+        let out = options.out.join(folder);
         std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
         Ok(Run {
-            row: scenario.row,
-            name: scenario.name,
+            row,
+            name: name.to_owned(),
             options: options.clone(),
             // Two labs on one host must not take each other's verdicts for their own.
             ledger: Arc::new(
-                Ledger::new(&format!(
-                    "r{:02}x{:04x}",
-                    scenario.row,
-                    std::process::id() & 0xffff
-                ))
-                .unproven(options.unproven),
+                Ledger::new(&format!("{prefix}x{:04x}", std::process::id() & 0xffff))
+                    .unproven(options.unproven),
             ),
             folder: temp.path().to_owned(),
             out,
@@ -204,7 +209,7 @@ impl Run {
             if self.options.packets && wanted && process::program("tcpdump").is_some() {
                 self.capture_packets(proxies)?;
             }
-            if self.options.packets && PACKETS_LIVE.contains(&self.name) {
+            if self.options.packets && PACKETS_LIVE.contains(&self.name.as_str()) {
                 let pids: Vec<String> = proxies.iter().map(|p| p.pid().to_string()).collect();
                 let mut command = Command::new(why502);
                 command

@@ -1,5 +1,7 @@
 //! The scripted upstream: a small server that misbehaves exactly as told, as a process of its own.
 
+mod asked;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -56,6 +59,8 @@ pub enum Mode {
     HalfCloseOnSignal,
     /// Answers; on SIGUSR1 resets every connection it has.
     ResetOnSignal,
+    /// Does what the query of each request asks.
+    Asked,
 }
 
 impl Mode {
@@ -108,13 +113,22 @@ impl Stream {
 
     /// Waits until there is something to read, and reads nothing.
     fn wait_readable(&self) {
+        self.poll(-1);
+    }
+
+    /// The same for a limited time: whether there was something.
+    fn readable_within(&self, limit: Duration) -> bool {
+        self.poll(i32::try_from(limit.as_millis()).unwrap_or(i32::MAX)) > 0
+    }
+
+    fn poll(&self, milliseconds: i32) -> i32 {
         let mut poll = libc::pollfd {
             fd: self.fd(),
             events: libc::POLLIN,
             revents: 0,
         };
         // SAFETY: one pollfd that lives through the call.
-        unsafe { libc::poll(&mut poll, 1, -1) };
+        unsafe { libc::poll(&mut poll, 1, milliseconds) }
     }
 
     /// The next close sends a reset.
@@ -250,6 +264,9 @@ fn act_on_signals(set: libc::sigset_t, open: &Open, log: &Log, mode: Mode) {
 }
 
 fn converse(stream: &Stream, log: &Log, mode: Mode) {
+    if mode == Mode::Asked {
+        return asked::converse(stream, log);
+    }
     let mut served = 0_u32;
     loop {
         if mode == Mode::NeverRead {

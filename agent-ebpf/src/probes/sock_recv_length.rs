@@ -149,10 +149,12 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
         if flow.request_ns != 0 && waited > STALL_NS {
             emit::stalled(flow, waited, now);
         }
-        // A server error passed on to a client whose side is TLS or HTTP/2 shows nowhere else.
+        // A server error passed on to a client whose side is TLS or HTTP/2 shows nowhere else, and
+        // that of a proxy whose threads interleave has to be found by its request.
         if status(&flow.response) >= 500
-            && flow::of(flow.link_sk, flow.link_cookie)
-                .is_some_and(|downstream| downstream.flags & flow_flag::OPAQUE != 0)
+            && (flow::thread().is_some_and(|(thread, _, _)| thread.lazy == 0)
+                || flow::of(flow.link_sk, flow.link_cookie)
+                    .is_some_and(|downstream| downstream.flags & flow_flag::OPAQUE != 0))
         {
             flow.received = ret as u32;
             emit::attempt_ended(sk, flow, end::ANSWERED, 0, now);
@@ -180,6 +182,8 @@ fn ended(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
     }
     let told = flow.flags & flow_flag::ENDED != 0;
     if !told && !flow::outstanding(flow) {
+        // A head that never became complete: who answers before it closes is to be looked at now.
+        emit::suspect(flow, sk, thread);
         return;
     }
     if !told {

@@ -158,7 +158,7 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
 #[inline(always)]
 fn response(flow: &mut Flow) {
     if flow.flags & (flow_flag::FAILED | flow_flag::SUSPECT) == 0
-        && (flow.flags & flow_flag::OPAQUE != 0 || answered_well(flow))
+        && (flow.flags & flow_flag::OPAQUE != 0 || (answered_well(flow) && closes_first()))
     {
         flow.flags &= !flow_flag::AWAITED;
         return;
@@ -192,6 +192,12 @@ fn response(flow: &mut Flow) {
     if (awaited && status >= 500) || failed || noticed {
         emit::response_sent(flow, status, adjacent, thread, kernel::now());
     }
+}
+
+/// nginx closes an upstream whose answer it rejects before it answers itself. Others do so after.
+#[inline(always)]
+fn closes_first() -> bool {
+    flow::thread().is_some_and(|(thread, _, _)| thread.lazy != 0)
 }
 
 /// The attempt for this request has an answer that is no server error: what the proxy sends now is

@@ -66,15 +66,8 @@ pub fn closing(fd: u32) -> u32 {
         // Told once: nothing for one that had ended before.
         emit::attempt_ended(sk, flow, how, errno, now);
         emit::noticed(flow, thread);
-    } else if flow.received > 0 {
-        // Should the proxy reject this response after all, the record of its answer needs the attempt.
-        if let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie) {
-            if downstream.flags & flow_flag::AWAITED != 0 {
-                downstream.flags |= flow_flag::SUSPECT;
-                thread.stash_sk = sk;
-                emit::copy(&raw mut thread.stash, flow);
-            }
-        }
+    } else {
+        emit::suspect(flow, sk, thread);
     }
     if flow.ends.family == AF_UNIX {
         if flow.flags & flow_flag::ENDED == 0 {

@@ -5,7 +5,7 @@
 //! passed it on. If the upstream answered well and the proxy failed all the same, it did not like
 //! the head: too big or malformed; only its own log tells which for sure.
 
-use crate::cause::Cause;
+use crate::cause::{Cause, Variant};
 use crate::signal::{Attempt, End, Opening, Response};
 
 use super::Case;
@@ -14,6 +14,8 @@ use super::known::Known;
 
 /// nginx's default `proxy_buffer_size`: one memory page.
 const PAGE: u64 = 4096;
+/// Few servers' heads are shorter.
+const SHORT: u64 = 64;
 
 /// The status line of an attempt that got one.
 pub(super) fn status(attempt: &Attempt) -> Option<u16> {
@@ -57,6 +59,15 @@ pub(super) fn refused(known: &Known<'_>) -> Option<Finding> {
 }
 
 fn refused_head(attempt: &Attempt) -> Finding {
+    let closed = attempt.tcp.as_ref().is_some_and(|tcp| tcp.fin.is_some());
+    if closed && attempt.received < SHORT {
+        return Finding::likely(
+            Cause::UpstreamClosedEarly,
+            "proxy_log: whether the response's head was cut short or malformed",
+        )
+        .variant(Variant::PartialHead)
+        .settled();
+    }
     let cause = if attempt.received >= PAGE {
         Cause::ResponseHeaderTooBig
     } else {
@@ -75,6 +86,8 @@ pub(super) fn answering<'a>(case: &Case<'a>) -> Option<&'a Attempt> {
         let last = &case.attempts.last()?.attempt;
         return (last.end == End::Answered).then_some(last);
     }
-    let last = case.response?.last_attempt.as_deref()?;
+    // Told with the response, or found for it.
+    let told = case.response?.last_attempt.as_deref();
+    let last = told.or_else(|| Some(&case.attempts.last()?.attempt))?;
     (last.end == End::Answered).then_some(last)
 }

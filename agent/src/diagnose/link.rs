@@ -110,7 +110,7 @@ fn tied(attempt: &Attempt, response: &Response) -> Result<(), String> {
     }
 }
 
-fn same_request(attempt: &Attempt, downstream: Option<&Opening>) -> bool {
+pub(crate) fn same_request(attempt: &Attempt, downstream: Option<&Opening>) -> bool {
     let upstream = attempt.request.as_ref().map(|r| &r.opening);
     let (
         Some(Opening::HttpRequest {

@@ -34,6 +34,7 @@ pub use advice::advise;
 pub(crate) use deaths::DYING;
 use finding::Finding;
 use known::Known;
+pub(crate) use link::same_request;
 pub(crate) use log::ended_so;
 pub use risk::risk_text;
 
@@ -131,6 +132,9 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
     let failed = |tried: &&Tried| tried.attempt.end != End::Answered;
     match case.attempts.iter().rev().find(failed) {
         Some(tried) => finish(case, Some(tried), of_attempt(&Known { case, tried })),
+        None if let Some((tried, finding)) = not_understood(case) => {
+            finish(case, Some(tried), finding)
+        }
         None => {
             let untied = case.response.and_then(|r| r.untied.as_ref());
             let finding = untied.map(untied::diagnose);
@@ -141,6 +145,14 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
             )
         }
     }
+}
+
+/// What the last attempt was answered with is no HTTP, and the proxy failed the request for it.
+fn not_understood<'a>(case: &'a Case<'_>) -> Option<(&'a Tried, Finding)> {
+    case.response?.status.filter(|status| *status >= 500)?;
+    let tried = case.attempts.last()?;
+    let finding = protocol::diagnose(&Known { case, tried })?;
+    (tried.attempt.received > 0).then_some((tried, finding))
 }
 
 /// Why one of the exchange's attempts failed; `None` for one that was answered well.

@@ -1,34 +1,88 @@
 //! Finds the attempt of a response whose proxy works on several requests at once. Pure.
 //!
 //! What such a thread read last says nothing of what it sends next, but what it sends does: the same
-//! method and path. Connects that failed carry no request; the response follows at once. Others may be
-//! meant that are alike, so that nothing is proven by it.
+//! method and path. Connects that failed carry no request; they began when it was read, and the
+//! response follows at once. Others may be meant that are alike: what is proven by it is told by
+//! `moments`.
 
 use super::exchange::Exchange;
+use super::moments::at_once;
 use super::{Key, SETTLE, Tracker};
-use crate::diagnose::Tried;
-use crate::signal::{Attempt, End, Nanos, Opening, Response, Software, Source};
+use crate::diagnose::{Tried, same_request};
+use crate::signal::{Attempt, End, LinkOrder, Nanos, Opening, Response, Software, Source};
 
 /// With more exchanges open than this none is looked for: it would take long, and be doubtful.
 const CROWD: usize = 2048;
 /// A connect's failure and the response that it led to are told so soon after each other.
-const AT_ONCE: Nanos = 5_000_000;
+const SOON: Nanos = 5_000_000;
 
 /// By what an attempt fits a response, the better first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     Content,
+    Thread,
     Time,
 }
 
+/// How a proxy's threads share its work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Threads {
+    /// Each finishes with what it has read before it reads on.
+    InTurn,
+    /// Each has its own clients, several at once.
+    Own,
+    /// Any of them goes on with what another began, as in Go.
+    Any,
+}
+
+impl Threads {
+    fn of(software: Option<Software>) -> Threads {
+        match software {
+            Some(Software::Nginx) => Threads::InTurn,
+            Some(Software::Caddy | Software::Traefik | Software::Go | Software::Other) => {
+                Threads::Any
+            }
+            _ => Threads::Own,
+        }
+    }
+}
+
 impl Tracker {
-    /// Such proxies answer before they end the attempt. nginx works on one request at a time.
-    pub(super) fn awaits_attempt(&self, key: Key) -> bool {
+    fn threads(&self, exchange: &Exchange) -> Threads {
+        Threads::of(self.proxy_of(exchange))
+    }
+
+    /// Whether what its thread read last may not be what the attempt was begun for.
+    pub(super) fn misled(&self, attempt: &Attempt) -> bool {
+        let software = self
+            .host
+            .process(attempt.proxy)
+            .map(|process| process.software);
+        let read = attempt
+            .downstream
+            .as_ref()
+            .and_then(|link| link.request.as_ref());
+        Threads::of(software) == Threads::Any
+            && matches!(read, Some(Opening::HttpRequest { .. }))
+            && !same_request(attempt, read)
+    }
+
+    /// What tells that an attempt and a response have only each other may still come. nginx works on
+    /// one request at a time, and ends an attempt before it answers.
+    pub(super) fn awaits_others(&self, key: Key) -> bool {
         let Some(exchange) = self.open.get(&key) else {
             return false;
         };
-        let in_turn = self.proxy_of(exchange) == Some(Software::Nginx);
-        exchange.attempts.is_empty() && exchange.source() == Source::Kernel && !in_turn
+        let adjacent = exchange
+            .response
+            .as_ref()
+            .is_some_and(|(.., r)| r.adjacent.is_some());
+        exchange.source() == Source::Kernel
+            && match self.threads(exchange) {
+                Threads::InTurn => false,
+                Threads::Own => !adjacent,
+                Threads::Any => true,
+            }
     }
 
     /// Gives a response without attempts the one that fits it best, of those that no response has.
@@ -36,19 +90,24 @@ impl Tracker {
         let Some(exchange) = self.open.get(&key) else {
             return;
         };
-        let Some((at, _, response)) = &exchange.response else {
+        let Some((at, Source::Kernel, response)) = &exchange.response else {
             return;
         };
-        if !exchange.attempts.is_empty() || self.open.len() > CROWD {
+        let threads = self.threads(exchange);
+        let crowded = self.open.len() > CROWD;
+        if threads == Threads::InTurn || !exchange.attempts.is_empty() || crowded {
             return;
         }
+        let asked = response.request_at.unwrap_or(*at);
         let fits = |(key, other): (&Key, &Exchange)| {
             let alone = matches!(key, Key::Attempt(..)) && other.response.is_none();
             let [tried] = &other.attempts[..] else {
                 return None;
             };
-            let fit = fit(tried, response, *at).filter(|_| alone)?;
-            Some((fit, tried.at.abs_diff(*at), *key))
+            let fit = fit(tried, response, *at, threads).filter(|_| alone)?;
+            // Requests alike are sent in the order in which they were read.
+            let order = tried.attempt.began.abs_diff(asked);
+            Some((fit, order, tried.at.abs_diff(*at), *key))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
             return;
@@ -62,41 +121,94 @@ impl Tracker {
             exchange.adopt(tried);
         }
     }
+
+    /// Says that the attempt and the response belong together, where their moment tells.
+    pub(super) fn adjoin(&mut self, key: Key) {
+        let Some(exchange) = self.open.get(&key) else {
+            return;
+        };
+        let threads = self.threads(exchange);
+        let (Some((at, Source::Kernel, response)), Some(tried)) =
+            (&exchange.response, exchange.attempts.last())
+        else {
+            return;
+        };
+        if threads == Threads::InTurn {
+            return;
+        }
+        let link = tried.attempt.downstream.as_ref();
+        let begun_for_it = link.is_some_and(|link| {
+            let this = (link.flow, link.ordinal) == (response.downstream, response.ordinal);
+            this && link.order != LinkOrder::Unclear
+        });
+        let alone = self.moments.alone(tried, *at, response);
+        let flow = tried.attempt.flow;
+        let adjacent = match threads {
+            // The thread read one client, began an attempt, and answered that client when it ended.
+            Threads::Own => alone || (begun_for_it && at_once(tried.at, *at)),
+            _ => alone,
+        };
+        let Some(exchange) = self.open.get_mut(&key) else {
+            return;
+        };
+        if threads == Threads::Any {
+            // Which thread it was says nothing.
+            for tried in &mut exchange.attempts {
+                if let Some(link) = &mut tried.attempt.downstream {
+                    link.order = LinkOrder::Unclear;
+                }
+            }
+            exchange.tie_alone(alone);
+        }
+        if let Some((_, _, response)) = &mut exchange.response {
+            let known = response.adjacent.filter(|_| threads == Threads::Own);
+            response.adjacent = known.or(adjacent.then_some(flow));
+        }
+    }
 }
 
-fn fit(tried: &Tried, response: &Response, at: Nanos) -> Option<Fit> {
+fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Option<Fit> {
     let attempt = &tried.attempt;
     let near = tried.at.abs_diff(at);
     let began = response.request_at.unwrap_or(at) <= attempt.began && attempt.began <= at;
-    if !began || attempt.proxy != response.proxy {
+    if !began || attempt.proxy != response.proxy || !passed_on(attempt, response) {
         return None;
     }
-    if let Some(asked) = &attempt.request {
-        let same = same_request(&asked.opening, response.request.as_ref()?);
+    if attempt.request.is_some() {
+        let same = same_request(attempt, response.request.as_ref());
         return (same && near <= SETTLE).then_some(Fit::Content);
     }
     let failed = matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp);
-    let at_once = attempt.thread == response.thread && near <= AT_ONCE;
-    (failed && at_once && led_by_none(attempt)).then_some(Fit::Time)
+    let any = threads == Threads::Any;
+    if !failed || near > SOON || !(any || led_by_none(attempt)) {
+        return None;
+    }
+    match attempt.thread == response.thread {
+        true => Some(Fit::Thread),
+        false => any.then_some(Fit::Time),
+    }
+}
+
+/// An upstream's own error is the response only with its own status.
+fn passed_on(attempt: &Attempt, response: &Response) -> bool {
+    match attempt.response {
+        Some(Opening::HttpResponse { status: 500.. }) if attempt.end == End::Answered => {
+            attempt.response.as_ref().map(status_of) == Some(response.status)
+        }
+        _ => true,
+    }
+}
+
+fn status_of(opening: &Opening) -> Option<u16> {
+    match opening {
+        Opening::HttpResponse { status } => Some(*status),
+        _ => None,
+    }
 }
 
 /// It was not begun for the request of another response.
 fn led_by_none(attempt: &Attempt) -> bool {
     attempt.downstream.is_none() && attempt.retry_of.is_none()
-}
-
-fn same_request(one: &Opening, other: &Opening) -> bool {
-    match (one, other) {
-        (
-            Opening::HttpRequest {
-                method: a, path: p, ..
-            },
-            Opening::HttpRequest {
-                method: b, path: q, ..
-            },
-        ) => a == b && p == q,
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -153,6 +265,14 @@ mod tests {
         out
     }
 
+    fn confidence(signals: &[(Nanos, Value)]) -> Vec<Confidence> {
+        let decided = decided(signals);
+        decided
+            .iter()
+            .map(|verdict| verdict.diagnosis.confidence)
+            .collect()
+    }
+
     #[test]
     fn what_was_asked_tells_whose_attempt_it_was() {
         let given_up = || json!({"how": "given_up"});
@@ -167,8 +287,132 @@ mod tests {
             let (_, _, response) = verdict.response.as_ref().unwrap();
             let flow = if response.downstream == 5 { 2 } else { 1 };
             assert_eq!(verdict.attempts[0].attempt.flow, flow);
-            assert_ne!(verdict.diagnosis.confidence, Confidence::Proven);
+            assert_eq!(response.adjacent, Some(flow));
         }
+    }
+
+    #[test]
+    fn nothing_is_adjacent_to_what_another_like_it_may_be() {
+        let given_up = || json!({"how": "given_up"});
+        let adjacent = |signals: &[(Nanos, Value)]| -> Vec<bool> {
+            let tied = |d: &Decided| {
+                d.response
+                    .as_ref()
+                    .is_some_and(|(.., r)| r.adjacent.is_some())
+            };
+            decided(signals).iter().map(tied).collect()
+        };
+        let alone = [
+            (2000 * MS, response(5, "/a")),
+            (2001 * MS, attempt(1, 7, sent("/a"), given_up())),
+        ];
+        assert_eq!(adjacent(&alone), [true]);
+        // Two requests alike, with one attempt or two between them.
+        let mut twins = alone.to_vec();
+        twins.insert(1, (2000 * MS, response(6, "/a")));
+        assert_eq!(adjacent(&twins), [false, false]);
+        twins.push((2001 * MS, attempt(2, 7, sent("/a"), given_up())));
+        assert_eq!(adjacent(&twins), [false, false]);
+        let two_attempts = [alone[0].clone(), alone[1].clone(), twins[3].clone()];
+        assert_eq!(adjacent(&two_attempts), [false]);
+        // Too far apart: something else may have answered it.
+        let later = [alone[0].clone(), (2010 * MS, alone[1].1.clone())];
+        assert_eq!(adjacent(&later), [false]);
+        assert_ne!(confidence(&later), [Confidence::Proven]);
+    }
+
+    #[test]
+    fn of_requests_alike_the_one_read_first_is_sent_first() {
+        let refused = json!({"how": "connect_failed", "errno": 111});
+        let at = |flow: u64, began: Nanos| {
+            let mut one = attempt(flow, 7, Value::Null, refused.clone());
+            one["began"] = began.into();
+            one
+        };
+        let asked = |downstream: u64, at: Nanos| {
+            let mut one = response(downstream, "/a");
+            one["request_at"] = at.into();
+            one
+        };
+        let out = decided(&[
+            (20 * MS, at(1, 10 * MS)),
+            (20 * MS + MS / 10, at(2, 12 * MS)),
+            (20 * MS + MS / 5, asked(5, 9 * MS)),
+            (20 * MS + MS / 4, asked(6, 11 * MS)),
+        ]);
+        let flows: Vec<_> = out.iter().map(|d| d.attempts[0].attempt.flow).collect();
+        assert_eq!(flows, [1, 2]);
+    }
+
+    #[test]
+    fn an_upstreams_own_error_is_found_by_its_request_and_status() {
+        let answered = |status: u16| {
+            let mut one = attempt(1, 7, sent("/a"), json!({"how": "answered"}));
+            one["received"] = 100.into();
+            one["response"] = json!({"protocol": "http_response", "status": status});
+            decided(&[(2000 * MS, one), (2000 * MS + MS / 10, response(5, "/a"))])
+        };
+        let same = answered(504);
+        assert_eq!(
+            same[0].diagnosis.cause,
+            crate::cause::Cause::UpstreamAnswered
+        );
+        assert!(answered(502)[0].attempts.is_empty(), "another's");
+        // What nobody asked for (a health check) is nothing to tell.
+        let mut check = attempt(1, 7, sent("/health"), json!({"how": "answered"}));
+        check["response"] = json!({"protocol": "http_response", "status": 503});
+        let mut tracker = Tracker::default();
+        let signal = json!({"at": MS, "source": "kernel", "fact": check});
+        tracker.observe(&serde_json::from_value(signal).unwrap());
+        assert_eq!(tracker.finish().len(), 0);
+    }
+
+    fn of_go(signals: &[(Nanos, Value)]) -> Vec<Decided> {
+        let process = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "proxy", "software": "other",
+            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+        });
+        let mut all = vec![(MS, process)];
+        all.extend_from_slice(signals);
+        decided(&all)
+    }
+
+    #[test]
+    fn threads_that_share_their_work_tie_nothing() {
+        let refused = || json!({"how": "connect_failed", "errno": 111});
+        let read = |downstream: u64, path: &str| {
+            json!({
+                "flow": downstream, "ordinal": 1, "order": "after_read", "client": null,
+                "proxy_address": null, "request": asked(path), "state": "open",
+                "read_before_ns": null,
+            })
+        };
+        // Begun by a thread that had read another client last.
+        let mut one = attempt(1, 7, sent("/a"), json!({"how": "given_up"}));
+        one["downstream"] = read(6, "/b");
+        let out = of_go(&[
+            (2000 * MS, response(5, "/a")),
+            (2000 * MS, response(6, "/b")),
+            (2001 * MS, one),
+        ]);
+        for verdict in &out {
+            let (.., response) = verdict.response.as_ref().unwrap();
+            assert_eq!(
+                verdict.attempts.len(),
+                usize::from(response.downstream == 5)
+            );
+        }
+        // A connect that failed alone, in any thread; and one of two.
+        let connect = |flow| attempt(flow, 8, Value::Null, refused());
+        let alone = of_go(&[(2000 * MS, response(5, "/a")), (2000 * MS + 1, connect(1))]);
+        assert_eq!(alone[0].response.as_ref().unwrap().2.adjacent, Some(1));
+        let two = of_go(&[
+            (2000 * MS, response(5, "/a")),
+            (2000 * MS + 1, connect(1)),
+            (2000 * MS + 2, connect(2)),
+        ]);
+        assert_eq!(two[0].response.as_ref().unwrap().2.adjacent, None);
+        assert_ne!(two[0].diagnosis.confidence, Confidence::Proven);
     }
 
     #[test]

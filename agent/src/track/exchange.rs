@@ -6,7 +6,10 @@ use super::logs::ToldId;
 use super::seen::Seen;
 use super::told::Told;
 use crate::diagnose::Tried;
-use crate::signal::{Attempt, End, FlowClosed, FlowId, Nanos, Opening, Response, Source};
+use crate::signal::{
+    Attempt, DownstreamState, End, FlowClosed, FlowId, Link, LinkOrder, Nanos, Opening, Response,
+    Source,
+};
 
 /// Attempts kept of one exchange: the first, and the last ones.
 const ATTEMPTS: usize = 16;
@@ -173,6 +176,25 @@ impl Exchange {
         self.attempts.push(tried);
     }
 
+    /// Ties the last attempt, if it is `alone`, to its response.
+    pub(super) fn tie_alone(&mut self, alone: bool) {
+        let (Some((_, _, response)), Some(tried), true) =
+            (&self.response, self.attempts.last_mut(), alone)
+        else {
+            return;
+        };
+        tried.attempt.downstream = Some(Link {
+            flow: response.downstream,
+            ordinal: response.ordinal,
+            order: LinkOrder::Alone,
+            client: response.client.clone(),
+            proxy_address: response.proxy_address.clone(),
+            request: response.request.clone(),
+            state: DownstreamState::Unknown,
+            read_before_ns: None,
+        });
+    }
+
     /// Where its response was seen, or else its last attempt.
     pub(super) fn source(&self) -> Source {
         let response = self.response.as_ref().map(|(_, source, _)| *source);
@@ -208,15 +230,19 @@ impl Exchange {
         }
     }
 
-    /// Nothing but refused calls of Unix sockets, none for a client's request: the C library asks the
-    /// name service in this way.
+    /// Nothing but refused calls of Unix sockets, none for a client's request (the C library asks the
+    /// name service in this way), or answers to requests that no client is known to have made (a
+    /// proxy's own health checks).
     pub(super) fn led_by_no_request(&self) -> bool {
         let own = |t: &Tried| {
             t.attempt.downstream.is_none()
-                && t.attempt.upstream.is_unix()
-                && matches!(t.attempt.end, End::ConnectFailed { .. })
+                && match t.attempt.end {
+                    End::ConnectFailed { .. } => t.attempt.upstream.is_unix(),
+                    end => end == End::Answered,
+                }
         };
-        self.response.is_none() && self.attempts.iter().all(own)
+        let kernel = self.source() == Source::Kernel;
+        kernel && self.response.is_none() && self.attempts.iter().all(own)
     }
 
     /// The last attempt got an answer from its upstream that was not itself a server error.

@@ -5,6 +5,8 @@ mod exchange;
 pub mod host;
 mod lines;
 mod logs;
+mod moments;
+mod pools;
 pub mod render;
 mod seen;
 pub mod told;
@@ -18,6 +20,8 @@ use exchange::Exchange;
 use host::Host;
 pub(crate) use logs::ServerLines;
 use logs::{Logs, ToldId};
+use moments::Moments;
+use pools::Connects;
 use seen::Seen;
 use told::Told;
 
@@ -74,6 +78,8 @@ pub struct Tracker {
     by_flow: HashMap<FlowId, Key>,
     /// Exchanges whose response has come, by the time at which waiting ends.
     due: BTreeSet<(Nanos, Key)>,
+    moments: Moments,
+    connects: Connects,
     logs: Logs,
     /// Decided a moment ago without their lines: these tell nothing new when they come.
     recent: VecDeque<Seen>,
@@ -139,6 +145,10 @@ impl Tracker {
         let mut keys: Vec<(Nanos, Key)> = self.open.iter().map(|(k, e)| (e.touched, *k)).collect();
         keys.sort_by_key(|(at, _)| *at);
         let mut out = Vec::new();
+        // Before an attempt is decided that a response of them is looking for.
+        for (_, key) in &keys {
+            self.adopt(*key);
+        }
         for (_, key) in keys {
             self.decide(key, true, &mut out);
         }
@@ -149,12 +159,17 @@ impl Tracker {
     }
 
     fn attempt_ended(&mut self, signal: &Signal, attempt: &Attempt) -> Key {
+        self.moments.ended(signal.at, attempt);
+        self.connects.ended(signal.at, signal.source, attempt);
         let retried = attempt
             .retry_of
             .and_then(|flow| self.by_flow.get(&flow).copied());
         let key = retried
             .filter(|key| self.open.contains_key(key))
-            .unwrap_or_else(|| key_of(attempt));
+            .unwrap_or_else(|| match self.misled(attempt) {
+                true => own_key(attempt),
+                false => key_of(attempt),
+            });
         let exchange = self.exchange(key);
         let forgotten = exchange.add(signal.at, signal.source, attempt.clone());
         let wait = SETTLE.max(2 * exchange.round_trip());
@@ -167,6 +182,7 @@ impl Tracker {
     }
 
     fn response_sent(&mut self, signal: &Signal, response: &Response) -> Key {
+        self.moments.answered(signal.at, response);
         let by_adjacency = response
             .adjacent
             .and_then(|flow| self.by_flow.get(&flow).copied());
@@ -174,15 +190,18 @@ impl Tracker {
             .filter(|key| self.open.contains_key(key))
             .unwrap_or(Key::Request(response.downstream, response.ordinal));
         let exchange = self.exchange(key);
+        exchange.respond(signal.at, signal.source, response);
         let mut forgotten = None;
         if let Some(last) = &response.last_attempt {
+            let its = match self.misled(last) {
+                true => own_key(last),
+                false => key,
+            };
+            let exchange = self.exchange(its);
             forgotten = exchange.add(signal.at, signal.source, (**last).clone());
+            self.by_flow.insert(last.flow, its);
         }
-        exchange.respond(signal.at, signal.source, response);
-        let wait = SETTLE.max(2 * exchange.round_trip());
-        if let Some(last) = &response.last_attempt {
-            self.by_flow.insert(last.flow, key);
-        }
+        let wait = SETTLE.max(2 * self.exchange(key).round_trip());
         self.due.insert((signal.at + wait, key));
         self.forget(forgotten);
         key
@@ -289,11 +308,12 @@ impl Tracker {
     }
 
     fn decide(&mut self, key: Key, deadline_passed: bool, out: &mut Vec<Decided>) {
-        if deadline_passed {
-            self.adopt(key);
-        } else if self.awaits_attempt(key) {
+        if self.awaits_others(key) && !deadline_passed {
             return;
         }
+        self.adopt(key);
+        self.share_connect(key);
+        self.adjoin(key);
         self.tie(key);
         let Some(exchange) = self.open.get(&key) else {
             return;
@@ -372,9 +392,13 @@ fn kind(exchange: &Exchange) -> Kind {
     }
 }
 
+fn own_key(attempt: &Attempt) -> Key {
+    Key::Attempt(attempt.flow, attempt.began)
+}
+
 /// The exchange an attempt belongs to, as far as it tells by itself.
 fn key_of(attempt: &Attempt) -> Key {
-    let own = Key::Attempt(attempt.flow, attempt.began);
+    let own = own_key(attempt);
     let Some(link) = &attempt.downstream else {
         return own;
     };

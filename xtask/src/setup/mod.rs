@@ -6,8 +6,10 @@
 mod apt;
 mod bpf;
 pub(crate) mod browser;
+mod envoy;
 mod machines;
 mod node;
+mod wheel;
 
 use std::path::Path;
 use std::time::Instant;
@@ -57,6 +59,9 @@ const PACKAGES: &[(&str, Proof)] = &[
     // What the lab and the demo break.
     ("nginx-light", Proof::Program("nginx")),
     ("haproxy", Proof::Program("haproxy")),
+    ("apache2", Proof::Program("apache2")),
+    ("caddy", Proof::Program("caddy")),
+    ("golang-go", Proof::Program("go")),
     ("python3", Proof::Program("python3")),
     ("python3-venv", Proof::Module("ensurepip")),
     ("gunicorn", Proof::Program("gunicorn")),
@@ -92,6 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .collect();
         all.extend(bpf::missing());
         all.extend(node::missing());
+        all.extend(envoy::missing());
         all.extend(browser::missing());
         all.extend(machines::missing());
         if all.is_empty() {
@@ -107,6 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     bpf::install()?;
     node::install()?;
+    envoy::install();
     browser::install();
     machines::install();
     if missing.is_empty() && llvm.is_none() {

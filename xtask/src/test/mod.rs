@@ -89,6 +89,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let mut lab = lab::command(&program);
         lab.arg("--packets").args(&args.lab);
         check("lab", counted(&mut lab));
+        let mut matrix = lab::command(&program);
+        matrix.arg("matrix").args(["--jobs", "4"]);
+        check("matrix of proxies and causes", counted(&mut matrix));
         check("oldest and newest kernel", vm::ends(&program));
     }
     check("nothing left behind", before.compare());

@@ -1,0 +1,136 @@
+//! Which attempts ended and which failed responses began at the same moment: whether an attempt and
+//! a response have only each other. Pure.
+//!
+//! Proxies that work on several requests at once, or whose work moves between threads, leave no
+//! order by which to tell whose attempt it was. What was asked does, where at the moment of the
+//! answer one attempt for it ended, and one answer to it began.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use crate::diagnose::Tried;
+use crate::signal::{Attempt, End, FlowId, Nanos, Opening, Response};
+
+/// What is told at most so far apart may be one thing. A proxy answers as soon as it knows.
+const AT_ONCE: Nanos = 2_000_000;
+/// Nothing is decided later than this after it was told.
+const HORIZON: Nanos = 2_000_000_000;
+/// With more of them nothing is said to be alone.
+const KEPT: usize = 4096;
+/// Bytes of a path that are compared: of an attempt's, no more than that may be known.
+const COMPARED: usize = 32;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Who {
+    Attempt(FlowId),
+    Response(FlowId, u32),
+}
+
+#[derive(Debug)]
+struct Moment {
+    at: Nanos,
+    proxy: u32,
+    /// What was asked; `None` where nothing was (a connect that failed).
+    asked: Option<u64>,
+    who: Who,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Moments {
+    recent: VecDeque<Moment>,
+    /// Up to then some were forgotten too early.
+    forgotten: Nanos,
+}
+
+impl Moments {
+    /// An attempt that led to a failed response, or may have.
+    pub(super) fn ended(&mut self, at: Nanos, attempt: &Attempt) {
+        let answered_well = attempt.end == End::Answered
+            && !matches!(
+                attempt.response,
+                Some(Opening::HttpResponse { status: 500.. })
+            );
+        if !answered_well {
+            let asked = attempt.request.as_ref().and_then(|r| asked(&r.opening));
+            self.keep(at, attempt.proxy, asked, Who::Attempt(attempt.flow));
+        }
+    }
+
+    pub(super) fn answered(&mut self, at: Nanos, response: &Response) {
+        if let Some(last) = &response.last_attempt {
+            self.ended(at, last);
+        }
+        let asked = response.request.as_ref().and_then(asked);
+        let who = Who::Response(response.downstream, response.ordinal);
+        self.keep(at, response.proxy, asked, who);
+    }
+
+    fn keep(&mut self, at: Nanos, proxy: u32, asked: Option<u64>, who: Who) {
+        while let Some(oldest) = self.recent.front() {
+            let old = oldest.at + HORIZON < at;
+            if !old && self.recent.len() < KEPT {
+                break;
+            }
+            if !old {
+                self.forgotten = self.forgotten.max(oldest.at);
+            }
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Moment {
+            at,
+            proxy,
+            asked,
+            who,
+        });
+    }
+
+    /// Whether the attempt ended when the response began, for a request that the response answers, and
+    /// no other like either did. A connect that failed may have been for any request.
+    pub(super) fn alone(&self, tried: &Tried, at: Nanos, response: &Response) -> bool {
+        let attempt = &tried.attempt;
+        let began = response
+            .request_at
+            .is_some_and(|asked| asked <= attempt.began);
+        let earliest = tried.at.min(at).saturating_sub(AT_ONCE);
+        if !began || !at_once(tried.at, at) || earliest <= self.forgotten {
+            return false;
+        }
+        let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening));
+        if attempt.request.is_some() {
+            // Bytes that cannot be compared are of any request.
+            let answered = response.request.as_ref().and_then(asked);
+            if wanted.is_none() || wanted != answered {
+                return false;
+            }
+        } else if !matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp) {
+            return false;
+        }
+        let mut here = self.recent.iter().filter(|m| m.proxy == attempt.proxy);
+        here.all(|moment| match &moment.who {
+            Who::Attempt(flow) => {
+                let like = wanted.is_none() || moment.asked.is_none() || moment.asked == wanted;
+                *flow == attempt.flow || !at_once(moment.at, at) || !like
+            }
+            Who::Response(flow, ordinal) => {
+                let this = (*flow, *ordinal) == (response.downstream, response.ordinal);
+                let like = wanted.is_none() || moment.asked.is_none() || moment.asked == wanted;
+                this || !at_once(moment.at, tried.at) || !like
+            }
+        })
+    }
+}
+
+/// Whether two moments may be one.
+pub(super) fn at_once(one: Nanos, other: Nanos) -> bool {
+    one.abs_diff(other) <= AT_ONCE
+}
+
+fn asked(opening: &Opening) -> Option<u64> {
+    let Opening::HttpRequest { method, path, .. } = opening else {
+        return None;
+    };
+    let bytes = path.as_bytes();
+    let mut hasher = DefaultHasher::new();
+    (method, &bytes[..bytes.len().min(COMPARED)]).hash(&mut hasher);
+    Some(hasher.finish())
+}

@@ -1,0 +1,147 @@
+//! Connects that failed for more requests than the one they were begun for. Pure.
+//!
+//! Envoy gives any connection of a pool to any request that waits for one. When a connect fails, all
+//! that wait fail with it, and the pool's other connects are given up.
+
+use std::collections::VecDeque;
+
+use super::moments::at_once;
+use super::{Key, Tracker};
+use crate::diagnose::Tried;
+use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
+
+/// Far more than fail at one moment.
+const KEPT: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Connects(VecDeque<Tried>);
+
+impl Connects {
+    pub(super) fn ended(&mut self, at: Nanos, source: Source, attempt: &Attempt) {
+        if !matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp) {
+            return;
+        }
+        self.0.truncate(KEPT - 1);
+        self.0.push_front(Tried {
+            at,
+            source,
+            attempt: attempt.clone(),
+            closed: None,
+            said: None,
+        });
+    }
+
+    /// The one that decided: it failed by itself, or waited longest. `None` where the proxy called
+    /// several upstreams.
+    fn deciding(&self, at: Nanos, response: &Response) -> Option<&Tried> {
+        let here = |tried: &&Tried| tried.attempt.proxy == response.proxy && at_once(tried.at, at);
+        let deciding = self.0.iter().filter(here).max_by_key(|tried| {
+            let failed = matches!(tried.attempt.end, End::ConnectFailed { .. });
+            (failed, tried.at.saturating_sub(tried.attempt.began))
+        })?;
+        let one = |tried: &Tried| tried.attempt.upstream == deciding.attempt.upstream;
+        self.0.iter().filter(here).all(one).then_some(deciding)
+    }
+}
+
+impl Tracker {
+    /// Adds the connect that decided a response which had none of its own, or one that was given up
+    /// with the others.
+    pub(super) fn share_connect(&mut self, key: Key) {
+        let Some(exchange) = self.open.get(&key) else {
+            return;
+        };
+        let Some((at, Source::Kernel, response)) = &exchange.response else {
+            return;
+        };
+        let own = match &exchange.attempts[..] {
+            [] => None,
+            [own] if own.attempt.end == End::ConnectGivenUp => Some(own.attempt.flow),
+            _ => return,
+        };
+        if self.proxy_of(exchange) != Some(Software::Envoy) {
+            return;
+        }
+        let Some(mut tried) = self.connects.deciding(*at, response).cloned() else {
+            return;
+        };
+        if own == Some(tried.attempt.flow) {
+            return;
+        }
+        tried.attempt.downstream = None;
+        if let Some(exchange) = self.open.get_mut(&key) {
+            exchange.adopt(tried);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::cause::Cause;
+    use crate::signal::Nanos;
+    use crate::track::{Decided, Tracker};
+    use crate::verdict::Confidence;
+
+    const MS: Nanos = 1_000_000;
+
+    fn connect(flow: u64, upstream: &str, began: Nanos, end: Value) -> Value {
+        json!({
+            "kind": "attempt_ended", "flow": flow, "proxy": 1, "thread": 7, "downstream": null,
+            "retry_of": null, "upstream": upstream, "local": null, "began": began,
+            "connected": null, "reused": false, "requests_before": 0, "idle_ns": null,
+            "request": null, "received": 0, "response": null, "end": end, "tcp": null,
+            "peer": null, "queue": null,
+        })
+    }
+
+    /// A response that waited for a connection of the pool, of its own or not.
+    fn decided(software: &str, connects: Vec<Value>) -> Decided {
+        let process = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "proxy", "software": software,
+            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+        });
+        let response = json!({
+            "kind": "response_sent", "proxy": 1, "thread": 7, "downstream": 5, "ordinal": 1,
+            "status": 503, "client": null, "proxy_address": null, "request_at": 90 * MS,
+            "request": {"protocol": "http_request", "method": "GET", "path": "/a",
+                        "path_complete": true, "host": null},
+            "adjacent": null, "last_attempt": null,
+        });
+        let mut tracker = Tracker::default();
+        let mut out = Vec::new();
+        let connects = connects.into_iter().map(|connect| (100 * MS, connect));
+        let facts = std::iter::once((MS, process))
+            .chain(connects)
+            .chain([(100 * MS + 1, response)]);
+        for (at, fact) in facts {
+            let signal = json!({"at": at, "source": "kernel", "fact": fact});
+            out.extend(tracker.observe(&serde_json::from_value(signal).unwrap()));
+        }
+        out.extend(tracker.finish());
+        out.retain(|decided| decided.response.is_some());
+        out.remove(0)
+    }
+
+    #[test]
+    fn who_waits_for_a_pool_fails_with_its_connect() {
+        let refused = || json!({"how": "connect_failed", "errno": 111});
+        let given_up = || json!({"how": "connect_given_up"});
+        // Begun before the request came: not its own.
+        let failed = || connect(1, "10.0.0.2:80", 80 * MS, refused());
+        for own in [None, Some(connect(2, "10.0.0.2:80", 91 * MS, given_up()))] {
+            let connects = own.into_iter().chain([failed()]).collect();
+            let shared = decided("envoy", connects);
+            assert_eq!(shared.diagnosis.cause, Cause::ConnectionRefused);
+            assert_eq!(shared.diagnosis.confidence, Confidence::Likely);
+        }
+        // Which pool it was cannot be told; others have none of that kind.
+        let two = vec![failed(), connect(3, "10.0.0.3:80", 80 * MS, refused())];
+        assert_eq!(decided("envoy", two).diagnosis.cause, Cause::Unknown);
+        assert_eq!(
+            decided("haproxy", vec![failed()]).diagnosis.cause,
+            Cause::Unknown
+        );
+    }
+}

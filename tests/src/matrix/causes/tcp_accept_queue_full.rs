@@ -1,0 +1,44 @@
+//! The accept queue of a TCP listener on the proxy's host is full.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::{By, Cause};
+use crate::matrix::proxies::Target;
+use crate::software::Scripted;
+use crate::upstream::Mode;
+
+const BACKLOG: u32 = 2;
+
+pub(super) const CAUSE: Cause = Cause {
+    name: "tcp_accept_queue_full",
+    by: By::Itself,
+    unix: false,
+    spares: &[],
+    inject: |stage| {
+        let (ns, to) = stage.there();
+        let address = to.to_string();
+        let silent = Scripted::start(
+            &stage.run,
+            ns,
+            "silent",
+            &address,
+            Mode::NeverAccept,
+            BACKLOG,
+        )?;
+        stage.front(&to)?;
+        let Target::Tcp(address) = to else {
+            return Ok(());
+        };
+        // The queue holds one more.
+        let waiting = stage.near.enter(|| {
+            let one = || TcpStream::connect_timeout(&address, Duration::from_secs(1));
+            Ok((0..=BACKLOG)
+                .map(|_| one())
+                .collect::<Result<Vec<_>, _>>()?)
+        })?;
+        stage.fail("")?;
+        stage.run.hold((waiting, silent));
+        Ok(())
+    },
+};

@@ -1,0 +1,136 @@
+//! What a run of the matrix prints, and its JSON.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::observers::Source;
+use super::score::{self, Score};
+use super::{Cells, causes, proxies, upstreams};
+use crate::expect::Expect;
+use crate::ledger::Sent;
+
+const SHOWN: usize = 3;
+const LONGEST: usize = 400;
+
+pub(super) fn list() {
+    for (what, names) in [
+        (
+            "proxies",
+            proxies::ALL.iter().map(|p| p.name).collect::<Vec<_>>(),
+        ),
+        ("upstreams", upstreams::ALL.iter().map(|u| u.name).collect()),
+        ("causes", causes::ALL.iter().map(|c| c.name).collect()),
+    ] {
+        println!("{what}: {}", names.join(", "));
+    }
+}
+
+/// A pair that is over.
+pub(super) fn played(
+    proxy: &str,
+    cause: &str,
+    upstream: Option<&str>,
+    entries: &[(Sent, Expect)],
+    broken: Option<&str>,
+    took: Duration,
+) {
+    let failed = entries.iter().filter(|(sent, _)| sent.failed()).count();
+    let end = broken.map_or_else(
+        || format!("{failed} failed responses"),
+        |why| format!("BROKEN: {why}"),
+    );
+    println!(
+        "{proxy:<8} {cause:<28} {:<9} {end}, {:.1} s",
+        upstream.unwrap_or("-"),
+        took.as_secs_f64()
+    );
+}
+
+/// Every cell, the sums, and what was wrong.
+pub(super) fn matrix(source: Source, cells: &Cells) {
+    println!("\nsource {}", source.name());
+    println!(
+        "{:<8} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        "proxy",
+        "cause",
+        "failed",
+        "right",
+        "proven",
+        "likely",
+        "unknown",
+        "missing",
+        "wrong",
+        "wrong proven",
+        "flagged",
+        "saved",
+        "silent"
+    );
+    let mut sum = Score::default();
+    for ((proxy, cause), cell) in cells {
+        line(proxy, cause, &cell.judged.score);
+        sum.add(&cell.judged.score);
+    }
+    line("all", "", &sum);
+    for ((proxy, cause), cell) in cells {
+        for mistake in cell.judged.mistakes.iter().take(SHOWN) {
+            let short: String = mistake.chars().take(LONGEST).collect();
+            println!("    {proxy} × {cause}: {short}");
+        }
+    }
+    let told = by_cause(cells);
+    println!(
+        "{:<28} {:>6} {:>9} {:>6} {:>6}",
+        "cause", "failed", "precision", "recall", "F1"
+    );
+    for (cause, told) in &told {
+        println!(
+            "{cause:<28} {:>6} {:>9.3} {:>6.3} {:>6.3}",
+            told.failed, told.precision, told.recall, told.f1
+        );
+    }
+    println!("macro-F1 {:.3}", score::macro_f1(&told));
+}
+
+fn line(proxy: &str, cause: &str, score: &Score) {
+    println!(
+        "{proxy:<8} {cause:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        score.failed,
+        score.right,
+        score.proven,
+        score.likely,
+        score.unknown,
+        score.missing,
+        score.wrong,
+        score.wrong_but_proven,
+        score.flagged,
+        score.saved,
+        score.silent
+    );
+}
+
+pub(super) fn by_cause(cells: &Cells) -> BTreeMap<String, score::Told> {
+    score::by_cause(
+        cells
+            .iter()
+            .map(|((_, cause), cell)| (*cause, &cell.judged)),
+    )
+}
+
+pub(super) fn json(cells: &Cells) -> Value {
+    let proxies: BTreeSet<&str> = cells.keys().map(|(proxy, _)| *proxy).collect();
+    let of_proxy = |proxy: &str| {
+        let own = cells.iter().filter(|((p, _), _)| *p == proxy);
+        let told = score::by_cause(own.map(|((_, cause), cell): (_, _)| (*cause, &cell.judged)));
+        json!({"macro_f1": score::macro_f1(&told), "causes": told})
+    };
+    let pair = |(&(proxy, cause), cell): (&(&str, &str), &super::Cell)| json!({"proxy": proxy, "cause": cause, "cell": cell});
+    let told = by_cause(cells);
+    json!({
+        "pairs": cells.iter().map(pair).collect::<Vec<_>>(),
+        "causes": told,
+        "macro_f1": score::macro_f1(&told),
+        "proxies": proxies.iter().map(|proxy| ((*proxy).to_owned(), of_proxy(proxy))).collect::<BTreeMap<_, _>>(),
+    })
+}

@@ -1,0 +1,95 @@
+//! The proxies of the matrix, one file each: how it is started with routes to upstreams.
+
+mod apache;
+mod caddy;
+mod envoy;
+mod go;
+mod haproxy;
+mod nginx;
+
+use std::any::Any;
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::netns::NetNs;
+use crate::process::Proc;
+use crate::run::{Run, START};
+
+/// All of them, in the order of the tables.
+pub(in crate::matrix) const ALL: &[Proxy] = &[
+    nginx::PROXY,
+    haproxy::PROXY,
+    envoy::PROXY,
+    go::PROXY,
+    apache::PROXY,
+    caddy::PROXY,
+];
+
+pub(in crate::matrix) struct Proxy {
+    pub(in crate::matrix) name: &'static str,
+    /// The process name by which why502 finds it.
+    pub(in crate::matrix) process: &'static str,
+    /// Whether it calls Unix sockets.
+    pub(in crate::matrix) unix: bool,
+    /// Why it cannot be run here.
+    pub(in crate::matrix) lacking: fn() -> Option<String>,
+    /// Serves `PORT` until what it returns is dropped.
+    pub(in crate::matrix) start: fn(&Run, &NetNs, &Wanted) -> Result<Box<dyn Any + Send + Sync>>,
+}
+
+/// Where every proxy listens, in a namespace of its own.
+pub(in crate::matrix) const PORT: u16 = 8080;
+
+/// What a proxy is to do.
+pub(in crate::matrix) struct Wanted {
+    pub(in crate::matrix) routes: Vec<Route>,
+    /// How long it waits for a connection, and for a response.
+    pub(in crate::matrix) connect: Duration,
+    pub(in crate::matrix) patience: Duration,
+    pub(in crate::matrix) workers: u32,
+}
+
+/// Requests whose paths begin with `folder` go to `to`.
+pub(in crate::matrix) struct Route {
+    pub(in crate::matrix) folder: &'static str,
+    pub(in crate::matrix) to: Target,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::matrix) enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// As most software writes it: `IP:port` or `unix:/path`.
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Tcp(address) => address.fmt(out),
+            Target::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+fn address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], PORT))
+}
+
+fn program(name: &str) -> Option<String> {
+    let missing = crate::process::program(name).is_none();
+    missing.then(|| format!("{name} is not installed"))
+}
+
+/// Starts it and waits until it takes connections.
+fn serve(run: &Run, ns: &NetNs, name: &str, command: Command) -> Result<Proc> {
+    let mut proc = Proc::spawn(name, command, &run.folder.join(format!("{name}.log")))?;
+    proc.wait_ready("the proxy's port", START, || {
+        ns.enter(|| Ok(TcpStream::connect(address())?)).is_ok()
+    })?;
+    Ok(proc)
+}

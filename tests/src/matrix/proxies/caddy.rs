@@ -1,0 +1,45 @@
+//! Caddy, which is Go, with a pool for each upstream.
+
+use super::{PORT, Proxy, Target, program, serve};
+
+pub(super) const PROXY: Proxy = Proxy {
+    name: "caddy",
+    process: "caddy",
+    unix: true,
+    lacking: || program("caddy"),
+    start: |run, ns, wanted| {
+        let (connect, patience) = (wanted.connect.as_millis(), wanted.patience.as_millis());
+        let mut routes = String::new();
+        for route in &wanted.routes {
+            let to = match &route.to {
+                Target::Tcp(address) => address.to_string(),
+                Target::Unix(path) => format!("unix/{}", path.display()),
+            };
+            routes += &format!(
+                "handle {}/* {{\n reverse_proxy {to} {{\n  transport http {{\n   \
+                 dial_timeout {connect}ms\n   response_header_timeout {patience}ms\n   \
+                 keepalive 60s\n   keepalive_idle_conns_per_host 64\n  }}\n }}\n}}\n",
+                route.folder
+            );
+        }
+        let folder = run.folder.join("caddy");
+        std::fs::create_dir_all(&folder)?;
+        let config = folder.join("Caddyfile");
+        let access_log = run.folder.join("caddy-access.log");
+        let text = format!(
+            "{{\n admin off\n auto_https off\n}}\n\
+             http://:{PORT} {{\nbind 127.0.0.1\nlog {{\n output file {}\n}}\n{routes}}}\n",
+            access_log.display()
+        );
+        std::fs::write(&config, text)?;
+        let mut command = ns.command("caddy");
+        command
+            .args(["run", "--adapter", "caddyfile", "--config"])
+            .arg(&config)
+            .env("HOME", &folder)
+            .env("XDG_DATA_HOME", &folder)
+            .env("XDG_CONFIG_HOME", &folder)
+            .env("GOMAXPROCS", wanted.workers.to_string());
+        Ok(Box::new(serve(run, ns, "caddy", command)?))
+    },
+};

@@ -1,0 +1,285 @@
+//! How right verdicts are: counted for each pair, summed for causes and proxies. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::expect::{Expect, Kind};
+use crate::ledger::Sent;
+
+/// The failed responses of one pair and what was said of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Score {
+    pub(super) failed: u32,
+    /// The cause is the true one: `proven` and `likely` of these.
+    pub(super) right: u32,
+    pub(super) proven: u32,
+    pub(super) likely: u32,
+    /// A verdict that names no cause; no verdict at all.
+    pub(super) unknown: u32,
+    pub(super) missing: u32,
+    /// Another cause, and of these the `proven` ones.
+    pub(super) wrong: u32,
+    pub(super) wrong_but_proven: u32,
+    /// Verdicts for what did not fail, and second verdicts.
+    pub(super) flagged: u32,
+    /// Requests that met the fault and were not answered with a failure: the proxy tried again or
+    /// closed without a word.
+    pub(super) saved: u32,
+    pub(super) silent: u32,
+}
+
+impl Score {
+    pub(super) fn add(&mut self, other: &Score) {
+        self.failed += other.failed;
+        self.right += other.right;
+        self.proven += other.proven;
+        self.likely += other.likely;
+        self.unknown += other.unknown;
+        self.missing += other.missing;
+        self.wrong += other.wrong;
+        self.wrong_but_proven += other.wrong_but_proven;
+        self.flagged += other.flagged;
+        self.saved += other.saved;
+        self.silent += other.silent;
+    }
+
+    /// What has to hold of every pair: nothing wrong is called proven, nothing that is well has a
+    /// verdict, and where `all` should be seen each failure has one and most are right.
+    pub(super) fn holds(&self, all: bool) -> bool {
+        let sound = self.wrong_but_proven == 0 && self.flagged == 0;
+        sound && (!all || (self.missing == 0 && self.right * 2 >= self.failed))
+    }
+}
+
+/// One pair, judged.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Judged {
+    pub(super) score: Score,
+    /// True cause (`none` where nothing failed) and given cause, by count; the diagonal too.
+    pub(super) given: BTreeMap<String, u32>,
+    pub(super) mistakes: Vec<String>,
+}
+
+/// Holds what an agent said against what was true. `lines` are by path.
+pub(super) fn judge(entries: &[(Sent, Expect)], lines: &BTreeMap<&str, Vec<&Value>>) -> Judged {
+    let mut judged = Judged::default();
+    for (sent, truth) in entries {
+        let said = lines.get(sent.path.as_str()).map_or(&[][..], Vec::as_slice);
+        let name = || format!("{} {} ({:?})", sent.method, sent.path, sent.status);
+        let score = &mut judged.score;
+        if truth.kind == Kind::Apart {
+            continue;
+        }
+        if !sent.failed() {
+            if truth.kind == Kind::Verdict {
+                match sent.status {
+                    Some(_) => score.saved += 1,
+                    None => score.silent += 1,
+                }
+            }
+            // A proxy that closes without a word has failed as well: what is said of it may be right.
+            let silent = sent.status.is_none();
+            for line in said
+                .iter()
+                .filter(|line| !silent || cause(line) != truth.cause)
+            {
+                score.flagged += 1;
+                judged
+                    .mistakes
+                    .push(format!("{}: did not fail: {line}", name()));
+            }
+            continue;
+        }
+        score.failed += 1;
+        let Some(line) = said.first() else {
+            score.missing += 1;
+            judged.mistakes.push(format!("{}: nothing said", name()));
+            continue;
+        };
+        score.flagged += said.len() as u32 - 1;
+        for line in &said[1..] {
+            judged
+                .mistakes
+                .push(format!("{}: said twice: {line}", name()));
+        }
+        let (given, proven) = (cause(line), line["confidence"] == "proven");
+        *judged.given.entry(given.to_owned()).or_default() += 1;
+        if given == truth.cause && truth.kind == Kind::Verdict {
+            score.right += 1;
+            score.proven += u32::from(proven);
+            score.likely += u32::from(!proven);
+            continue;
+        }
+        match given {
+            "unknown" => score.unknown += 1,
+            _ => {
+                score.wrong += 1;
+                score.wrong_but_proven += u32::from(proven);
+            }
+        }
+        judged.mistakes.push(format!("{}: {line}", name()));
+    }
+    judged
+}
+
+fn cause(line: &Value) -> &str {
+    line["cause"].as_str().unwrap_or_default()
+}
+
+/// How well one cause is told from the others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Told {
+    pub(super) failed: u32,
+    pub(super) recall: f64,
+    pub(super) precision: f64,
+    pub(super) f1: f64,
+}
+
+/// Each cause of these pairs, `(true cause, judged)`, by its name.
+pub(super) fn by_cause<'a>(
+    pairs: impl Iterator<Item = (&'a str, &'a Judged)>,
+) -> BTreeMap<String, Told> {
+    let mut failed: BTreeMap<String, u32> = BTreeMap::new();
+    let mut right: BTreeMap<String, u32> = BTreeMap::new();
+    let mut claimed: BTreeMap<String, u32> = BTreeMap::new();
+    for (cause, judged) in pairs {
+        *failed.entry(cause.to_owned()).or_default() += judged.score.failed;
+        *right.entry(cause.to_owned()).or_default() += judged.score.right;
+        for (given, count) in &judged.given {
+            *claimed.entry(given.clone()).or_default() += count;
+        }
+    }
+    let causes: BTreeSet<String> = failed
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(c, _)| c.clone())
+        .collect();
+    let share = |part: u32, whole: u32| {
+        if whole == 0 {
+            0.0
+        } else {
+            f64::from(part) / f64::from(whole)
+        }
+    };
+    let told = |cause: &String| {
+        let count = |of: &BTreeMap<String, u32>| of.get(cause).copied().unwrap_or(0);
+        let (recall, precision) = (
+            share(count(&right), count(&failed)),
+            share(count(&right), count(&claimed)),
+        );
+        let f1 = match recall + precision {
+            0.0 => 0.0,
+            sum => 2.0 * recall * precision / sum,
+        };
+        Told {
+            failed: count(&failed),
+            recall,
+            precision,
+            f1,
+        }
+    };
+    causes
+        .iter()
+        .map(|cause| (cause.clone(), told(cause)))
+        .collect()
+}
+
+/// The mean over the causes, each weighing the same.
+pub(super) fn macro_f1(causes: &BTreeMap<String, Told>) -> f64 {
+    let sum: f64 = causes.values().map(|told| told.f1).sum();
+    sum / causes.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::{Score, by_cause, judge, macro_f1};
+    use crate::expect::{Expect, HEALTHY};
+    use crate::ledger::Sent;
+
+    fn sent(path: &str, status: Option<u16>) -> Sent {
+        Sent {
+            method: "GET",
+            path: path.into(),
+            status,
+            error: None,
+            began: 0,
+            ended: 1,
+        }
+    }
+
+    fn line(cause: &str, confidence: &str) -> Value {
+        json!({"cause": cause, "confidence": confidence})
+    }
+
+    fn score(entries: &[(Sent, Expect)], said: &[(&str, Value)]) -> Score {
+        let mut lines: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for (path, line) in said {
+            lines.entry(path).or_default().push(line);
+        }
+        judge(entries, &lines).score
+    }
+
+    #[test]
+    fn each_verdict_counts_once_and_as_what_it_is() {
+        let truth = || Expect::verdict("c", &[502], "worker_killed");
+        let failed = [(sent("/a", Some(502)), truth())];
+        let of = |said: &[(&str, Value)]| score(&failed, said);
+        let right = of(&[("/a", line("worker_killed", "proven"))]);
+        assert!(right.holds(true) && right.proven == 1);
+        assert_eq!(of(&[("/a", line("worker_killed", "likely"))]).likely, 1);
+        assert_eq!(of(&[]).missing, 1);
+        assert_eq!(of(&[("/a", line("unknown", "unknown"))]).unknown, 1);
+        let wrong = of(&[("/a", line("keepalive_race", "proven"))]);
+        assert_eq!((wrong.wrong, wrong.wrong_but_proven), (1, 1));
+        assert_eq!(
+            of(&[
+                ("/a", line("worker_killed", "proven")),
+                ("/a", line("worker_killed", "proven"))
+            ])
+            .flagged,
+            1
+        );
+        // What is well gets no verdict; what the proxy saved, or closed silently, has not failed.
+        let well = [(sent("/b", Some(200)), HEALTHY)];
+        assert_eq!(
+            score(&well, &[("/b", line("worker_killed", "likely"))]).flagged,
+            1
+        );
+        let saved = [
+            (sent("/c", Some(200)), truth()),
+            (sent("/d", None), truth()),
+        ];
+        let saved = score(&saved, &[("/d", line("worker_killed", "proven"))]);
+        assert_eq!(
+            (saved.saved, saved.silent, saved.failed, saved.flagged),
+            (1, 1, 0, 0)
+        );
+        // A failure that no injector knows of is nobody's right verdict.
+        let stray = [(sent("/e", Some(502)), HEALTHY)];
+        assert!(!score(&stray, &[("/e", line("worker_killed", "proven"))]).holds(true));
+    }
+
+    #[test]
+    fn a_cause_claimed_elsewhere_loses_precision_and_one_missed_recall() {
+        let judged = |truth: &'static str, given: &str| {
+            let entries = [(sent("/a", Some(502)), Expect::verdict("c", &[502], truth))];
+            let line = line(given, "likely");
+            judge(&entries, &[("/a", vec![&line])].into())
+        };
+        let pairs = [
+            ("worker_killed", judged("worker_killed", "worker_killed")),
+            ("keepalive_race", judged("keepalive_race", "worker_killed")),
+        ];
+        let causes = by_cause(pairs.iter().map(|(cause, judged)| (*cause, judged)));
+        assert_eq!(causes["worker_killed"].precision, 0.5);
+        assert_eq!(causes["worker_killed"].recall, 1.0);
+        assert_eq!(causes["keepalive_race"].f1, 0.0);
+        assert!((macro_f1(&causes) - 1.0 / 3.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,214 @@
+//! One pair under way: its namespaces, its proxy between client and upstream, its requests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::causes::Cause;
+use super::draw::Draw;
+use super::proxies::{PORT, Proxy, Route, Target, Wanted};
+use super::upstreams::{Act, Manner, Server, Upstream};
+use crate::client::{self, Request, Timed};
+use crate::expect::Expect;
+use crate::ledger::Sent;
+use crate::netns::NetNs;
+use crate::relay::{FAR, Relay};
+use crate::run::Run;
+use crate::software::Scripted;
+use crate::upstream::Mode;
+
+/// Where the fault is, and where all is well.
+pub(in crate::matrix) const FAULT: &str = "/fault";
+const WELL: &str = "/well";
+const FAULT_PORT: u16 = 9000;
+const WELL_PORT: u16 = 9001;
+const CONNECT: Duration = Duration::from_secs(1);
+/// Whatever status the proxy chooses.
+const ANY: &[u16] = &[500, 502, 503, 504];
+
+pub(in crate::matrix) struct Stage<'a> {
+    pub(in crate::matrix) run: Run,
+    pub(in crate::matrix) proxy: &'a Proxy,
+    pub(in crate::matrix) cause: &'a Cause,
+    pub(in crate::matrix) upstream: Option<&'a Upstream>,
+    pub(in crate::matrix) draw: Draw,
+    /// How many failures are wanted.
+    pub(in crate::matrix) wanted: usize,
+    pub(in crate::matrix) near: NetNs,
+    far: Option<(NetNs, Relay)>,
+}
+
+impl<'a> Stage<'a> {
+    pub(in crate::matrix) fn set(
+        run: Run,
+        proxy: &'a Proxy,
+        cause: &'a Cause,
+        upstream: Option<&'a Upstream>,
+        draw: Draw,
+        wanted: usize,
+    ) -> Result<Stage<'a>> {
+        Ok(Stage {
+            run,
+            proxy,
+            cause,
+            upstream,
+            draw,
+            wanted,
+            near: NetNs::new()?,
+            far: None,
+        })
+    }
+
+    /// Puts the upstream as far away as was drawn, `at_least` so far.
+    pub(in crate::matrix) fn apart(&mut self, at_least: Duration) -> Result<()> {
+        let drawn = self.draw.distance.unwrap_or(Duration::ZERO);
+        let distance = drawn.max(at_least);
+        if distance > Duration::ZERO {
+            self.draw.distance = Some(distance);
+            let far = NetNs::new()?;
+            let relay = Relay::join(&self.near, &far, distance)?;
+            self.far = Some((far, relay));
+        }
+        Ok(())
+    }
+
+    /// Loses every packet that opens a connection to the fault's upstream.
+    pub(in crate::matrix) fn lose_connects(&self) {
+        if let Some((_, relay)) = &self.far {
+            relay.lose_syns_to(FAULT_PORT);
+        }
+    }
+
+    /// Where the upstream lives, and its address.
+    pub(in crate::matrix) fn there(&self) -> (&NetNs, Target) {
+        let (ns, host) = match &self.far {
+            Some((far, _)) => (far, FAR),
+            None => (&self.near, "127.0.0.1"),
+        };
+        let address = SocketAddr::new(host.parse().expect("an address"), FAULT_PORT);
+        (ns, Target::Tcp(address))
+    }
+
+    /// A Unix socket's path that workers of another user can reach.
+    pub(in crate::matrix) fn unix(&self) -> Target {
+        Target::Unix(self.run.folder.join("fault.sock"))
+    }
+
+    /// Starts the upstream of this pair.
+    pub(in crate::matrix) fn serve(&mut self, manner: &Manner) -> Result<(Server, Target)> {
+        let upstream = self.upstream.expect("a cause that asks an upstream");
+        let (ns, to) = self.there();
+        let server = (upstream.start)(&self.run, ns, &to, manner)?;
+        Ok((server, to))
+    }
+
+    /// Starts the proxy, with a second upstream where all is well.
+    pub(in crate::matrix) fn front(&mut self, to: &Target) -> Result<()> {
+        self.front_for(to, self.draw.patience)
+    }
+
+    pub(in crate::matrix) fn front_for(&mut self, to: &Target, patience: Duration) -> Result<()> {
+        let well = SocketAddr::from(([127, 0, 0, 1], WELL_PORT));
+        let healthy = Scripted::start(
+            &self.run,
+            &self.near,
+            "well",
+            &well.to_string(),
+            Mode::Asked,
+            128,
+        )?;
+        let route = |folder, to| Route { folder, to };
+        let wanted = Wanted {
+            routes: vec![route(FAULT, to.clone()), route(WELL, Target::Tcp(well))],
+            connect: CONNECT,
+            patience,
+            workers: self.draw.workers,
+        };
+        let proxy = (self.proxy.start)(&self.run, &self.near, &wanted)?;
+        self.run.hold((proxy, healthy));
+        Ok(())
+    }
+
+    pub(in crate::matrix) fn to(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], PORT))
+    }
+
+    /// The truth about a request that fails for this cause.
+    pub(in crate::matrix) fn truth(&self) -> Expect {
+        Expect::verdict(self.cause.name, ANY, self.cause.name)
+    }
+
+    /// What the pair's upstream is asked.
+    pub(in crate::matrix) fn ask(&self, act: Act) -> String {
+        let ask = self.upstream.and_then(|upstream| (upstream.ask)(act));
+        ask.expect("an upstream that can do what the cause needs")
+    }
+
+    /// A request to the fault, drawn.
+    pub(in crate::matrix) fn request(&mut self, query: &str) -> Request {
+        let path = self.run.path(FAULT);
+        let request = match self.draw.coin() {
+            true => Request::get(path),
+            false => Request {
+                body: self.draw.body(),
+                ..Request::post(path)
+            },
+        };
+        request.query(query)
+    }
+
+    /// A request that fails for this cause.
+    pub(in crate::matrix) fn failing(&mut self, query: &str) -> Request {
+        let request = self.request(query);
+        let truth = self.truth();
+        self.run.expecting(request, &truth)
+    }
+
+    /// `wanted` failing requests in the drawn crowds. Where the upstream can, it answers others well
+    /// before them, and so is known to the proxy.
+    pub(in crate::matrix) fn fail(&mut self, query: &str) -> Result<Vec<Sent>> {
+        let answer = self
+            .upstream
+            .and_then(|upstream| (upstream.ask)(Act::Answer));
+        if let Some(answer) = answer {
+            let well = (0..self.draw.crowd)
+                .map(|_| Request::get(self.run.path(FAULT)).query(&answer))
+                .collect();
+            self.crowd(well)?;
+        }
+        let mut sent = Vec::new();
+        while sent.len() < self.wanted {
+            let count = self.draw.crowd.min(self.wanted - sent.len());
+            let requests = (0..count).map(|_| self.failing(query)).collect();
+            sent.extend(self.crowd(requests)?);
+        }
+        Ok(sent)
+    }
+
+    /// Sends these at moments drawn within a few milliseconds, others to another upstream among them.
+    pub(in crate::matrix) fn crowd(&mut self, requests: Vec<Request>) -> Result<Vec<Sent>> {
+        let spread = Duration::from_millis(8);
+        let well = requests.len().div_ceil(2);
+        let mut timed: Vec<Timed> = requests
+            .into_iter()
+            .map(|request| (self.draw.moment(spread), request))
+            .collect();
+        for _ in 0..well {
+            let request = Request::get(self.run.path(WELL));
+            timed.push((self.draw.moment(spread), request));
+        }
+        self.burst(timed)
+    }
+
+    pub(in crate::matrix) fn burst(&self, requests: Vec<Timed>) -> Result<Vec<Sent>> {
+        let to = self.to();
+        let sent = self
+            .near
+            .traffic(async || Ok(client::burst(to, &self.run.ledger, requests).await))?;
+        Ok(sent
+            .into_iter()
+            .filter(|s| s.path.starts_with(FAULT))
+            .collect())
+    }
+}

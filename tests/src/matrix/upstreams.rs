@@ -1,0 +1,75 @@
+//! The upstreams of the matrix, one file each: what they can be asked to do, and how.
+
+mod gunicorn;
+mod node;
+mod scripted;
+mod uwsgi;
+
+use std::any::Any;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::proxies::Target;
+use crate::netns::NetNs;
+use crate::run::Run;
+use crate::software::AppLog;
+
+pub(in crate::matrix) const ALL: &[Upstream] = &[
+    scripted::UPSTREAM,
+    gunicorn::UPSTREAM,
+    node::UPSTREAM,
+    uwsgi::UPSTREAM,
+];
+
+pub(in crate::matrix) struct Upstream {
+    pub(in crate::matrix) name: &'static str,
+    /// Why it cannot be run here.
+    pub(in crate::matrix) lacking: fn() -> Option<String>,
+    /// The query that has it do this to a request; `None` where it cannot.
+    pub(in crate::matrix) ask: fn(Act) -> Option<String>,
+    pub(in crate::matrix) start: fn(&Run, &NetNs, &Target, &Manner) -> Result<Server>,
+}
+
+/// What an upstream does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::matrix) enum Act {
+    Answer,
+    /// With this status.
+    Status(u16),
+    /// Reads it and does nothing for so long.
+    Sleep(Duration),
+    /// Answers it, and closes the connection when nothing came for so long after that.
+    CloseIdle(Duration),
+    /// Reads it and closes the connection, reset or after half a head, and lives on.
+    Close,
+    Reset,
+    Partial,
+    /// Reads it, and its worker dies of it.
+    Exit,
+    Crash,
+    /// Reads it and says something that is no HTTP, too much of it, or something malformed.
+    Banner,
+    BigHead,
+    BadHead,
+    /// Answers before it has read the body, and closes.
+    Reject,
+    /// Ends with the requests in its workers, at SIGQUIT.
+    Quit,
+}
+
+/// How a server is to be run.
+pub(in crate::matrix) struct Manner {
+    /// Workers, where it has any.
+    pub(in crate::matrix) workers: u32,
+    /// Its supervisor kills a worker that is busy for so many seconds.
+    pub(in crate::matrix) limit: Option<u32>,
+}
+
+/// A server under way.
+pub(in crate::matrix) struct Server {
+    pub(in crate::matrix) log: AppLog,
+    /// The process that supervises its workers, or serves itself.
+    pub(in crate::matrix) pid: u32,
+    pub(in crate::matrix) running: Box<dyn Any + Send + Sync>,
+}

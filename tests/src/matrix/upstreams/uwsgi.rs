@@ -1,0 +1,34 @@
+//! uWSGI with the model application, speaking HTTP.
+
+use super::gunicorn::ask;
+use super::{Act, Server, Upstream};
+use crate::process;
+use crate::software::Uwsgi;
+
+pub(super) const UPSTREAM: Upstream = Upstream {
+    name: "uwsgi",
+    lacking: || {
+        let missing = process::program("uwsgi-core").is_none();
+        missing.then(|| "uWSGI is not installed".to_owned())
+    },
+    // It answers a broken status by itself.
+    ask: |act| ask(act).filter(|_| !matches!(act, Act::Status(_))),
+    start: |run, ns, to, manner| {
+        // The socket of the uwsgi protocol is not used.
+        let unused = run.folder.join("uwsgi.sock").display().to_string();
+        let address = to.to_string();
+        let harakiri = manner.limit.unwrap_or(600).to_string();
+        let options = [
+            "--http-socket",
+            address.trim_start_matches("unix:"),
+            "--harakiri",
+            &harakiri,
+        ];
+        let uwsgi = Uwsgi::start(run, ns, "uwsgi", &unused, manner.workers, &options)?;
+        Ok(Server {
+            log: uwsgi.log.clone(),
+            pid: uwsgi.pid(),
+            running: Box::new(uwsgi),
+        })
+    },
+};
