@@ -141,7 +141,7 @@ impl Tracker {
             let this = (link.flow, link.ordinal) == (response.downstream, response.ordinal);
             this && link.order != LinkOrder::Unclear
         });
-        let alone = self.moments.alone(tried, *at, response);
+        let alone = self.moments.alone(&exchange.attempts, *at, response);
         let flow = tried.attempt.flow;
         let adjacent = match threads {
             // The thread read one client, began an attempt, and answered that client when it ended.
@@ -289,6 +289,25 @@ mod tests {
             assert_eq!(verdict.attempts[0].attempt.flow, flow);
             assert_eq!(response.adjacent, Some(flow));
         }
+    }
+
+    #[test]
+    fn what_fails_as_a_request_leaves_its_queue_may_be_anothers() {
+        let refused = || json!({"how": "connect_failed", "errno": 111});
+        let tied = |waited: Nanos, request: Value| {
+            let mut one = attempt(1, 7, request, refused());
+            one["began"] = (9 * MS + waited).into();
+            let end = 9 * MS + waited + MS;
+            let out = decided(&[(end, one), (end, response(5, "/a"))]);
+            let [verdict] = &out[..] else {
+                panic!("{out:?}");
+            };
+            let (_, _, response) = verdict.response.as_ref().unwrap();
+            response.adjacent.is_some()
+        };
+        assert!(tied(MS, Value::Null));
+        assert!(!tied(1000 * MS, Value::Null));
+        assert!(!tied(1000 * MS, sent("/a")));
     }
 
     #[test]

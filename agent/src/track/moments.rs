@@ -84,13 +84,20 @@ impl Moments {
         });
     }
 
-    /// Whether the attempt ended when the response began, for a request that the response answers, and
-    /// no other like either did. A connect that failed may have been for any request.
-    pub(super) fn alone(&self, tried: &Tried, at: Nanos, response: &Response) -> bool {
+    /// Whether the first of these attempts began when the request came and the last one ended when the
+    /// response began, for a request that the response answers, and no other like either did. A
+    /// connect that failed may have been for any request.
+    ///
+    /// Both moments count: a request that waited in the proxy's queue until it was refused is
+    /// answered at the moment at which another one's attempt fails, often enough under load.
+    pub(super) fn alone(&self, attempts: &[Tried], at: Nanos, response: &Response) -> bool {
+        let (Some(first), Some(tried)) = (attempts.first(), attempts.last()) else {
+            return false;
+        };
         let attempt = &tried.attempt;
-        let began = response
-            .request_at
-            .is_some_and(|asked| asked <= attempt.began);
+        let began = response.request_at.is_some_and(|asked| {
+            asked <= first.attempt.began && at_once(asked, first.attempt.began)
+        });
         let earliest = tried.at.min(at).saturating_sub(AT_ONCE);
         if !began || !at_once(tried.at, at) || earliest <= self.forgotten {
             return false;
