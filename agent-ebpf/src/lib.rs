@@ -199,6 +199,7 @@ abi! {
         pub skc_cookie: u32,
         pub skc_net: u32,
         pub net_inum: u32,
+        pub net_somaxconn: u32,
         pub sk_socket: u32,
         pub sk_type: u32,
         pub sk_err: u32,
@@ -601,7 +602,8 @@ abi! {
     /// One open socket of one process, as the `task_file` iterator sees it.
     pub struct Socket {
         pub tgid: u32,
-        pub fd: u32,
+        /// `net.core.somaxconn` of its network namespace; 0 where it cannot be read.
+        pub somaxconn: u32,
         pub sk: u64,
         pub cookie: u64,
         pub peer_sk: u64,

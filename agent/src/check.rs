@@ -1,5 +1,6 @@
 //! `why502 check`: what this host lets the program see, by which hook, and what would make more visible.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
@@ -7,27 +8,36 @@ use serde::Serialize;
 
 use crate::cli::Exit;
 use crate::config::Check;
+use crate::privileges::{self, Held};
 use crate::sources::kernel::hooks::{Hook, Kind, LADDERS};
 use crate::sources::kernel::load::Seen;
+use crate::sources::kernel::offer::{self, Offer};
+use crate::sources::kernel::plan::plan;
 use crate::sources::kernel::{layout, load, object};
 use crate::sources::packets::watch;
 
-/// The name of what is no kernel hook: whether packets can be captured.
-const PACKETS: &str = "packets";
-/// Nor is this: whether a probe can tell a socket from the next one at its address.
-const IDENTITY: &str = "socket_identity";
+mod others;
 
 /// One fact's line.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    fact: &'a str,
-    visible: bool,
-    hook: String,
-    core: bool,
-    gives: &'a str,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Line {
+    pub fact: &'static str,
+    pub visible: bool,
+    pub hook: String,
+    pub core: bool,
+    pub gives: &'static str,
     /// Why it is not visible, or not by a cheaper hook.
-    reason: Option<String>,
-    remedy: Option<&'static str>,
+    pub reason: Option<String>,
+    pub remedy: Option<&'static str>,
+    pub needs: Needs,
+}
+
+/// The capabilities that a fact needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Needs {
+    pub to_start: Vec<String>,
+    /// Of these, what is not given up when the probes are attached.
+    pub to_keep: Vec<String>,
 }
 
 /// Tries every hook and says what became of it.
@@ -37,7 +47,7 @@ pub fn check(settings: &Check) -> Result<Exit> {
             LADDERS
                 .iter()
                 .map(|ladder| ladder.fact)
-                .chain([IDENTITY, PACKETS])
+                .chain(others::FACTS)
         };
         if !facts().any(|fact| fact == name) {
             let known: Vec<_> = facts().collect();
@@ -47,19 +57,17 @@ pub fn check(settings: &Check) -> Result<Exit> {
             );
         }
     }
-    let (facts, missing) = match load::load() {
-        Ok(probes) => (probes.facts, Ok(probes.missing)),
-        Err(error) => {
-            let why = format!("{error:#}");
-            let refused = |ladder| Seen::refused(ladder, &why);
-            (LADDERS.iter().map(refused).collect(), Err(why.clone()))
-        }
+    let loaded = match load::load() {
+        Ok(probes) => Ok((probes.facts, names(probes.missing))),
+        Err(error) => Err(format!("{error:#}")),
     };
-    let lines: Vec<Line<'_>> = facts
-        .iter()
-        .map(|seen| line(seen, missing.as_deref().unwrap_or_default()))
-        .chain([identity(&missing), packets(watch::possible().err())])
-        .collect();
+    let held = privileges::held();
+    let lines = lines(&Host {
+        loaded,
+        packets: watch::possible().err(),
+        version: offer::version(&offer::release()),
+        held: &held,
+    });
     let mut out = std::io::stdout().lock();
     if settings.json {
         for line in &lines {
@@ -67,7 +75,7 @@ pub fn check(settings: &Check) -> Result<Exit> {
             writeln!(out)?;
         }
     } else {
-        table(&mut out, &lines)?;
+        table(&mut out, &lines, &held)?;
     }
     let blocked: Vec<&str> = lines
         .iter()
@@ -81,7 +89,52 @@ pub fn check(settings: &Check) -> Result<Exit> {
     Ok(Exit::Failed)
 }
 
-fn line<'a>(seen: &'a Seen, missing: &[&str]) -> Line<'a> {
+/// What the lines follow from.
+struct Host<'a> {
+    /// What became of the hooks, and what this kernel lacks; or why none was tried.
+    loaded: Result<(Vec<Seen>, Vec<String>), String>,
+    /// Why packets cannot be captured.
+    packets: Option<String>,
+    version: (u32, u32),
+    held: &'a Held,
+}
+
+/// What `check` would say on a host that offers this, where all loads that is offered.
+pub fn expected(offer: &Offer) -> Vec<Line> {
+    let held = &offer.capabilities;
+    let loaded = match load::refused(held) {
+        Some(why) => Err(why),
+        None => Ok((
+            plan(offer).iter().map(Seen::expected).collect(),
+            names(&offer.missing),
+        )),
+    };
+    let captures = privileges::has(held, privileges::PACKETS);
+    lines(&Host {
+        loaded,
+        packets: (!captures).then(|| others::NOT_CAPTURED.to_owned()),
+        version: offer.version(),
+        held,
+    })
+}
+
+fn names<T: ToString>(missing: impl IntoIterator<Item = T>) -> Vec<String> {
+    missing.into_iter().map(|name| name.to_string()).collect()
+}
+
+fn lines(host: &Host<'_>) -> Vec<Line> {
+    let (facts, missing) = match &host.loaded {
+        Ok((facts, missing)) => (facts.clone(), missing.as_slice()),
+        Err(why) => {
+            let refused = LADDERS.iter().map(|ladder| Seen::refused(ladder, why));
+            (refused.collect(), [].as_slice())
+        }
+    };
+    let probed = facts.iter().map(|seen| line(seen, missing, host.version));
+    probed.chain(others::lines(host)).collect()
+}
+
+fn line(seen: &Seen, missing: &[String], version: (u32, u32)) -> Line {
     let fact = seen.ladder.fact;
     let mut reasons = vec![seen.why()];
     let mut visible = seen.by.is_some();
@@ -98,39 +151,29 @@ fn line<'a>(seen: &'a Seen, missing: &[&str]) -> Line<'a> {
         gives: seen.ladder.gives,
         reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         remedy: (!visible).then(|| remedy(seen.ladder.rungs.iter().copied().flatten())),
+        needs: probes_need(version, seen.through_tracefs()),
     }
 }
 
-/// Without it nothing is proven: what is told of a socket may be of the one before it at its address.
-fn identity<'a>(missing: &Result<Vec<&'static str>, String>) -> Line<'a> {
-    let reason = match missing {
-        Ok(missing) => missing
-            .contains(&layout::COOKIES)
-            .then(|| format!("this kernel has no {}", layout::COOKIES)),
-        Err(why) => Some(why.clone()),
-    };
-    Line {
-        fact: IDENTITY,
-        visible: reason.is_none(),
-        hook: "bpf_get_socket_cookie".to_owned(),
-        core: false,
-        gives: "a socket told from the next one at its address: without it nothing is proven",
-        remedy: reason.is_some().then_some("a kernel of 5.12 or later"),
-        reason,
+/// What probes need, of which only old kernels want anything kept.
+fn probes_need(version: (u32, u32), through_tracefs: bool) -> Needs {
+    let mut start = privileges::PROBES.to_vec();
+    if through_tracefs {
+        start.extend(privileges::FILES);
     }
+    let kept = privileges::of_kernel_source(version);
+    let probes = privileges::PROBES.iter().copied();
+    let keep: Vec<_> = probes.filter(|one| kept.contains(one)).collect();
+    Needs::new(&start, &keep)
 }
 
-fn packets<'a>(refused: Option<String>) -> Line<'a> {
-    Line {
-        fact: PACKETS,
-        visible: refused.is_none(),
-        hook: "libpcap/any".to_owned(),
-        core: false,
-        gives: "TCP upstreams from packets alone: --source packets",
-        remedy: refused
-            .is_some()
-            .then_some("root or CAP_NET_RAW: `setcap cap_net_raw=ep` on the program"),
-        reason: refused,
+impl Needs {
+    fn new(start: &[caps::Capability], keep: &[caps::Capability]) -> Needs {
+        let names = |list: &[caps::Capability]| list.iter().map(ToString::to_string).collect();
+        Needs {
+            to_start: names(start),
+            to_keep: names(keep),
+        }
     }
 }
 
@@ -166,7 +209,7 @@ fn remedy<'a>(mut hooks: impl Iterator<Item = &'a Hook>) -> &'static str {
     }
 }
 
-fn table(out: &mut impl Write, lines: &[Line<'_>]) -> Result<()> {
+fn table(out: &mut impl Write, lines: &[Line], held: &Held) -> Result<()> {
     writeln!(out, "kernel half: {}", object::BUILT_BY)?;
     writeln!(out)?;
     writeln!(out, "{:<17} {:<5} {:<37} gives", "fact", "seen", "hook")?;
@@ -186,5 +229,33 @@ fn table(out: &mut impl Write, lines: &[Line<'_>]) -> Result<()> {
             writeln!(out, "{:>17}   needs: {remedy}", "")?;
         }
     }
+    rights(out, lines, held)
+}
+
+/// Which capabilities there are, and what becomes of them.
+fn rights(out: &mut impl Write, lines: &[Line], held: &Held) -> Result<()> {
+    let wanted = |of: fn(&Needs) -> &Vec<String>| -> BTreeSet<&String> {
+        lines.iter().flat_map(|line| of(&line.needs)).collect()
+    };
+    let list = |names: Vec<&String>| match names.is_empty() {
+        true => "none".to_owned(),
+        false => names
+            .into_iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let start = wanted(|needs| &needs.to_start);
+    let keep = wanted(|needs| &needs.to_keep);
+    let (has, lacks): (Vec<_>, Vec<_>) = start.into_iter().partition(|name| held.contains(*name));
+    let kept = keep.into_iter().filter(|name| held.contains(*name));
+    writeln!(out)?;
+    writeln!(out, "capabilities of use, here: {}", list(has))?;
+    writeln!(out, "                  not here: {}", list(lacks))?;
+    writeln!(
+        out,
+        "kept once it watches (NET_RAW and SYS_ADMIN only where it captures packets): {}",
+        list(kept.collect())
+    )?;
     Ok(())
 }

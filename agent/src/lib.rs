@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod diagnose;
 pub mod packet;
+pub mod privileges;
 pub mod run;
 pub mod settings;
 pub mod signal;

@@ -1,9 +1,13 @@
 //! Recordings of what Debian's kernels offer (`agent/tests/kernels`, made by `cargo xtask vm --record`):
 //! what would be tried first is what loaded there, and taking one thing away changes what it should.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use why502::check::{Line, expected};
+use why502::privileges;
 use why502::sources::kernel::hooks::{self, Kind, LADDERS};
 use why502::sources::kernel::offer::Offer;
 use why502::sources::kernel::plan::{HARM, Step, plan};
@@ -12,6 +16,15 @@ use why502::sources::kernel::plan::{HARM, Step, plan};
 struct Recording {
     offer: Offer,
     check: Vec<Checked>,
+    rights: Vec<Rights>,
+    kept: BTreeSet<String>,
+}
+
+/// What a user who owns nothing does not see with these capabilities.
+#[derive(Deserialize)]
+struct Rights {
+    capabilities: BTreeSet<String>,
+    blind: BTreeSet<String>,
 }
 
 /// A line of `why502 check` on that kernel.
@@ -169,4 +182,136 @@ fn reads_and_writes_go_by_the_cheapest_hook_there_is() {
             }
         }
     }
+}
+
+/// What `check` says follows from what the kernel offers and which capabilities there are.
+#[test]
+fn check_says_what_follows_from_what_is_offered() {
+    for (kernel, recording) in recordings() {
+        let lines = expected(&recording.offer);
+        assert_eq!(lines.len(), recording.check.len(), "{kernel}");
+        for (line, said) in lines.iter().zip(&recording.check) {
+            assert_eq!(line.fact, said.fact, "{kernel}");
+            assert_eq!(line.visible, said.visible, "{kernel}: {}", line.fact);
+            assert_eq!(line.hook, said.hook, "{kernel}: {}", line.fact);
+            assert_eq!(line.reason, said.reason, "{kernel}: {}", line.fact);
+        }
+    }
+}
+
+fn blind(lines: &[Line]) -> BTreeSet<String> {
+    let blind = lines.iter().filter(|line| !line.visible);
+    blind.map(|line| line.fact.to_owned()).collect()
+}
+
+/// The offer to another user.
+fn with(offer: &Offer, capabilities: &BTreeSet<String>) -> Offer {
+    let mut less = offer.clone();
+    less.capabilities = capabilities.clone();
+    if !privileges::has(capabilities, privileges::FILES) {
+        less.no_tracefs = Some("CAP_DAC_READ_SEARCH is needed".to_owned());
+    }
+    less
+}
+
+#[test]
+fn fewer_capabilities_take_away_what_they_took_away_there() {
+    for (kernel, recording) in recordings() {
+        assert!(recording.rights.len() > 6, "{kernel}");
+        for rights in &recording.rights {
+            let lines = expected(&with(&recording.offer, &rights.capabilities));
+            assert_eq!(
+                blind(&lines),
+                rights.blind,
+                "{kernel} with {:?}",
+                rights.capabilities
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_is_what_check_says_is_kept() {
+    for (kernel, recording) in recordings() {
+        let version = recording.offer.version();
+        let sources = [
+            privileges::of_kernel_source(version),
+            privileges::of_log_source(),
+        ];
+        let kept: BTreeSet<_> = sources.concat().iter().map(ToString::to_string).collect();
+        assert_eq!(recording.kept, kept, "{kernel}");
+        let named: BTreeSet<_> = expected(&recording.offer)
+            .into_iter()
+            .filter(|line| !["packets", "namespaces"].contains(&line.fact))
+            .flat_map(|line| line.needs.to_keep)
+            .collect();
+        assert_eq!(recording.kept, named, "{kernel}");
+    }
+}
+
+/// What `check` says anew when this is not there.
+fn told(out: &mut String, what: &str, before: &[Line], after: &[Line]) {
+    let _ = writeln!(out, "without {what}:");
+    let mut same = true;
+    for (before, after) in before.iter().zip(after) {
+        let said = |line: &Line| (line.visible, line.hook.clone(), line.reason.clone());
+        if said(before) == said(after) {
+            continue;
+        }
+        same = false;
+        let reason = after.reason.as_deref().unwrap_or_default();
+        let _ = match after.visible {
+            true => writeln!(out, "  {} by {} ({reason})", after.fact, after.hook),
+            false => writeln!(out, "  {} BLIND ({reason})", after.fact),
+        };
+    }
+    if same {
+        out.push_str("  nothing\n");
+    }
+}
+
+/// Any one thing taken away changes exactly this.
+#[test]
+fn what_is_taken_away_is_told() {
+    for (kernel, recording) in recordings() {
+        let mut out = String::new();
+        // Of all capabilities one implies others: taken away first.
+        let all = &recording.rights[0].capabilities;
+        let whole = with(&recording.offer, all);
+        let mut plain = all.clone();
+        for name in ["CAP_SYS_ADMIN"].iter().chain(privileges_but_admin()) {
+            let before = with(
+                &recording.offer,
+                if *name == "CAP_SYS_ADMIN" {
+                    all
+                } else {
+                    &plain
+                },
+            );
+            let mut fewer = before.capabilities.clone();
+            assert!(fewer.remove(*name), "{name}");
+            let after = with(&recording.offer, &fewer);
+            told(&mut out, name, &expected(&before), &expected(&after));
+            plain.remove("CAP_SYS_ADMIN");
+        }
+        let mut less = whole.clone();
+        less.no_tracefs = Some("it is not mounted".to_owned());
+        told(&mut out, "tracefs", &expected(&whole), &expected(&less));
+        for name in &whole.btf {
+            let mut less = whole.clone();
+            less.btf.remove(name);
+            told(&mut out, name, &expected(&whole), &expected(&less));
+        }
+        insta::assert_snapshot!(format!("without_{kernel}"), out);
+    }
+}
+
+fn privileges_but_admin() -> &'static [&'static str] {
+    &[
+        "CAP_BPF",
+        "CAP_PERFMON",
+        "CAP_DAC_READ_SEARCH",
+        "CAP_SYS_PTRACE",
+        "CAP_NET_RAW",
+    ]
 }

@@ -32,6 +32,8 @@ pub struct Expect {
     pub confidence: &'static str,
     /// Or surer, where it hangs on the moment what could be seen.
     pub or_proven: bool,
+    /// Or `likely`, where the verdict says that signals were lost.
+    pub may_lose: bool,
     /// Where the truth itself cannot tell labels apart (a timer and a read within milliseconds), the
     /// others.
     pub or: Vec<(&'static str, Option<&'static str>)>,
@@ -51,6 +53,7 @@ pub const HEALTHY: Expect = Expect {
     variant: None,
     confidence: "",
     or_proven: false,
+    may_lose: false,
     or: Vec::new(),
     at_most: 0,
     pathless: false,

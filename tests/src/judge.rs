@@ -21,6 +21,8 @@ pub struct Cell {
     pub wrong: u32,
     pub missing: u32,
     pub unproven: u32,
+    /// Of the right ones, those that are less sure because a loss was told, where losses are no fault.
+    pub unsure_by_loss: u32,
     /// Healthy requests (or near misses) that got a verdict.
     pub flagged: u32,
     /// The fault did not do to the client what the scenario says.
@@ -283,7 +285,10 @@ fn compare(
         ));
     }
     let surer = truth.or_proven && line["confidence"] == "proven";
-    if line["confidence"] != truth.confidence && !surer {
+    let told = line["lost_signals"].as_u64().is_some_and(|lost| lost > 0);
+    let lost = truth.may_lose && line["confidence"] == "likely" && told;
+    cell.unsure_by_loss += u32::from(lost);
+    if line["confidence"] != truth.confidence && !surer && !lost {
         cell.unproven += 1;
         return Some(format!("{name}: not {}: {}", truth.confidence, gist(line)));
     }
@@ -329,6 +334,22 @@ mod tests {
     fn line(path: &str, cause: &str, confidence: &str) -> Value {
         json!({"type": "verdict", "request": {"path": path}, "cause": cause,
                "variant": null, "confidence": confidence, "proxy": {"pid": 7}})
+    }
+
+    #[test]
+    fn a_told_loss_excuses_doubt_only_where_losses_are_no_fault() {
+        let judged = |lossy: bool, lost: u32| {
+            let (ledger, path) = ledger();
+            let ledger = ledger.lossy(lossy);
+            ledger.expect(&path, Expect::verdict("c", &[502], "worker_killed"));
+            let mut line = line(&path, "worker_killed", "likely");
+            line["lost_signals"] = lost.into();
+            line["missing"] = json!(["signals"]);
+            judge(&ledger, Some(&[line]), &BTreeSet::from([7]), 0).passed()
+        };
+        assert!(judged(true, 1));
+        assert!(!judged(true, 0));
+        assert!(!judged(false, 1));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Ledger {
     prefix: String,
     /// The host's kernel lets nothing be proven: what else would be has to be `likely`.
     unproven: bool,
+    /// Its kernel leaves out runs of probes, which is told: what would be proven may be `likely` then.
+    lossy: bool,
     inner: Mutex<Inner>,
 }
 
@@ -46,6 +48,7 @@ impl Ledger {
         Ledger {
             prefix: prefix.to_owned(),
             unproven: false,
+            lossy: false,
             inner: Mutex::default(),
         }
     }
@@ -53,6 +56,11 @@ impl Ledger {
     /// The same where nothing can be proven.
     pub fn unproven(self, unproven: bool) -> Ledger {
         Ledger { unproven, ..self }
+    }
+
+    /// The same where losses that are told are no fault.
+    pub fn lossy(self, lossy: bool) -> Ledger {
+        Ledger { lossy, ..self }
     }
 
     /// A new path below `folder`, never issued before in this scenario.
@@ -79,6 +87,7 @@ impl Ledger {
         if self.unproven && expect.confidence == "proven" {
             expect.confidence = "likely";
         }
+        expect.may_lose = self.lossy && expect.confidence == "proven";
         let mut inner = self.inner.lock().expect("ledger");
         inner.truth.insert(path.to_owned(), expect);
     }

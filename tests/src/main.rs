@@ -46,6 +46,10 @@ struct Args {
     /// Where the kernel lets nothing be proven (before 5.12): right causes have to be `likely`.
     #[arg(long)]
     unproven: bool,
+    /// Where the kernel leaves out runs of probes (it preempts them from 7.0 on): right causes may be
+    /// `likely` where the verdict says that signals were lost.
+    #[arg(long)]
+    lossy: bool,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -117,6 +121,7 @@ fn run(args: &Args) -> Result<bool> {
         prometheus: prometheus(args, &mut report)?,
         packets: args.packets,
         unproven: args.unproven,
+        lossy: args.lossy,
     };
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("create {}", options.out.display()))?;

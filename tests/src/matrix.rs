@@ -184,6 +184,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         prometheus: None,
         packets: false,
         unproven: false,
+        lossy: false,
     };
     let observers = Observers::start(why502, out, &args.source, &proxies)?;
     let played = play_all(pairs, &options, &observers, seed, args)?;

@@ -177,6 +177,10 @@ fn print_cells(title: &str, judged: &Judgement, agent: bool) {
                 cell.right, cell.wrong, cell.missing, cell.unproven, cell.flagged
             )
         };
+        let said = match cell.unsure_by_loss {
+            0 => said,
+            count => format!("{said} unsure by loss {count}"),
+        };
         let missed = match cell.fault_missed {
             0 => String::new(),
             count => format!(" not as injected {count}"),

@@ -36,6 +36,8 @@ pub struct Options {
     pub packets: bool,
     /// The kernel lets nothing be proven: right causes are to be `likely`.
     pub unproven: bool,
+    /// The kernel leaves out runs of probes, which is told.
+    pub lossy: bool,
 }
 
 /// Something a scenario needs from the host.
@@ -144,7 +146,8 @@ impl Run {
             // Two labs on one host must not take each other's verdicts for their own.
             ledger: Arc::new(
                 Ledger::new(&format!("{prefix}x{:04x}", std::process::id() & 0xffff))
-                    .unproven(options.unproven),
+                    .unproven(options.unproven)
+                    .lossy(options.lossy),
             ),
             folder: temp.path().to_owned(),
             out,

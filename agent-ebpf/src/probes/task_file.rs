@@ -39,7 +39,7 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
     let context = Iterator(ctx);
     let ctx = context.as_ptr().cast::<Context>();
     // SAFETY: the iterator's context; the verifier types its fields.
-    let (meta, task, fd, file) = unsafe { ((*ctx).meta, (*ctx).task, (*ctx).fd, (*ctx).file) };
+    let (meta, task, file) = unsafe { ((*ctx).meta, (*ctx).task, (*ctx).file) };
     if task.is_null() || file.is_null() {
         return 0;
     }
@@ -78,7 +78,9 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
         return 0;
     }
     out.tgid = field!(task as u64, task_tgid, u32);
-    out.fd = fd;
+    if offset!(net_somaxconn) != u32::MAX {
+        out.somaxconn = field!(field!(sk, skc_net, u64), net_somaxconn, u32);
+    }
     out.sk = sk;
     out.kind = kind;
     out.state = field!(sk, skc_state, u8);

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use caps::Capability;
 
 use super::excerpt::{self, Awaited, PcapOut};
 use super::logs;
@@ -15,7 +16,8 @@ use super::until_seen::{self, Pauses};
 use super::watching::{Started, Watching};
 use crate::cli::{Exit, note, warning};
 use crate::clock::{self, Clock};
-use crate::config::{Capture, Run, Watch};
+use crate::config::{Capture, Choice, Run, Watch};
+use crate::privileges;
 use crate::signal::{Nanos, Signal};
 use crate::sinks::history::{History, Limits};
 use crate::sinks::http::Server;
@@ -148,6 +150,12 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
         source.end();
         bail!("no source can see responses here; `why502 check` says what is missing");
     }
+    let mut keeps = source.keeps();
+    if settings.kept.report.is_some() {
+        // It gets its name at the end, in a folder that may be another user's.
+        keeps.push(Capability::CAP_DAC_OVERRIDE);
+    }
+    privileges::keep(&keeps);
     eprintln!("ready");
     let until = Until {
         deadline: Some(clock::now().saturating_add(settings.duration.as_nanos() as u64)),
@@ -173,7 +181,7 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     })
 }
 
-/// `why502 run`: stays, whatever becomes of its source.
+/// `why502 run`: stays, whatever becomes of its source, but for probes: those it may load only once.
 pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let stop = stop_flag()?;
     let metrics = Arc::new(Metrics::new());
@@ -213,6 +221,7 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
         watch.source = source.kind();
         pipeline.begin_source(source.clock());
         source.tell(&mut pipeline);
+        privileges::keep(&source.keeps());
         eprintln!("ready");
         if source.proxies() == 0 && source.name() == "kernel" {
             note!("no proxy runs yet; waiting for {}", settings.watch.wanted());
@@ -229,7 +238,15 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
             Ok(Over::Source) => {
                 metrics.source_up(source.label(), false);
                 let name = source.name();
+                let probes = watch.source == Choice::Kernel;
                 match source.join(&mut pipeline) {
+                    joined if probes => {
+                        pipeline.finish(began, clock::now())?;
+                        joined?;
+                        bail!(
+                            "the kernel source ended, and the rights to start it again are given up"
+                        );
+                    }
                     Ok(()) => warning!("the {name} source ended; it is started again"),
                     Err(error) => warning!("{error:#}; it is started again"),
                 }
@@ -267,7 +284,10 @@ fn serve(settings: &Run, metrics: Arc<Metrics>) -> Result<()> {
     note!("metrics on http://{}/metrics", server.address()?);
     std::thread::Builder::new()
         .name("metrics".into())
-        .spawn(move || runtime.block_on(server.serve()))
+        .spawn(move || {
+            privileges::keep(&[]);
+            runtime.block_on(server.serve())
+        })
         .context("start the metrics server")?;
     Ok(())
 }

@@ -8,12 +8,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
+use caps::Capability;
 
 use super::following::{self, Following};
 use super::pipeline::Pipeline;
 use crate::cli::{detail, note, warning};
 use crate::clock::{self, Clock};
 use crate::config::{ANY_INTERFACE, Choice, Watch};
+use crate::privileges;
 use crate::signal::{Nanos, Signal};
 use crate::sources::kernel::{self, Selection, Status, load};
 use crate::sources::packets::decode::Reason;
@@ -197,6 +199,15 @@ impl Watching {
             Kind::Kernel(..) => "watched live by kernel probes",
             Kind::Packets { .. } => "watched live in packets",
             Kind::Logs(_) => "watched live in logs",
+        }
+    }
+
+    /// What it takes to start this source again, as far as that is kept: loading probes is given up.
+    pub(super) fn keeps(&self) -> Vec<Capability> {
+        match &self.source {
+            Kind::Kernel(..) => Vec::new(),
+            Kind::Packets { .. } => privileges::of_packet_source(),
+            Kind::Logs(_) => privileges::of_log_source(),
         }
     }
 

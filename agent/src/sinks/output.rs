@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::privileges;
+
 /// Bytes that may wait for the reader.
 const CAPACITY: usize = 4 * 1024 * 1024;
 
@@ -58,7 +60,10 @@ impl Output {
             .name("output".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || drain(&shared, target)
+                move || {
+                    privileges::keep(&[]);
+                    drain(&shared, target)
+                }
             })?;
         Ok(Output {
             shared,

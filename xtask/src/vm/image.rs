@@ -53,12 +53,20 @@ const LEFT_OUT: &[&str] = &[
     "/var/lib/dpkg/",
 ];
 
-/// The agent with no more than CAP_BPF and CAP_PERFMON.
-pub(super) const LEAST: &str = "why502-least";
-const LEAST_SCRIPT: &str = "#!/bin/sh
+/// The agent as a user who owns nothing, with these capabilities (`bpf,perfmon`) and no others.
+pub(super) const AS_NOBODY: &str = "why502-as-nobody";
+const AS_NOBODY_SCRIPT: &str = "#!/bin/sh
+set=-all$(echo \",$1\" | sed s/,/,+/g)
+shift
 # Before 5.11 maps count as locked memory.
 ulimit -l unlimited
-exec setpriv --inh-caps -all,+bpf,+perfmon --bounding-set -all,+bpf,+perfmon /usr/bin/why502 \"$@\"
+exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps \"$set\" --ambient-caps \"$set\" \\
+    --bounding-set \"$set\" /usr/bin/why502 \"$@\"
+";
+/// The same with no more than CAP_BPF and CAP_PERFMON.
+pub(super) const LEAST: &str = "why502-least";
+const LEAST_SCRIPT: &str = "#!/bin/sh
+exec why502-as-nobody bpf,perfmon \"$@\"
 ";
 
 /// Kernel modules that the lab needs: a wire with a delay, and what a firewall is made of.
@@ -104,9 +112,11 @@ pub(super) fn tree(place: &Path, programs: &[PathBuf]) -> Result<()> {
         fs::copy(program, place.join("usr/bin").join(name))
             .with_context(|| format!("copy {}", program.display()))?;
     }
-    let least = place.join("usr/bin").join(LEAST);
-    fs::write(&least, LEAST_SCRIPT)?;
-    fs::set_permissions(&least, fs::Permissions::from_mode(0o755))?;
+    for (name, script) in [(AS_NOBODY, AS_NOBODY_SCRIPT), (LEAST, LEAST_SCRIPT)] {
+        let path = place.join("usr/bin").join(name);
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
     let node = shell::find("node").context("no node on PATH: `cargo xtask setup` installs it")?;
     fs::copy(fs::canonicalize(node)?, place.join("usr/local/bin/node"))?;
     Ok(())

@@ -23,6 +23,9 @@ pub(super) struct Kernel {
     pub(super) packages: BTreeMap<String, String>,
     /// Facts that it may be blind to.
     pub(super) blind: BTreeSet<String>,
+    /// It interrupts probes, and leaves out runs of one that is interrupted: these losses are told.
+    #[serde(default)]
+    pub(super) lossy: bool,
 }
 
 impl Kernel {

@@ -5,7 +5,9 @@ mod image;
 mod kernels;
 mod machine;
 mod packages;
+mod privileges;
 mod result;
+mod rights;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -29,12 +31,17 @@ pub(crate) struct Args {
     #[arg(long)]
     quick: bool,
     /// Write what each kernel showed to agent/tests/kernels and docs/kernels.md
-    #[arg(long, conflicts_with = "quick")]
+    ///
+    /// With --quick, scenarios that were not run stay as they were recorded
+    #[arg(long)]
     record: bool,
+    /// Boot nothing: write docs/kernels.md and docs/privileges.md from what is recorded
+    #[arg(long, conflicts_with_all = ["quick", "record"])]
+    document: bool,
 }
 
 /// A machine without acceleration is twenty times slower than this one.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Scenarios of the lab: their rows, part of their names, and whether the agent has the least privileges
 /// with which the core facts are seen.
@@ -46,6 +53,9 @@ const QUICK: &[(&str, &str, bool)] = &[
 const ALL: &[(&str, &str, bool)] = &[("1,2,3,4,5,6,7,8,11", "", false), ("2,4,7", "", true)];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.document {
+        return document::write();
+    }
     process::end_all_when_interrupted();
     let kernels = kernels::chosen(&args.kernels)?;
     let program = build::run(&build::Args { release: true })?;
@@ -242,7 +252,11 @@ fn judge(
     let least = result::check(&results.join("least.json"))?;
     let scenarios = result::scenarios(&results)?;
     if record {
-        Recording::of(&results, &check, &least, &scenarios)?.write(kernel)?;
+        let mut now = Recording::of(&results, &check, &scenarios)?;
+        if quick {
+            now.keep_scenarios_of(Recording::scenarios(kernel));
+        }
+        now.write(kernel)?;
     }
     let passed = scenarios
         .iter()
@@ -295,22 +309,26 @@ fn commands(kernel: &Kernel, quick: bool, record: bool) -> Vec<String> {
     ];
     if record {
         commands.push("kernel_offer > offer.json".to_owned());
+        commands.extend(rights::commands());
     }
     let labs = if quick { QUICK } else { ALL };
     for (number, (rows, name, least)) in labs.iter().enumerate() {
-        let (agent, out) = match least {
-            true => (LEAST, format!("least-{number}")),
-            false => ("why502", format!("lab-{number}")),
-        };
-        let mut lab =
-            format!("lab --why502 /usr/bin/{agent} --no-prometheus --out {out} --row {rows}");
+        let mut lab = format!("lab --no-prometheus --row {rows}");
         if !name.is_empty() {
             lab += &format!(" --name {name}");
         }
         if !kernel.proves() {
             lab += " --unproven";
         }
-        commands.push(format!("{lab} > {out}.txt 2>&1"));
+        if kernel.lossy {
+            lab += " --lossy";
+        }
+        commands.push(match least {
+            true => rights::least_lab(&lab, &format!("least-{number}")),
+            false => {
+                format!("{lab} --why502 /usr/bin/why502 --out lab-{number} > lab-{number}.txt 2>&1")
+            }
+        });
     }
     commands
 }

@@ -9,15 +9,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kernels::Kernel;
+use super::rights::{self, Rights};
 use crate::shell;
 
 /// One line of `why502 check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fact {
     pub(super) fact: String,
+    pub(super) gives: String,
     pub(super) visible: bool,
     pub(super) hook: String,
     pub(super) reason: Option<String>,
+    pub(super) needs: Needs,
+}
+
+/// The capabilities that it needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Needs {
+    pub(super) to_start: Vec<String>,
+    pub(super) to_keep: Vec<String>,
 }
 
 /// What the tests replay of a kernel, and a run is compared with.
@@ -25,30 +35,45 @@ pub(super) struct Fact {
 pub(super) struct Recording {
     pub(super) offer: Value,
     pub(super) check: Vec<Fact>,
-    /// Facts that are not seen with CAP_BPF and CAP_PERFMON alone.
-    pub(super) blind_with_least: BTreeSet<String>,
+    /// What is not seen with fewer capabilities.
+    pub(super) rights: Vec<Rights>,
+    /// The capabilities that it has when it watches, of all those of root.
+    pub(super) kept: BTreeSet<String>,
     /// Scenarios of the lab by name, and whether each passed.
     #[serde(default)]
     pub(super) scenarios: BTreeMap<String, bool>,
 }
 
 impl Recording {
-    pub(super) fn of(
-        results: &Path,
-        check: &[Fact],
-        least: &[Fact],
-        scenarios: &[Scenario],
-    ) -> Result<Recording> {
+    pub(super) fn of(results: &Path, check: &[Fact], scenarios: &[Scenario]) -> Result<Recording> {
         let scenarios = scenarios.iter();
         let offer = fs::read_to_string(results.join("offer.json")).context("read offer.json")?;
         Ok(Recording {
             offer: serde_json::from_str(&offer).context("parse offer.json")?,
             check: check.to_owned(),
-            blind_with_least: blind(least).into_iter().map(str::to_owned).collect(),
+            rights: rights::read(results)?,
+            kept: rights::kept(results)?,
             scenarios: scenarios
                 .filter_map(|one| Some((one.name.clone(), one.passed?)))
                 .collect(),
         })
+    }
+
+    /// The recorded scenarios alone, of whatever else the recording has.
+    pub(super) fn scenarios(kernel: &Kernel) -> BTreeMap<String, bool> {
+        #[derive(Deserialize)]
+        struct Scenarios {
+            scenarios: BTreeMap<String, bool>,
+        }
+        let text = fs::read_to_string(Recording::path(kernel)).unwrap_or_default();
+        serde_json::from_str(&text).map_or_else(|_| BTreeMap::new(), |s: Scenarios| s.scenarios)
+    }
+
+    /// Those that were not run this time.
+    pub(super) fn keep_scenarios_of(&mut self, before: BTreeMap<String, bool>) {
+        for (name, passed) in before {
+            self.scenarios.entry(name).or_insert(passed);
+        }
     }
 
     pub(super) fn exists(kernel: &Kernel) -> bool {
@@ -104,10 +129,13 @@ pub(super) fn problems(check: &[Fact], kernel: &Kernel) -> Vec<String> {
     problems
 }
 
-/// CAP_BPF and CAP_PERFMON are enough for all but captures of packets.
+/// What CAP_BPF and CAP_PERFMON are not enough for: other users' files and processes, and packets.
+const MORE: [&str; 4] = ["processes", "logs", "packets", "namespaces"];
+
+/// CAP_BPF and CAP_PERFMON are enough for all that sockets and processes do.
 pub(super) fn blind_with_least(least: &[Fact], kernel: &Kernel) -> Vec<String> {
     let mut allowed = kernel.blind.clone();
-    allowed.insert("packets".to_owned());
+    allowed.extend(MORE.map(str::to_owned));
     let problems = blindness(least, &allowed).into_iter();
     problems
         .map(|problem| format!("with CAP_BPF and CAP_PERFMON alone: {problem}"))
@@ -190,9 +218,11 @@ mod tests {
     fn fact(name: &str, visible: bool) -> Fact {
         Fact {
             fact: name.to_owned(),
+            gives: String::new(),
             visible,
             hook: String::new(),
             reason: None,
+            needs: Needs::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::store::{Limits, Refused, Store};
 use super::{Entry, Shared, lock};
 use crate::clock;
+use crate::privileges;
 
 /// What is not written yet is lost with kill -9.
 const GATHER: Duration = Duration::from_millis(250);
@@ -43,6 +44,7 @@ pub(super) fn start(
     std::thread::Builder::new()
         .name("history".to_owned())
         .spawn(move || {
+            privileges::keep(&[]);
             writer.follow(&entries);
             drop(writer);
             drop(end);

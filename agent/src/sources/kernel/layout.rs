@@ -18,6 +18,7 @@ pub fn fact_of(member: &str) -> Option<&'static str> {
     Some(match member.split('.').next()? {
         "unix_sock" if member.ends_with("listener") => return None,
         "tcp_sock" if member.ends_with("lsndtime") => return None,
+        "net" if member.ends_with("somaxconn") => return None,
         "inet_connection_sock" | "request_sock" => return None,
         COOKIES => "socket_identity",
         "sk_buff" => "filter_drops",
@@ -70,6 +71,7 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         skc_cookie = "sock_common"."skc_cookie",
         skc_net = "sock_common"."skc_net",
         net_inum = "net"."ns.inum",
+        net_somaxconn = "net"."core.sysctl_somaxconn",
         sk_socket = "sock"."sk_socket",
         sk_type = "sock"."sk_type",
         sk_err = "sock"."sk_err",

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -148,7 +147,7 @@ fn describe(socket: Socket, pid: u32, since: Option<Nanos>) -> Known {
         address,
         file,
         since,
-        somaxconn: somaxconn(pid, socket.ends.netns),
+        somaxconn: (socket.somaxconn > 0).then_some(socket.somaxconn),
     }
 }
 
@@ -163,32 +162,6 @@ pub(super) fn file_of(pid: u32, path: &[u8]) -> Option<FileId> {
     let rest = path.strip_prefix(b"/").unwrap_or(path);
     full.push(std::ffi::OsStr::from_bytes(rest));
     fs::metadata(full).ok().map(|m| (m.dev(), m.ino()))
-}
-
-/// `net.core.somaxconn` of this process's network namespace. The file shows the reader's own, so a
-/// thread visits the other namespace (CAP_SYS_ADMIN) and ends.
-fn somaxconn(pid: u32, netns: u32) -> Option<u32> {
-    let read = || {
-        fs::read_to_string("/proc/sys/net/core/somaxconn")
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    let own = fs::metadata("/proc/self/ns/net").ok()?.ino();
-    if own == u64::from(netns) {
-        return read();
-    }
-    let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).ok()?;
-    if namespace.metadata().ok()?.ino() != u64::from(netns) {
-        return None;
-    }
-    let visit = move || {
-        // SAFETY: an open namespace descriptor; only this short-lived thread changes its namespace.
-        let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } == 0;
-        entered.then(read).flatten()
-    };
-    std::thread::Builder::new().spawn(visit).ok()?.join().ok()?
 }
 
 impl Known {

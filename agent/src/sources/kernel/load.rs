@@ -16,6 +16,7 @@ use super::misses::Misses;
 use super::offer::Offer;
 use super::plan::{Step, plan};
 use super::{btf, layout, object};
+use crate::privileges::{self, Held};
 
 /// The kernel half, loaded. Dropping it detaches everything: programs live as long as this process.
 pub struct Probes {
@@ -26,6 +27,8 @@ pub struct Probes {
     /// Why resets are sent, by number, where the kernel tells.
     pub reset_reasons: Vec<String>,
     pub misses: Misses,
+    /// Of the kernel: `(5, 10)`.
+    pub version: (u32, u32),
 }
 
 /// How one fact is seen, if it is.
@@ -71,6 +74,21 @@ impl Seen {
         names.join("+")
     }
 
+    /// Its programs are attached through tracefs.
+    pub fn through_tracefs(&self) -> bool {
+        let mut hooks = self.by.into_iter().flatten();
+        hooks.any(|hook| matches!(hook.kind, Kind::Tracepoint { .. }))
+    }
+
+    /// What becomes of a step where all loads that is offered.
+    pub fn expected(step: &Step) -> Seen {
+        Seen {
+            ladder: step.ladder,
+            by: step.offered.first().copied(),
+            refused: step.refused.clone(),
+        }
+    }
+
     /// A fact that cannot be seen, for a reason that no hook can help.
     pub fn refused(ladder: &'static Ladder, why: &str) -> Seen {
         let refused = ladder.rungs.iter().map(|&rung| (rung, why.to_owned()));
@@ -82,6 +100,18 @@ impl Seen {
     }
 }
 
+/// Why no program may be loaded with these capabilities.
+pub fn refused(held: &Held) -> Option<String> {
+    let lacking = privileges::lacking(held, privileges::PROBES);
+    let names: Vec<_> = lacking.iter().map(ToString::to_string).collect();
+    let missing = match names.as_slice() {
+        [] => return None,
+        [name] => format!("{name} is missing"),
+        names => format!("{} are missing", names.join(" and ")),
+    };
+    Some(missing + RIGHTS)
+}
+
 /// Loads and attaches everything that loads and attaches.
 pub fn load() -> Result<Probes> {
     if object::PROBES.is_empty() {
@@ -89,6 +119,9 @@ pub fn load() -> Result<Probes> {
             "this program was built without its kernel half; build it with `cargo xtask build`, \
              which names what the build needs"
         );
+    }
+    if let Some(why) = refused(&privileges::held()) {
+        bail!(why);
     }
     // First: it parses the kernel's BTF whole before it can be told not to, and nothing else should
     // be held then.
@@ -122,6 +155,7 @@ pub fn load() -> Result<Probes> {
         facts,
         missing,
         reset_reasons,
+        version: offer.version(),
     })
 }
 
@@ -220,13 +254,13 @@ fn rights(error: &anyhow::Error) -> &'static str {
         io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied)
     });
     match refused {
-        true => {
-            "; the probes need CAP_BPF and CAP_PERFMON, or root: `why502 check` says what this host \
-             lets them see"
-        }
+        true => RIGHTS,
         false => "",
     }
 }
+
+const RIGHTS: &str = "; the probes need CAP_BPF and CAP_PERFMON, or root: `why502 check` says what this \
+                      host lets them see";
 
 /// What may be in the way of maps on old kernels; empty where nothing is.
 fn locked_memory() -> String {

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 
+use crate::privileges;
 use crate::signal::Signal;
 pub use proxies::Selection;
 use watch::Watch;
@@ -117,7 +118,9 @@ fn open(
     let mut probes = load::load()?;
     let ring = RingBuf::try_from(probes.ebpf.take_map("EVENTS").context("no EVENTS map")?)?;
     let (facts, missing) = (probes.facts.clone(), probes.missing.clone());
+    let version = probes.version;
     let watch = Watch::start(probes, selection, out)?;
+    privileges::keep(&privileges::of_kernel_source(version));
     let status = Status {
         facts,
         missing,

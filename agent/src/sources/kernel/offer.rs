@@ -8,6 +8,7 @@ use super::btf::Btf;
 use super::hooks::{self, Kind};
 use super::plan::HARM;
 use super::tracefs;
+use crate::privileges::{self, Held};
 
 /// Recordings of it (`agent/tests/kernels`) show what is chosen on kernels that are not at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,36 +26,45 @@ pub struct Offer {
     pub kfree_skb_arguments: usize,
     /// Structure members, and abilities, that this kernel lacks.
     pub missing: BTreeSet<String>,
+    /// The reader's.
+    pub capabilities: Held,
+}
+
+/// Of the running kernel, as `uname -r` gives it.
+pub fn release() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+    text.unwrap_or_default().trim().to_owned()
+}
+
+/// `(5, 10)` of `5.10.0-46-cloud-amd64`.
+pub fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || {
+        numbers
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0)
+    };
+    (next(), next())
 }
 
 impl Offer {
-    /// `(5, 10)` of `5.10.0-46-cloud-amd64`.
     pub fn version(&self) -> (u32, u32) {
-        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
-        let mut next = || {
-            numbers
-                .next()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(0)
-        };
-        (next(), next())
+        version(&self.release)
     }
 
     /// The running host's.
     pub fn of_host(btf: &Btf, missing: &[&'static str]) -> Offer {
-        let read = |name: &str| {
-            let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
-            text.unwrap_or_default().trim().to_owned()
-        };
         let no_tracefs = tracefs::available().err();
         let mut offer = Offer {
-            release: read("osrelease"),
+            release: release(),
             machine: std::env::consts::ARCH.to_owned(),
             btf: BTreeSet::new(),
             tracepoints: BTreeSet::new(),
             kfree_skb_arguments: btf.arguments("btf_trace_kfree_skb").unwrap_or(0),
             missing: missing.iter().map(|&name| name.to_owned()).collect(),
             no_tracefs,
+            capabilities: privileges::held(),
         };
         for harm in HARM.iter().filter(|harm| btf.names(harm.repaired_by)) {
             offer.btf.insert(harm.repaired_by.to_owned());

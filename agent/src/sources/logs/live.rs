@@ -14,6 +14,7 @@ use super::find::open_logs;
 use super::follow::Followed;
 use super::{Template, Timed, Zone};
 use crate::clock::{self, Clock};
+use crate::privileges;
 use crate::signal::{Fact, LogLine, Logged, Nanos, Signal, Source};
 
 /// How often logs are looked at.
@@ -80,6 +81,7 @@ pub fn start(
     std::thread::Builder::new()
         .name("logs".into())
         .spawn(move || {
+            privileges::keep(&privileges::of_log_source());
             for path in live.request.named.clone() {
                 live.add(path);
             }

@@ -22,6 +22,7 @@ use super::ring::Ring;
 use super::{Counts, MILLISECOND, Packets};
 use crate::cli::warning;
 use crate::clock;
+use crate::privileges;
 use crate::signal::{Nanos, Signal};
 use follower::Follower;
 use places::{HELD_BACK, Places};
@@ -124,6 +125,7 @@ pub fn start(
     let thread = std::thread::Builder::new()
         .name("packets".into())
         .spawn(move || {
+            privileges::keep(&privileges::of_packet_source());
             watch.follow(&mut find, &stop);
             watch.follower.end()
         })
