@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Choice, duration};
@@ -243,6 +243,12 @@ pub struct WatchArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_NO_LOGS", hide_env_values = true)]
     pub no_logs: bool,
+    /// The name of this host in verdicts [default: its host name]
+    ///
+    /// In a pod of Kubernetes the host name is the pod's.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(),
+          env = "WHY502_NODE", hide_env_values = true)]
+    pub node: Option<String>,
 }
 
 /// Which logs are read, and how.

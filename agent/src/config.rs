@@ -282,6 +282,11 @@ impl Settings {
             }
             Command::Run(_) | Command::Check(_) => {}
         }
+        let named = match &cli.command {
+            Command::Run(cli::RunArgs { watch, .. })
+            | Command::Capture(cli::CaptureArgs { watch, .. }) => watch.node.clone(),
+            _ => None,
+        };
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
                 listen: args.listen,
@@ -321,7 +326,7 @@ impl Settings {
         };
         Ok(Settings {
             verbosity,
-            node: node_name(),
+            node: named.unwrap_or_else(host_name),
             job,
         })
     }
@@ -411,7 +416,7 @@ fn inputs(files: Vec<PathBuf>, logs: &cli::LogArgs) -> Result<Vec<Input>, Refusa
 }
 
 /// The host's name; a host without one is named by nothing else here, so say so.
-fn node_name() -> String {
+fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .ok()
@@ -496,6 +501,15 @@ mod tests {
             panic!("not a run")
         };
         assert_eq!(run.watch.names, ["my-pingora-proxy-1", "a"]);
+    }
+
+    #[test]
+    fn a_host_can_be_given_another_name() {
+        let node = |args: &[&str]| load(args).map(|settings| settings.node);
+        assert_eq!(node(&["run", "--node", "worker-7"]).unwrap(), "worker-7");
+        assert_eq!(node(&["capture", "--node", "x"]).unwrap(), "x");
+        assert_eq!(node(&["run"]).unwrap(), host_name());
+        assert!(node(&["run", "--node", ""]).unwrap_err().contains("--node"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bench;
 mod browser;
 mod build;
 mod demo;
+mod dist;
 mod exposition;
 mod fuzz;
 mod http;
@@ -56,6 +57,8 @@ enum Command {
     Picture,
     /// Measure what the probes cost the proxy, what the agent takes itself, and what a capture costs
     Bench(bench::Args),
+    /// Make what is given away: the tarball, the Debian package, their checksums
+    Dist(dist::Args),
     /// Feed the readers and decoders any bytes, for a bounded time
     Fuzz(fuzz::Args),
     /// Run the agent and the lab on Debian's kernels, old and new, in virtual machines
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Picture => browser::picture(),
         Command::Bench(args) => bench::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Vm(args) => vm::run(&args),
     };

@@ -9,7 +9,7 @@ pub(crate) mod browser;
 mod envoy;
 mod machines;
 mod node;
-mod wheel;
+pub(crate) mod wheel;
 
 use std::path::Path;
 use std::time::Instant;
@@ -85,6 +85,8 @@ const PACKAGES: &[(&str, Proof)] = &[
     // What the cost is measured with.
     ("wrk", Proof::Program("wrk")),
     ("bpftool", Proof::Program("bpftool")),
+    // Clean systems that packages are tried in.
+    ("mmdebstrap", Proof::Program("mmdebstrap")),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {

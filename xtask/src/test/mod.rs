@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that has to pass before a change lands.
 
 mod count;
+mod deploy;
 mod leftovers;
 
 use std::io::{BufRead as _, BufReader};
@@ -76,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     );
     check("alert and recording rules", rules());
     check("dashboards", dashboards());
+    check("manifests", deploy::manifests());
     let program = build::run(&build::Args { release: true });
     let built = program
         .as_ref()
@@ -83,6 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map_err(|error| anyhow::anyhow!("{error:#}"));
     check("build", built);
     if let Ok(program) = &program {
+        check("unit", deploy::unit(program));
         check("report in a browser", in_browser(program));
     }
     if let (Ok(program), false) = (program, args.no_lab) {

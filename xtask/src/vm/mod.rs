@@ -4,7 +4,7 @@ mod document;
 mod image;
 mod kernels;
 mod machine;
-mod packages;
+pub(crate) mod packages;
 mod privileges;
 mod result;
 mod rights;

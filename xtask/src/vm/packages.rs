@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::kernels::Kernel;
 use crate::shell;
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A kernel, unpacked.
 pub(super) struct Unpacked {
@@ -221,7 +221,7 @@ impl Apt {
 
 /// Where this system gets Debian from: of what its own sources name, what is of the archive or of its
 /// security updates.
-fn archive(security: bool) -> Result<String> {
+pub(crate) fn archive(security: bool) -> Result<String> {
     let format = "$(RELEASE)|$(COMPONENT)|$(REPO_URI)";
     let text = shell::ask(shell::command("apt-get").args(["indextargets", "--format", format]))
         .context("ask apt-get for the system's sources")?;

@@ -59,6 +59,16 @@ impl Followed {
         &self.path
     }
 
+    /// Whether this path leads to the file that is followed.
+    pub fn reads(&self, path: &Path) -> bool {
+        let identity = |path: &Path| path.metadata().ok().map(|m| (m.dev(), m.ino()));
+        let own = match &self.open {
+            Some(open) => Some((open.device, open.inode)),
+            None => identity(&self.path),
+        };
+        own.is_some() && own == identity(path)
+    }
+
     pub fn counts(&self) -> Counts {
         self.parser.counts()
     }
@@ -265,6 +275,26 @@ mod tests {
             };
             out.into_iter().map(path).collect()
         }
+    }
+
+    #[test]
+    fn a_log_is_the_same_by_whichever_way_it_is_reached() {
+        let mut scene = Scene::new();
+        let path = scene.path();
+        let elsewhere = PathBuf::from(format!("/proc/self/root{}", path.display()));
+        assert!(!scene.log.reads(&elsewhere), "there is no log yet");
+        scene.append(&line("/a"));
+        assert!(scene.log.reads(&elsewhere));
+        scene.look();
+        assert!(scene.log.reads(&elsewhere));
+        std::fs::rename(&path, path.with_extension("1")).unwrap();
+        scene.append(&line("/b"));
+        assert!(
+            !scene.log.reads(&elsewhere),
+            "the new one is not followed yet"
+        );
+        scene.look();
+        assert!(scene.log.reads(&elsewhere));
     }
 
     #[test]

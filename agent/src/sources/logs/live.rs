@@ -117,6 +117,13 @@ struct Told {
 
 impl Live {
     fn add(&mut self, path: PathBuf) {
+        if self.known.contains(&path) {
+            return;
+        }
+        // In another mount namespace each process of a proxy is a way of its own to the same log.
+        if self.logs.iter().any(|log| log.reads(&path)) {
+            return;
+        }
         if self.logs.len() < LOGS && self.known.insert(path.clone()) {
             let zone = Zone::Host(clock::seconds_east);
             self.logs
@@ -244,4 +251,38 @@ fn is_healthy(line: &Logged) -> bool {
     let said = line.said.is_some() || line.tries.iter().any(|t| t.said.is_some());
     let tries = line.tries.iter().filter_map(|t| t.status).any(failed);
     line.line == LogLine::Access && !said && !tries && line.status.is_some_and(|s| !failed(s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_two_processes_of_a_container_hold_is_followed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("error.log");
+        std::fs::write(&path, "").unwrap();
+        let mut live = Live {
+            request: Request {
+                named: Vec::new(),
+                templates: Vec::new().into(),
+                proxies: None,
+                monotonic: false,
+                alone: false,
+            },
+            logs: Vec::new(),
+            known: BTreeSet::new(),
+            told: BTreeMap::new(),
+            sees: BTreeSet::new(),
+            errors: HashMap::new(),
+            searched: 0,
+        };
+        for process in ["self".to_owned(), std::process::id().to_string()] {
+            live.add(PathBuf::from(format!(
+                "/proc/{process}/root{}",
+                path.display()
+            )));
+        }
+        assert_eq!(live.logs.len(), 1);
+    }
 }

@@ -1,0 +1,88 @@
+//! `cargo xtask dist`: what is given away: a tarball with the program for any distribution, a Debian
+//! package, their checksums.
+
+mod package;
+mod program;
+mod tools;
+mod trial;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+
+use crate::{process, shell};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Then install, start, upgrade and remove them in clean Debian systems; needs root
+    #[arg(long = "try")]
+    try_them: bool,
+    /// With --try, the suites that the tarball is started in
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "bullseye,bookworm,trixie,sid"
+    )]
+    suites: Vec<String>,
+}
+
+/// What was made.
+struct Made {
+    /// The package, and the same as its next revision.
+    packages: [PathBuf; 2],
+    sums: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    process::adopt_orphans();
+    process::end_all_when_interrupted();
+    let tools = tools::install()?;
+    let program = program::build(&tools)?;
+    let out = shell::target().join("dist");
+    process::fresh_folder(&out.join("files"))?;
+    let files = out.join("files");
+    let manual = manual(&out)?;
+    package::tarball(&program, &manual, &files)?;
+    let packages = package::debs(&files, &out)?;
+    let sums = checksums(&files)?;
+    let made = Made { packages, sums };
+    println!("{}", fs::read_to_string(&made.sums)?.trim_end());
+    println!("in {}", files.display());
+    match args.try_them {
+        true => trial::run(&made, &program, &args.suites),
+        false => Ok(()),
+    }
+}
+
+/// Manual pages and completions, made from the command line's definitions. Gives their folder.
+pub(crate) fn manual(out: &Path) -> Result<PathBuf> {
+    let folder = out.join("manual");
+    process::fresh_folder(&folder)?;
+    let mut cargo = shell::cargo();
+    cargo
+        .args(["run", "--quiet", "--package", "why502"])
+        .args(["--example", "manual", "--"])
+        .arg(&folder);
+    shell::run(&mut cargo).context("make the manual pages")?;
+    Ok(folder)
+}
+
+/// `SHA256SUMS` of the files in a folder, as `sha256sum --check` reads it.
+fn checksums(folder: &Path) -> Result<PathBuf> {
+    let mut names: Vec<String> = fs::read_dir(folder)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    let mut text = String::new();
+    for name in names {
+        let bytes = fs::read(folder.join(&name)).with_context(|| format!("read {name}"))?;
+        let sum = Sha256::digest(&bytes);
+        let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        text += &format!("{sum}  {name}\n");
+    }
+    let path = folder.join("SHA256SUMS");
+    fs::write(&path, text)?;
+    Ok(path)
+}
