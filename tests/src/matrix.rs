@@ -274,7 +274,7 @@ fn play_all(
                     let began = Instant::now();
                     let played = play(number, pair, options, observers, seed, args.failures);
                     print::played(
-                        &played.pair.proxy.name,
+                        played.pair.proxy.name,
                         played.pair.cause.name,
                         played.pair.upstream.map(|u| u.name),
                         &played.entries,
