@@ -24,6 +24,13 @@ pub(super) fn converse(stream: &Stream, log: &Log) {
         if let Some(ms) = request.number("ms") {
             thread::sleep(Duration::from_millis(ms));
         }
+        if let Some(head) = request.asked("do").and_then(bad_head) {
+            // A proxy that takes it all the same sends its next request.
+            if stream.write_all(head.as_bytes()).is_err() {
+                return;
+            }
+            continue;
+        }
         if let Some(what) = request.asked("do") {
             misbehave(stream, what);
             log.say(what, Some(&request.path));
@@ -44,6 +51,18 @@ pub(super) fn converse(stream: &Stream, log: &Log) {
     }
 }
 
+/// A whole response with a head that is too big or malformed.
+fn bad_head(what: &str) -> Option<String> {
+    let fields = match what {
+        "big-head" => format!("X-Filler: {}\r\n", "a".repeat(1000)).repeat(120),
+        "bad-head" => "Bad\x01 Name: x\r\n".to_owned(),
+        _ => return None,
+    };
+    Some(format!(
+        "HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n"
+    ))
+}
+
 /// Ends the connection, or leaves it to the other side to end.
 fn misbehave(stream: &Stream, what: &str) {
     let sent = match what {
@@ -62,17 +81,6 @@ fn misbehave(stream: &Stream, what: &str) {
         }
         "hold" => Ok(()),
         "banner" => stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
-        "big-head" => {
-            let field = format!("X-Filler: {}\r\n", "a".repeat(1000));
-            let head = format!(
-                "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
-                field.repeat(120)
-            );
-            stream.write_all(head.as_bytes())
-        }
-        "bad-head" => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nBad\x01 Name: x\r\nContent-Length: 0\r\n\r\n")
-        }
         // "close", and anything unknown.
         _ => return,
     };
