@@ -1,6 +1,6 @@
 //! The agents that watch a run of the matrix: one for each source, all beside the same faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -84,18 +84,18 @@ impl Observers {
 
     /// Waits until all have said something of each failed response, or their time is over.
     pub(super) fn settle(&self, ledger: &Ledger) {
-        let entries = ledger.entries();
-        let failed = entries.iter().filter(|(sent, _)| sent.failed()).count();
+        let sent = ledger.sent();
+        let failed: BTreeSet<&str> = (sent.iter().filter(|sent| sent.failed()))
+            .map(|sent| sent.path.as_str())
+            .collect();
         // Too few lines are the judge's business.
         let _ = wait::until("the verdicts", SETTLE, || {
             self.0.iter().all(|(_, agent)| {
-                let said = agent.count_where(|line| {
-                    line["type"] == "verdict"
-                        && line["request"]["path"]
-                            .as_str()
-                            .is_some_and(|path| ledger.owns(path))
-                });
-                said >= failed
+                let of_failed = |line: &Value| {
+                    let path = line["request"]["path"].as_str();
+                    line["type"] == "verdict" && path.is_some_and(|path| failed.contains(path))
+                };
+                agent.count_where(of_failed) >= failed.len()
             })
         });
     }
