@@ -46,10 +46,10 @@ impl Score {
     }
 
     /// What has to hold of every pair: nothing wrong is called proven, nothing that is well has a
-    /// verdict, and where `all` should be seen each failure has one and most are right.
+    /// verdict, and where `all` should be seen each failure has one and few are wrong.
     pub(super) fn holds(&self, all: bool) -> bool {
         let sound = self.wrong_but_proven == 0 && self.flagged == 0;
-        sound && (!all || (self.missing == 0 && self.right * 2 >= self.failed))
+        sound && (!all || (self.missing == 0 && self.wrong * 2 < self.failed.max(1)))
     }
 }
 
