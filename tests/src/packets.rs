@@ -252,9 +252,10 @@ fn shown(truth: &str, cause: &str) -> bool {
     }
 }
 
-/// Whether packets show anything of this cause at all.
+/// Whether packets show anything of this cause at all. An abort right after reading looks like a race.
 fn visible(label: &str) -> bool {
-    !label.starts_with("unix_") && !label.starts_with("proxy_") && !label.starts_with("unknown")
+    let hidden = ["unix_", "proxy_", "unknown", "upstream_reset/abort"];
+    !hidden.iter().any(|start| label.starts_with(start))
 }
 
 impl Scores {
