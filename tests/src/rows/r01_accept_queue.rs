@@ -182,9 +182,14 @@ fn timed_out(gunicorn: &Gunicorn, sent: &Sent) -> Expect {
     match gunicorn.log.reads().get(&sent.path).map(|line| line.t) {
         Some(read) if read + TOO_CLOSE_NS < sent.ended => reading,
         Some(read) if read < sent.ended + TOO_CLOSE_NS => {
-            // Between the accept and the read there is a moment, too.
-            let reading = reading.or("read_timeout_never_accepted", None);
-            reading.or("read_timeout_not_read", None)
+            // Between the accept and the read there is a moment, and one before it sleeps, too.
+            [None, Some("running"), Some("runnable")]
+                .into_iter()
+                .fold(reading, |reading, early| {
+                    reading.or("read_timeout_no_reply", early)
+                })
+                .or("read_timeout_never_accepted", None)
+                .or("read_timeout_not_read", None)
         }
         _ => waiting,
     }
