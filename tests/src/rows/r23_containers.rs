@@ -103,8 +103,9 @@ fn run(run: &mut Run) -> Result<()> {
         .variant("no_listener")
         .with(Check::Equals("/proxy/container", Value::Null));
     let mut requests = Vec::new();
+    // No more at once than gunicorn has workers.
     for number in 0..run.wanted() as u64 {
-        let at = Duration::from_millis(number * 300);
+        let at = Duration::from_millis(number * 500);
         let orders = Request::get(run.path("/orders")).query("do=hold");
         let invoices = Request::get(run.path("/invoices")).query("do=sleep&ms=1500");
         requests.push((at, run.expecting(orders, &of_orders)));
