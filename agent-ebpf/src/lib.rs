@@ -33,6 +33,8 @@ pub const WAYS: usize = 4;
 /// Slots for connections that are half joined, and how many each holds.
 pub const JOIN_SLOTS: u32 = 1024;
 pub const JOIN_WAYS: usize = 4;
+/// Slots for resets that kernels here have sent and that have not arrived yet: 32 kB.
+pub const RESET_SLOTS: u32 = 1024;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
 pub const WATCHED_THREADS: u32 = 1 << 20;
 /// Thread ids in one entry of `WATCHED`.
@@ -556,6 +558,14 @@ abi! {
     pub struct Filtered {
         pub last_ns: u64,
         pub count: u64,
+    }
+
+    /// A reset that a kernel on this host sent: as an answer to a packet on its way `to`.
+    pub struct SentReset {
+        pub at: u64,
+        pub to: Destination,
+        /// The kernel's number for why, plus one; 0 where it does not tell.
+        pub reason: u16,
     }
 
     /// Key of `LISTENERS`.

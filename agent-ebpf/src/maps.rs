@@ -2,7 +2,8 @@
 
 use agent_ebpf::{
     BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Joins, ListenerKey,
-    ListenerValue, Peer, SLOTS, Thread, UnixKey, WATCHED_BLOCK, WATCHED_THREADS, WAYS, counter,
+    ListenerValue, Peer, RESET_SLOTS, SLOTS, SentReset, Thread, UnixKey, WATCHED_BLOCK,
+    WATCHED_THREADS, WAYS, counter,
 };
 use aya_ebpf::{
     macros::map,
@@ -87,6 +88,11 @@ pub static PROXY_NAMES: HashMap<[u8; COMM], u8> = HashMap::with_max_entries(64, 
 /// Destinations of packets that a filter dropped; the least recent give way.
 #[map]
 pub static FILTERED: LruHashMap<Destination, Filtered> = LruHashMap::with_max_entries(1024, 0);
+
+/// Resets on their way from one socket of this host to another, by where the packet was going that
+/// they answer: a later one takes the slot.
+#[map]
+pub static RESETS: Array<SentReset> = Array::with_max_entries(RESET_SLOTS, 0);
 
 /// Records to the agent. 2,000 failures a second are 5 MB a second; the agent reads within milliseconds.
 #[map]

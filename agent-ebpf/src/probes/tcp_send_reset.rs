@@ -1,30 +1,27 @@
-//! `tcp:tcp_send_reset`: this host's upstream answered a proxy's connection with a reset.
+//! `tcp:tcp_send_reset`: a kernel on this host answers a packet with a reset.
 //!
 //! `void tcp_send_reset(const struct sock *sk, const struct sk_buff *skb, const enum sk_rst_reason reason)`,
-//! 4.15 (reason from 6.10). `sk` may be null, which older verifiers do not believe.
+//! 4.15 (reason from 6.10). `sk` may be null: the socket may be gone, which is why the packet tells
+//! whose reset it is. Without a packet it is the close itself that resets: `inet_sock_set_state` sees it.
 
-use agent_ebpf::{flow_flag, peer_reset};
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::{flow, kernel, maps::UPSTREAM_ENDS, offset};
+use crate::{kernel, offset, packet, resets};
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
-    let sk: *const u8 = ctx.arg(0);
-    let Some(peer) = UPSTREAM_ENDS.get(kernel::address(sk)) else {
-        return 0;
-    };
-    // SAFETY: a map value, written once.
-    let peer = unsafe { *peer };
-    if let Some(flow) = flow::of(peer.sk, peer.cookie) {
-        if flow.flags & flow_flag::PEER_SENT_RESET == 0 {
-            flow.flags |= flow_flag::PEER_SENT_RESET;
-            flow.peer_reset = peer_reset::LATE;
-        }
+    let skb: *const u8 = ctx.arg(1);
+    // As a number: older verifiers do not believe that it may be null.
+    let skb = kernel::address(skb);
+    if skb != 0
+        && let Some(to) = packet::destination(skb)
+    {
+        let mut reason = 0;
         if offset!(reset_reasons) == 1 {
-            let reason: u32 = ctx.arg(2);
-            flow.peer_reset_reason = reason as u16 + 1;
+            let number: u32 = ctx.arg(2);
+            reason = number as u16 + 1;
         }
+        resets::sent(to, reason);
     }
     0
 }

@@ -116,6 +116,10 @@ fn shape(known: &Known<'_>) -> Finding {
         Some(close) if close.reset_by == Some(ResetBy::Abort) => {
             Finding::proven(Cause::UpstreamReset).variant(Variant::Abort)
         }
+        Some(close) if close.reset_by == Some(ResetBy::LateData) => Finding::likely(
+            Cause::UpstreamReset,
+            "request_sent: what the upstream's kernel got after the close",
+        ),
         Some(close) if close.reset => Finding::proven_if(
             known.request().is_some(),
             Cause::UpstreamReset,

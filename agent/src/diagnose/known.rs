@@ -64,14 +64,15 @@ impl<'a> Known<'a> {
         self.tcp().and_then(|t| t.reset_at).or_else(later)
     }
 
-    /// The upstream's own close, before the attempt's end or after it.
+    /// The upstream's own close, before the attempt's end or after it. What was seen last knows of
+    /// the reset that followed, too.
     pub(super) fn peer_close(&self) -> Option<&'a PeerClose> {
-        let later = || self.tried.closed.as_ref()?.peer.as_ref()?.closed.as_ref();
-        self.attempt()
-            .peer
-            .as_ref()
-            .and_then(|p| p.closed.as_ref())
-            .or_else(later)
+        let later = self.tried.closed.as_ref().and_then(|c| c.peer.as_ref());
+        let peers = [later, self.attempt().peer.as_ref()];
+        peers
+            .into_iter()
+            .flatten()
+            .find_map(|peer| peer.closed.as_ref())
     }
 
     pub(super) fn reader(&self) -> Option<&'a Reader> {

@@ -212,6 +212,12 @@ impl Scene {
         self
     }
 
+    /// What the end of the flow tells of the upstream's end, after `closed`.
+    pub(super) fn closed_by(mut self, peer: Option<Peer>) -> Self {
+        self.tried.closed.as_mut().expect("the flow is closed").peer = peer;
+        self
+    }
+
     /// The upstream's end is on this host: what it had done when the attempt ended.
     pub(super) fn peer(self, accepted: bool, read: bool) -> Self {
         self.attempt(|a| {

@@ -101,6 +101,35 @@ fn a_server_that_closes_one_direction_and_may_read_on() {
 }
 
 #[test]
+fn a_reset_that_the_upstreams_kernel_sent_to_what_came_after_its_close() {
+    // The close, and then, seen last, the reset: it was close(), not shutdown(), so nothing was read.
+    let late = |read| {
+        let scene = scene(TCP, End::Reset, 10 * MS)
+            .reused()
+            .tcp(|t| t.reset_at = Some(T + 10 * MS))
+            .peer_closed(true, read, false, 5 * MS)
+            .closed(0, Some(T + 10 * MS));
+        let mut peer = scene.tried.attempt.peer.clone();
+        let close = peer.as_mut().and_then(|p| p.closed.as_mut());
+        let close = close.expect("the upstream closed");
+        close.reset = true;
+        close.reset_by = Some(ResetBy::LateData);
+        close.reset_reason = Some("TCP_ABORT_ON_DATA".into());
+        scene.late().closed_by(peer)
+    };
+    let raced = late(false);
+    raced.is(Cause::KeepaliveRace, Variant::ClosedUnread, Proven, true);
+    let told = "reset sent to what came after (TCP_ABORT_ON_DATA)";
+    let evidence = raced.judge().evidence;
+    assert!(
+        evidence.iter().any(|fact| fact.text.contains(told)),
+        "{evidence:#?}"
+    );
+    // It had read before it closed: no abort, and no data left unread, are claimed.
+    late(true).is(Cause::UpstreamReset, None, Likely, true);
+}
+
+#[test]
 fn other_ways_to_lose_the_race() {
     closed_unread().is(Cause::KeepaliveRace, Variant::ClosedUnread, Proven, true);
     let reset_on_idle = scene(TCP, End::Reset, MS)
