@@ -14,6 +14,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::config::{Choice, duration};
 use crate::sinks::history;
+use crate::sinks::otlp::Endpoint;
 use crate::sinks::privacy::Privacy;
 use crate::sinks::visible;
 use crate::sources::process::Wanted;
@@ -338,6 +339,12 @@ pub struct RunArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_NO_HISTORY", hide_env_values = true)]
     pub no_history: bool,
+    /// Also send verdicts, as logs, and metrics to this OpenTelemetry receiver, over OTLP/HTTP
+    ///
+    /// /v1/logs and /v1/metrics are added to the URL: http://collector:4318, http://loki:3100/otlp.
+    /// While the receiver is away 65,536 verdicts wait in memory; what is dropped is counted.
+    #[arg(long, value_name = "URL", env = "WHY502_OTLP", hide_env_values = true)]
+    pub otlp: Option<Endpoint>,
 }
 
 #[derive(Debug, Args)]

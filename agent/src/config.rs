@@ -15,6 +15,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches, ValueEnum};
 
 use crate::cli::{self, Cli, Command, Exit};
+use crate::sinks::otlp::Endpoint;
 use crate::sinks::privacy::Privacy;
 use crate::sources::process::Wanted;
 
@@ -72,6 +73,8 @@ pub struct Run {
     pub json: bool,
     /// Where verdicts are kept; `None`: nowhere.
     pub history: Option<PathBuf>,
+    /// Who is sent verdicts and metrics.
+    pub otlp: Option<Endpoint>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,6 +297,7 @@ impl Settings {
                 privacy: args.privacy,
                 json: args.json,
                 history: Some(args.history).filter(|_| !args.no_history),
+                otlp: args.otlp,
             }),
             Command::Report(args) => Job::Report(Report {
                 since: args.since,
@@ -547,6 +551,16 @@ mod tests {
                 &["--proxy", "\"nginx\""],
             ),
             (&["run", "--pid", "0"], &["--pid"]),
+            (
+                &["run", "--otlp", "collector:4318"],
+                &["--otlp", "http://collector:4318"],
+            ),
+            (
+                &["run", "--otlp", "http://c/v1/logs"],
+                &["--otlp", "leave them out"],
+            ),
+            (&["run", "--otlp", "http://u:p@c"], &["--otlp", "password"]),
+            (&["run", "--otlp", "http://c/?x=1"], &["--otlp", "query"]),
             (&["run", "--pod", "web-0"], &["--pod", "shop/web-0"]),
             (&["run", "--pod", "/web-0"], &["--pod", "shop/web-0"]),
             (&["run", "--container", "a/b"], &["--container"]),

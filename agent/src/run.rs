@@ -7,6 +7,7 @@ mod following;
 mod history;
 mod live;
 mod logs;
+mod otlp;
 mod packets;
 mod pipeline;
 mod report;

@@ -23,6 +23,7 @@ use crate::sinks::history::{History, Limits};
 use crate::sinks::http::Server;
 use crate::sinks::json::{JsonLines, LINES_PER_SECOND};
 use crate::sinks::metrics::Metrics;
+use crate::sinks::otlp::{self, Otlp};
 use crate::sinks::output::Output;
 use crate::sinks::record::{Header, Recorder};
 use crate::sinks::report::Report;
@@ -203,6 +204,10 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
         // What is wrong from the start is said before there is a table.
         super::history::tend(history, Some(&metrics), |message| warning!("{message}"));
     }
+    let otlp = settings.otlp.as_ref().map(|endpoint| {
+        let otlp = Otlp::start(endpoint, node, &metrics, otlp::Limits::default());
+        otlp.context("start the thread of the export")
+    });
     let now = started.as_ref().map_or_else(clock::now, |s| s.0.now());
     let results = if settings.json {
         Results::Json(JsonLines::limited(output, LINES_PER_SECOND))
@@ -215,6 +220,7 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     pipeline.metrics = Some(Arc::clone(&metrics));
     pipeline.outlives_output = true;
     pipeline.history = history;
+    pipeline.otlp = otlp.transpose()?;
     let mut next = started;
     while let Some((source, signals)) = next {
         // Another one would have another clock.

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
 use crate::sinks::history::History;
 use crate::sinks::metrics::Metrics;
+use crate::sinks::otlp::Otlp;
 use crate::sinks::output::Drops;
 use crate::sinks::privacy::Privacy;
 use crate::sinks::record::{RecordLoss, Recorder};
@@ -39,6 +40,8 @@ pub(super) struct Pipeline<W: Write> {
     pub(super) metrics: Option<Arc<Metrics>>,
     /// `run`: what is kept for `report`.
     pub(super) history: Option<History>,
+    /// `run`: what is sent elsewhere.
+    pub(super) otlp: Option<Otlp>,
     pub(super) recorder: Option<Recorder>,
     pub(super) report: Option<Report>,
     pub(super) pcap: Option<PcapOut>,
@@ -79,6 +82,7 @@ impl<W: Write> Pipeline<W> {
             results,
             metrics: None,
             history: None,
+            otlp: None,
             recorder: None,
             report: None,
             pcap: None,
@@ -180,6 +184,9 @@ impl<W: Write> Pipeline<W> {
         if let Some(history) = &mut self.history {
             history.on_verdict(&verdict, at_ms);
         }
+        if let Some(otlp) = &mut self.otlp {
+            otlp.on_verdict(&verdict, self.clock.unix(decided.at));
+        }
         let proxy = verdict
             .proxy
             .pid
@@ -232,6 +239,9 @@ impl<W: Write> Pipeline<W> {
         }
         if let Some(history) = &mut self.history {
             history.on_risk(&risk, self.clock.unix_ms(signal.at));
+        }
+        if let Some(otlp) = &mut self.otlp {
+            otlp.on_risk(&risk, self.clock.unix(signal.at));
         }
         let result = self.results.on_risk(&risk);
         self.written(result)
@@ -374,6 +384,7 @@ impl<W: Write> Pipeline<W> {
         self.lost("excerpt", "forgotten", too_late);
         self.forgotten();
         self.tend_history();
+        self.tend_otlp();
         if let Some(metrics) = &self.metrics {
             metrics.on_tick(now);
         }
@@ -431,6 +442,7 @@ impl<W: Write> Pipeline<W> {
             None => Ok(()),
         };
         self.finish_history();
+        self.finish_otlp();
         let summary = self.totals.finish(began, ended);
         let result = self.results.finish(&summary);
         // A reader of standard output that left does not take the report with it.

@@ -7,6 +7,7 @@ pub mod history;
 pub mod http;
 pub mod json;
 pub mod metrics;
+pub mod otlp;
 pub mod output;
 pub mod privacy;
 pub mod record;

@@ -13,18 +13,20 @@ use crate::verdict::AttemptLine;
 /// Listeners shown; a host with more is served by its upstream metrics.
 const MAX_LISTENERS: usize = 200;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Queue {
     process: String,
     length: u32,
     /// Since the last scrape.
     peak: u32,
+    /// Since it was sent last.
+    unsent_peak: u32,
     limit: u32,
 }
 
 /// All listeners. Two network namespaces can have the same address: they are kept apart, and the
 /// export shows the one nearer to its limit.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Listeners {
     queues: BTreeMap<(String, u32), Queue>,
     /// By address and process: they outlive the listener, as counters must.
@@ -49,12 +51,22 @@ impl Listeners {
             process: process.to_owned(),
             length: 0,
             peak: 0,
+            unsent_peak: 0,
             limit: 0,
         });
         process.clone_into(&mut queue.process);
         queue.length = listener.length;
         queue.limit = listener.limit;
-        queue.peak = queue.peak.max(listener.peak).max(listener.length);
+        for peak in [&mut queue.peak, &mut queue.unsent_peak] {
+            *peak = (*peak).max(listener.peak).max(listener.length);
+        }
+    }
+
+    /// Gives a copy the peaks since this was called last.
+    pub(super) fn pushed(&mut self, copy: &mut Listeners) {
+        for (queue, copied) in self.queues.values_mut().zip(copy.queues.values_mut()) {
+            copied.peak = std::mem::replace(&mut queue.unsent_peak, queue.length);
+        }
     }
 
     /// Counts the attempts that met a full queue.

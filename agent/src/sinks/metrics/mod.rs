@@ -13,8 +13,10 @@ mod upstreams;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, TextEncoder};
 
+use super::otlp::Counts;
 use crate::cause::Cause;
 use crate::cli::REVISION;
 use crate::signal::{ClosedBy, IdleClose, Listener, Nanos, Stall};
@@ -51,7 +53,7 @@ pub struct Metrics {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct State {
     now: Nanos,
     scraped: bool,
@@ -75,6 +77,8 @@ struct State {
     blind: BTreeMap<[String; 1], f64>,
     /// Whether verdicts are kept; `None`: nobody asked for it.
     history: Option<bool>,
+    /// What became of what was exported; `None`: nobody asked for it.
+    otlp: Option<Counts>,
     /// Why there is no source.
     waits: Option<String>,
 }
@@ -98,6 +102,7 @@ impl Default for State {
             sources: BTreeMap::new(),
             blind: BTreeMap::new(),
             history: None,
+            otlp: None,
             waits: None,
         };
         for cause in Cause::ALL {
@@ -239,6 +244,18 @@ impl Metrics {
         self.state().history = Some(up);
     }
 
+    /// What became of the records that were exported over OTLP. What was dropped is counted among the
+    /// losses as well, by its reason.
+    pub fn otlp(&self, counts: Counts) {
+        let mut state = self.state();
+        let before = state.otlp.take().unwrap_or_default();
+        for (reason, count) in &counts.dropped {
+            let known = before.dropped.get(reason).copied().unwrap_or(0);
+            state.lost.add(["otlp", reason], count - known);
+        }
+        state.otlp = Some(counts);
+    }
+
     /// Why there is no source yet; `None`: there is one, which says itself whether it delivers.
     pub fn waits_for_source(&self, why: Option<String>) {
         self.state().waits = why;
@@ -265,6 +282,19 @@ impl Metrics {
             // Says what is wrong in a form that Prometheus refuses, instead of half the metrics.
             Err(error) => format!("why502 could not encode its metrics: {error}\n"),
         }
+    }
+
+    /// The same for whoever is sent them: what counts from one scrape to the next stays as it is, but
+    /// for peaks, which count from one call of this to the next.
+    pub fn export(&self) -> Vec<MetricFamily> {
+        let mut copy = {
+            let mut state = self.state();
+            let mut copy = state.clone();
+            state.listeners.pushed(&mut copy.listeners);
+            copy
+        };
+        copy.scraped = false;
+        copy.gather()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -298,7 +328,7 @@ impl State {
         name.to_owned()
     }
 
-    fn gather(&mut self) -> Vec<prometheus::proto::MetricFamily> {
+    fn gather(&mut self) -> Vec<MetricFamily> {
         let fresh_as_zero = std::mem::replace(&mut self.scraped, true);
         let mut families = vec![
             counters(
@@ -364,6 +394,28 @@ impl State {
                 "1 if verdicts are kept in the history, 0 if its file cannot be used",
                 [],
                 self.history.map(|up| ([], f64::from(u8::from(up)))),
+            ),
+            counters(
+                "why502_otlp_records_total",
+                "Records for OTLP: produced is sent, dropped and what waits",
+                ["outcome"],
+                self.otlp.iter().flat_map(|counts| {
+                    [
+                        ("produced", counts.produced),
+                        ("sent", counts.sent),
+                        ("dropped", counts.lost()),
+                    ]
+                    .map(|(outcome, count)| ([outcome.to_owned()], count as f64))
+                }),
+            ),
+            gauges(
+                "why502_otlp_up",
+                "1 if the receiver of OTLP took what was sent last, 0 if it did not",
+                [],
+                self.otlp
+                    .iter()
+                    .filter_map(|counts| counts.up)
+                    .map(|up| ([], f64::from(u8::from(up)))),
             ),
             gauges(
                 "why502_proxies_watched",

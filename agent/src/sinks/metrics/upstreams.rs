@@ -31,7 +31,7 @@ const STALL_EDGES: &[f64] = &[
 ];
 
 /// Counters of one upstream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Upstream {
     last_used: Nanos,
     pub(super) failed: BTreeMap<Cause, Counter>,
@@ -88,7 +88,7 @@ impl Upstream {
 }
 
 /// All upstreams, by proxy and upstream.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Upstreams {
     by_name: HashMap<[String; 2], Upstream>,
 }

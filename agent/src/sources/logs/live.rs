@@ -62,7 +62,8 @@ pub enum News {
     },
 }
 
-/// Starts the thread. It ends when `end` is set.
+/// Starts the thread, and waits until it follows what is there: from then on no line is missed. It
+/// ends when `end` is set.
 pub fn start(
     request: Request,
     sender: SyncSender<Signal>,
@@ -78,7 +79,8 @@ pub fn start(
         searched: 0,
         request,
     };
-    std::thread::Builder::new()
+    let (follow, follows) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new()
         .name("logs".into())
         .spawn(move || {
             privileges::keep(&privileges::of_log_source());
@@ -90,10 +92,15 @@ pub fn start(
                 if !live.turn(&sender, &news, last) || last {
                     return;
                 }
+                // Only the first time does anybody wait for it.
+                let _ = follow.send(());
                 std::thread::sleep(EVERY);
             }
         })
-        .context("start the log source")
+        .context("start the log source")?;
+    // An error is the thread's end, which is noticed elsewhere.
+    let _ = follows.recv();
+    Ok(thread)
 }
 
 struct Live {
