@@ -33,7 +33,7 @@ pub const WAYS: usize = 4;
 /// Slots for connections that are half joined, and how many each holds.
 pub const JOIN_SLOTS: u32 = 1024;
 pub const JOIN_WAYS: usize = 4;
-/// Slots for resets that kernels here have sent and that have not arrived yet: 32 kB.
+/// Slots for resets that kernels here have sent and that have not arrived yet: 56 kB.
 pub const RESET_SLOTS: u32 = 1024;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
 pub const WATCHED_THREADS: u32 = 1 << 20;
@@ -560,12 +560,19 @@ abi! {
         pub count: u64,
     }
 
-    /// A reset that a kernel on this host sent: as an answer to a packet on its way `to`.
+    /// Both ends of a TCP packet.
+    pub struct Way {
+        pub to: Destination,
+        pub from: [u8; 16],
+        pub pad: u16,
+    }
+
+    /// A reset that a kernel on this host sent, as an answer to a packet on this way.
     pub struct SentReset {
         pub at: u64,
-        pub to: Destination,
+        pub way: Way,
         /// The kernel's number for why, plus one; 0 where it does not tell.
-        pub reason: u16,
+        pub reason: u64,
     }
 
     /// Key of `LISTENERS`.

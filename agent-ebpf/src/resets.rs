@@ -3,17 +3,23 @@
 //! By addresses and ports, since the socket that they came from is gone, as a rule. Translated
 //! addresses differ at both ends: then the reason is not known.
 
-use agent_ebpf::{Destination, Flow, RESET_SLOTS, SentReset, flow_flag, peer_reset};
+use agent_ebpf::{Destination, Flow, RESET_SLOTS, SentReset, Way, flow_flag, peer_reset};
 
 use crate::{kernel, maps::RESETS};
 
-/// A reset answers a packet on its way `to`.
+/// A reset answers a packet that came this way.
 #[inline(always)]
-pub fn sent(to: Destination, reason: u16) {
-    if let Some(slot) = RESETS.get_ptr_mut(slot(&to)) {
+pub fn sent(way: Way, reason: u64) {
+    if let Some(slot) = RESETS.get_ptr_mut(slot(&way.to)) {
         let at = kernel::now();
-        // SAFETY: a map value. What is torn is of another connection, or of none.
-        unsafe { *slot = SentReset { at, to, reason } };
+        // SAFETY: a map value.
+        unsafe {
+            // First and last, so that what is read in between is of no time.
+            (&raw mut (*slot).at).write_volatile(0);
+            (*slot).way = way;
+            (*slot).reason = reason;
+            (&raw mut (*slot).at).write_volatile(at);
+        }
     }
 }
 
@@ -30,17 +36,19 @@ pub fn arrived(flow: &mut Flow) {
         return;
     };
     // SAFETY: a map value.
-    let sent = unsafe { *sent };
+    let SentReset { at, way, reason } = unsafe { *sent };
     // Older: of an earlier connection between the same ports.
-    if sent.to.address == to.address
-        && sent.to.family == to.family
-        && sent.to.port == to.port
-        && sent.to.from_port == to.from_port
-        && sent.at >= flow.connected_ns
+    if at >= flow.connected_ns
+        && flow.connected_ns != 0
+        && way.to.address == to.address
+        && way.to.family == to.family
+        && way.to.port == to.port
+        && way.to.from_port == to.from_port
+        && way.from == flow.ends.local
     {
         flow.flags |= flow_flag::PEER_SENT_RESET;
         flow.peer_reset = peer_reset::LATE;
-        flow.peer_reset_reason = sent.reason;
+        flow.peer_reset_reason = reason as u16;
     }
 }
 

@@ -14,8 +14,8 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{
-        self, AF_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LISTEN,
-        TCP_SYN_RECV, TCP_SYN_SENT,
+        self, AF_INET6, AF_UNIX, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1,
+        TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
     },
     maps::{CONNECTIONS, JOIN, LISTENERS, TELL_END, UPSTREAM_ENDS, count},
     member, offset,
@@ -63,14 +63,9 @@ fn connecting(sk: *const u8) {
 
 const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
+/// Who listens at this address, or at any of its namespace.
 #[inline(always)]
-fn remember_listener(flow: &mut Flow) {
-    let mut key = ListenerKey {
-        netns: flow.ends.netns,
-        family: flow.ends.family,
-        port: flow.ends.remote_port,
-        address: flow.ends.remote,
-    };
+fn listener_at(mut key: ListenerKey) -> Option<*mut ListenerValue> {
     let mut found = LISTENERS.get_ptr_mut(key);
     if found.is_none() {
         key.address = [0; 16];
@@ -81,7 +76,36 @@ fn remember_listener(flow: &mut Flow) {
         key.family = AF_INET6;
         found = LISTENERS.get_ptr_mut(key);
     }
-    let Some(found) = found else { return };
+    found
+}
+
+/// Whether a TCP socket's own end is a listener's: then that end was called.
+#[inline(always)]
+pub fn was_accepted(sk: *const u8) -> bool {
+    let mut key = ListenerKey {
+        netns: kernel::direct::netns(sk),
+        family: kernel::direct::family(sk),
+        port: kernel::direct::own_port(sk),
+        address: [0; 16],
+    };
+    if key.family == AF_UNIX {
+        return false;
+    }
+    kernel::direct::own_address(sk, key.family, &mut key.address);
+    listener_at(key).is_some()
+}
+
+#[inline(always)]
+fn remember_listener(flow: &mut Flow) {
+    let key = ListenerKey {
+        netns: flow.ends.netns,
+        family: flow.ends.family,
+        port: flow.ends.remote_port,
+        address: flow.ends.remote,
+    };
+    let Some(found) = listener_at(key) else {
+        return;
+    };
     // SAFETY: a map value; `peak` may lose a race, by one connection.
     let listener = unsafe { &mut *found };
     if !kernel::is(listener.sk, listener.cookie) {
@@ -315,7 +339,6 @@ fn upstream_closes(sk: *const u8, flow: &mut Flow, new: i32) {
     if flow.flags & flow_flag::PEER_CLOSED != 0 {
         return;
     }
-    flow.flags |= flow_flag::PEER_CLOSED;
     flow.peer_close_ns = kernel::now();
     flow.peer_close_tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     if held_by_process(sk) {
@@ -331,6 +354,8 @@ fn upstream_closes(sk: *const u8, flow: &mut Flow, new: i32) {
             _ => peer_reset::UNREAD,
         };
     }
+    // Last: who copies the flow meanwhile, on another CPU, sees no half of it.
+    flow.flags |= flow_flag::PEER_CLOSED;
 }
 
 /// The proxy's socket is done.

@@ -17,9 +17,10 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let skb: *const u8 = ctx.arg(0);
-    let Some(key) = packet::destination(skb as u64) else {
+    let Some(way) = packet::way(skb as u64) else {
         return 0;
     };
+    let key = way.to;
     // SAFETY: no arguments.
     let last_ns = unsafe { bpf_ktime_get_ns() };
     match FILTERED.get_ptr_mut(key) {

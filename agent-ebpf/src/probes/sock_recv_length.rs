@@ -60,6 +60,7 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
     let now = unsafe { bpf_ktime_get_ns() };
     if flow.role == role::UPSTREAM && ret > 0 {
         answer(flow, sk as u64, ret, now);
+        several();
         return 0;
     }
     let Some((thread, tid, tgid)) = flow::thread() else {
@@ -164,6 +165,18 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
     }
     flow.received = flow.received.wrapping_add(ret as u32);
     flow.last_receive_ns = now;
+}
+
+/// Who goes on with other requests when an upstream answers may begin an attempt for any of them: what
+/// the thread reads from a client before it sleeps next says no more of what it does.
+#[inline(always)]
+fn several() {
+    if let Some((thread, _, _)) = flow::thread()
+        && thread.lazy == 0
+    {
+        thread.reads = 2;
+        thread.read_switches = kernel::switches();
+    }
 }
 
 /// Whether these are the first bytes of a protocol of one request and one response: HTTP/1 (but for

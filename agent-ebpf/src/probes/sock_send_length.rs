@@ -10,7 +10,9 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM},
-    member, user,
+    member,
+    probes::inet_sock_set_state,
+    user,
 };
 
 const EAGAIN: i32 = -11;
@@ -61,10 +63,11 @@ pub fn sent(sk: *const u8, ret: i32) -> i32 {
     0
 }
 
-/// A socket not seen before that a proxy writes to first is an upstream connection.
+/// A socket not seen before that a proxy writes to first is an upstream connection, unless it came
+/// through a listener.
 #[inline(always)]
 fn first_send(sk: *const u8) -> Option<&'static mut Flow> {
-    if !stream(sk as u64) {
+    if !stream(sk as u64) || inet_sock_set_state::was_accepted(sk) {
         return None;
     }
     let id = bpf_get_current_pid_tgid();
@@ -112,7 +115,7 @@ fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u
         flow.reset_ns = now;
     }
     if ret > 0 {
-        flow.sent = flow.sent.wrapping_add(ret as u32);
+        flow.sent = flow.sent.saturating_add(ret as u32);
         flow.last_send_ns = now;
     } else if ret < 0 {
         flow.send_errno = -ret;

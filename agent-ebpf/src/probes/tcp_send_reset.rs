@@ -14,14 +14,14 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     // As a number: older verifiers do not believe that it may be null.
     let skb = kernel::address(skb);
     if skb != 0
-        && let Some(to) = packet::destination(skb)
+        && let Some(way) = packet::way(skb)
     {
         let mut reason = 0;
         if offset!(reset_reasons) == 1 {
             let number: u32 = ctx.arg(2);
-            reason = number as u16 + 1;
+            reason = u64::from(number) + 1;
         }
-        resets::sent(to, reason);
+        resets::sent(way, reason);
     }
     0
 }

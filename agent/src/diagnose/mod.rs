@@ -151,7 +151,12 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
 fn not_understood<'a>(case: &'a Case<'_>) -> Option<(&'a Tried, Finding)> {
     case.response?.status.filter(|status| *status >= 500)?;
     let tried = case.attempts.last()?;
-    let finding = protocol::diagnose(&Known { case, tried })?;
+    let known = Known { case, tried };
+    let finding = protocol::diagnose(&known)?;
+    let finding = match known.blind() {
+        Some(missing) => finding.at_most_likely(missing),
+        None => finding,
+    };
     (tried.attempt.received > 0).then_some((tried, finding))
 }
 

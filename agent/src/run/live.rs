@@ -153,8 +153,9 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     }
     let mut keeps = source.keeps();
     if settings.kept.report.is_some() {
-        // It gets its name at the end, in a folder that may be another user's.
-        keeps.push(Capability::CAP_DAC_OVERRIDE);
+        // It gets its name at the end, in a folder that may be another user's, where another user's
+        // file may have that name.
+        keeps.extend([Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER]);
     }
     privileges::keep(&keeps);
     eprintln!("ready");

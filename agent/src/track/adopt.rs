@@ -24,11 +24,16 @@ enum Fit {
     Time,
 }
 
+/// Where the C library asks the name service, which is no upstream.
+const NSCD: &str = "unix:/var/run/nscd/socket";
+
 /// How a proxy's threads share its work.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Threads {
+pub(super) enum Threads {
     /// Each finishes with what it has read before it reads on.
     InTurn,
+    /// Each serves one client after another, and waits for each.
+    Blocking,
     /// Each has its own clients, several at once.
     Own,
     /// Any of them goes on with what another began, as in Go.
@@ -39,21 +44,28 @@ impl Threads {
     fn of(software: Option<Software>) -> Threads {
         match software {
             Some(Software::Nginx) => Threads::InTurn,
-            Some(Software::Caddy | Software::Traefik | Software::Go | Software::Other) => {
+            Some(Software::Apache) => Threads::Blocking,
+            Some(Software::Caddy | Software::Traefik | Software::Go | Software::Other) | None => {
                 Threads::Any
             }
-            _ => Threads::Own,
+            Some(_) => Threads::Own,
         }
     }
 }
 
 impl Tracker {
-    fn threads(&self, exchange: &Exchange) -> Threads {
+    pub(super) fn threads(&self, exchange: &Exchange) -> Threads {
         Threads::of(self.proxy_of(exchange))
     }
 
+    /// Whether its proxy may have tried again, and been answered well, without a trace of it here: nginx
+    /// alone is seen to do so.
+    pub(super) fn tries_again_unseen(&self, exchange: &Exchange) -> bool {
+        exchange.source() == Source::Kernel && self.threads(exchange) != Threads::InTurn
+    }
+
     /// Whether what its thread read last may not be what the attempt was begun for.
-    pub(super) fn misled(&self, attempt: &Attempt) -> bool {
+    pub(super) fn misled(&self, source: Source, attempt: &Attempt) -> bool {
         let software = self
             .host
             .process(attempt.proxy)
@@ -62,7 +74,8 @@ impl Tracker {
             .downstream
             .as_ref()
             .and_then(|link| link.request.as_ref());
-        Threads::of(software) == Threads::Any
+        source == Source::Kernel
+            && Threads::of(software) == Threads::Any
             && matches!(read, Some(Opening::HttpRequest { .. }))
             && !same_request(attempt, read)
     }
@@ -80,7 +93,7 @@ impl Tracker {
         exchange.source() == Source::Kernel
             && match self.threads(exchange) {
                 Threads::InTurn => false,
-                Threads::Own => !adjacent,
+                Threads::Blocking | Threads::Own => !adjacent,
                 Threads::Any => true,
             }
     }
@@ -143,9 +156,12 @@ impl Tracker {
         });
         let alone = self.moments.alone(&exchange.attempts, *at, response);
         let flow = tried.attempt.flow;
+        // A connect says nothing of what it is for: a proxy's own check of a server fails as well, at
+        // the moment at which it answers that it has none.
+        let said = tried.attempt.request.is_some() || threads == Threads::Blocking;
         let adjacent = match threads {
             // The thread read one client, began an attempt, and answered that client when it ended.
-            Threads::Own => alone || (begun_for_it && at_once(tried.at, *at)),
+            Threads::Blocking | Threads::Own => alone || (begun_for_it && at_once(tried.at, *at)),
             _ => alone,
         };
         let Some(exchange) = self.open.get_mut(&key) else {
@@ -158,11 +174,12 @@ impl Tracker {
                     link.order = LinkOrder::Unclear;
                 }
             }
-            exchange.tie_alone(alone);
+            exchange.tie_alone(alone && said);
         }
         if let Some((_, _, response)) = &mut exchange.response {
-            let known = response.adjacent.filter(|_| threads == Threads::Own);
-            response.adjacent = known.or(adjacent.then_some(flow));
+            let known = response.adjacent.filter(|_| threads != Threads::Any);
+            let tied = known.or(adjacent.then_some(flow));
+            response.adjacent = tied.filter(|_| said);
         }
     }
 }
@@ -180,7 +197,7 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
     }
     let failed = matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp);
     let any = threads == Threads::Any;
-    if !failed || near > SOON || !(any || led_by_none(attempt)) {
+    if !failed || near > SOON || !(any || led_by_none(attempt)) || attempt.upstream.0 == NSCD {
         return None;
     }
     match attempt.thread == response.thread {
@@ -216,6 +233,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cause::Cause;
     use crate::signal::Signal;
     use crate::track::Decided;
     use crate::verdict::{Confidence, Kind};
@@ -252,17 +270,30 @@ mod tests {
         })
     }
 
-    fn decided(signals: &[(Nanos, Value)]) -> Vec<Decided> {
+    fn all_of(software: &str, signals: &[(Nanos, Value)]) -> Vec<Decided> {
+        let process = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "proxy", "software": software,
+            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+        });
         let mut tracker = Tracker::default();
         let mut out = Vec::new();
-        for (at, fact) in signals {
+        for (at, fact) in std::iter::once(&(MS, process)).chain(signals) {
             let signal = json!({"at": at, "source": "kernel", "fact": fact});
             let signal: Signal = serde_json::from_value(signal).unwrap();
             out.extend(tracker.observe(&signal));
         }
         out.extend(tracker.finish());
+        out
+    }
+
+    fn verdicts_of(software: &str, signals: &[(Nanos, Value)]) -> Vec<Decided> {
+        let mut out = all_of(software, signals);
         out.retain(|decided| decided.kind == Kind::Verdict);
         out
+    }
+
+    fn decided(signals: &[(Nanos, Value)]) -> Vec<Decided> {
+        verdicts_of("haproxy", signals)
     }
 
     fn confidence(signals: &[(Nanos, Value)]) -> Vec<Confidence> {
@@ -293,21 +324,26 @@ mod tests {
 
     #[test]
     fn what_fails_as_a_request_leaves_its_queue_may_be_anothers() {
-        let refused = || json!({"how": "connect_failed", "errno": 111});
-        let tied = |waited: Nanos, request: Value| {
-            let mut one = attempt(1, 7, request, refused());
+        let tied = |waited: Nanos, request: Value, how: &str, status: u16| {
+            let mut one = attempt(1, 7, request, json!({"how": how, "errno": 111}));
             one["began"] = (9 * MS + waited).into();
             let end = 9 * MS + waited + MS;
-            let out = decided(&[(end, one), (end, response(5, "/a"))]);
+            let mut answer = response(5, "/a");
+            answer["status"] = status.into();
+            let out = decided(&[(end, one), (end, answer)]);
             let [verdict] = &out[..] else {
                 panic!("{out:?}");
             };
             let (_, _, response) = verdict.response.as_ref().unwrap();
             response.adjacent.is_some()
         };
-        assert!(tied(MS, Value::Null));
-        assert!(!tied(1000 * MS, Value::Null));
-        assert!(!tied(1000 * MS, sent("/a")));
+        assert!(tied(MS, sent("/a"), "reset", 502));
+        assert!(!tied(1000 * MS, sent("/a"), "reset", 502));
+        // Another client's that was tried again, as this one found no room.
+        assert!(!tied(MS, sent("/a"), "reset", 503));
+        assert!(tied(MS, sent("/a"), "given_up", 503));
+        // What a connect is for cannot be told.
+        assert!(!tied(MS, Value::Null, "connect_failed", 502));
     }
 
     #[test]
@@ -342,9 +378,8 @@ mod tests {
 
     #[test]
     fn of_requests_alike_the_one_read_first_is_sent_first() {
-        let refused = json!({"how": "connect_failed", "errno": 111});
         let at = |flow: u64, began: Nanos| {
-            let mut one = attempt(flow, 7, Value::Null, refused.clone());
+            let mut one = attempt(flow, 7, Value::Null, refused());
             one["began"] = began.into();
             one
         };
@@ -372,10 +407,7 @@ mod tests {
             decided(&[(2000 * MS, one), (2000 * MS + MS / 10, response(5, "/a"))])
         };
         let same = answered(504);
-        assert_eq!(
-            same[0].diagnosis.cause,
-            crate::cause::Cause::UpstreamAnswered
-        );
+        assert_eq!(same[0].diagnosis.cause, Cause::UpstreamAnswered);
         assert!(answered(502)[0].attempts.is_empty(), "another's");
         // What nobody asked for (a health check) is nothing to tell.
         let mut check = attempt(1, 7, sent("/health"), json!({"how": "answered"}));
@@ -387,28 +419,26 @@ mod tests {
     }
 
     fn of_go(signals: &[(Nanos, Value)]) -> Vec<Decided> {
-        let process = json!({
-            "kind": "process_seen", "pid": 1, "parent": 0, "name": "proxy", "software": "other",
-            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
-        });
-        let mut all = vec![(MS, process)];
-        all.extend_from_slice(signals);
-        decided(&all)
+        verdicts_of("other", signals)
+    }
+
+    fn refused() -> Value {
+        json!({"how": "connect_failed", "errno": 111})
+    }
+
+    /// What the thread had read last when it began the attempt.
+    fn read(downstream: u64, request: Value) -> Value {
+        json!({
+            "flow": downstream, "ordinal": 1, "order": "after_read", "client": null,
+            "proxy_address": null, "request": request, "state": "open", "read_before_ns": null,
+        })
     }
 
     #[test]
     fn threads_that_share_their_work_tie_nothing() {
-        let refused = || json!({"how": "connect_failed", "errno": 111});
-        let read = |downstream: u64, path: &str| {
-            json!({
-                "flow": downstream, "ordinal": 1, "order": "after_read", "client": null,
-                "proxy_address": null, "request": asked(path), "state": "open",
-                "read_before_ns": null,
-            })
-        };
         // Begun by a thread that had read another client last.
         let mut one = attempt(1, 7, sent("/a"), json!({"how": "given_up"}));
-        one["downstream"] = read(6, "/b");
+        one["downstream"] = read(6, asked("/b"));
         let out = of_go(&[
             (2000 * MS, response(5, "/a")),
             (2000 * MS, response(6, "/b")),
@@ -423,8 +453,15 @@ mod tests {
         }
         // A connect that failed alone, in any thread; and one of two.
         let connect = |flow| attempt(flow, 8, Value::Null, refused());
+        // Either may be one that the proxy made for itself: to check, or to tell of itself.
         let alone = of_go(&[(2000 * MS, response(5, "/a")), (2000 * MS + 1, connect(1))]);
-        assert_eq!(alone[0].response.as_ref().unwrap().2.adjacent, Some(1));
+        assert_eq!(alone[0].diagnosis.cause, Cause::ConnectionRefused);
+        assert_eq!(alone[0].diagnosis.confidence, Confidence::Likely);
+        let mut nscd = connect(1);
+        nscd["upstream"] = NSCD.into();
+        nscd["end"]["errno"] = 2.into();
+        let asked = of_go(&[(2000 * MS, response(5, "/a")), (2000 * MS + 1, nscd)]);
+        assert!(asked[0].attempts.is_empty());
         let two = of_go(&[
             (2000 * MS, response(5, "/a")),
             (2000 * MS + 1, connect(1)),
@@ -434,9 +471,66 @@ mod tests {
         assert_ne!(two[0].diagnosis.confidence, Confidence::Proven);
     }
 
+    /// A refused connect that began when its thread had read this client.
+    fn connect_for(client: Value) -> Value {
+        let mut one = attempt(1, 7, Value::Null, refused());
+        one["downstream"] = read(5, client);
+        one
+    }
+
+    #[test]
+    fn only_a_thread_that_waits_for_each_client_is_known_by_its_connect() {
+        let tied = |software: &str| {
+            let signals = [
+                (10 * MS, connect_for(asked("/a"))),
+                (10 * MS, response(5, "/a")),
+            ];
+            let out = verdicts_of(software, &signals);
+            assert_eq!(
+                out[0].diagnosis.cause,
+                Cause::ConnectionRefused,
+                "{software}"
+            );
+            out[0].diagnosis.confidence
+        };
+        assert_eq!(tied("apache"), Confidence::Proven);
+        // The server may have been checked at the moment at which it answered that it has none.
+        for software in ["haproxy", "envoy", "caddy"] {
+            assert_eq!(tied(software), Confidence::Likely, "{software}");
+        }
+    }
+
+    #[test]
+    fn what_is_answered_well_after_another_try_that_nobody_saw_is_no_failure() {
+        let kinds = |software: &str| -> Vec<Kind> {
+            let mut good = response(5, "/a");
+            good["status"] = 200.into();
+            let signals = [(10 * MS, connect_for(asked("/a"))), (12 * MS, good)];
+            all_of(software, &signals).iter().map(|d| d.kind).collect()
+        };
+        for software in ["haproxy", "envoy", "caddy", "apache"] {
+            assert_eq!(kinds(software), [Kind::NearMiss], "{software}");
+        }
+        // Its next try would be known: this is an `error_page`.
+        assert_eq!(kinds("nginx"), [Kind::Verdict]);
+    }
+
+    #[test]
+    fn behind_tls_only_what_a_timer_ended_is_known_to_have_failed() {
+        let kinds = |software: &str, request: Value, end: Value| -> Vec<Kind> {
+            let mut one = attempt(1, 7, request, end);
+            one["downstream"] = read(5, json!({"protocol": "tls"}));
+            let signals = [(10 * MS, one), (2000 * MS, json!({"kind": "tick"}))];
+            all_of(software, &signals).iter().map(|d| d.kind).collect()
+        };
+        assert_eq!(kinds("nginx", Value::Null, refused()), [Kind::Verdict]);
+        assert_eq!(kinds("haproxy", Value::Null, refused()), [Kind::NearMiss]);
+        let given_up = json!({"how": "given_up"});
+        assert_eq!(kinds("haproxy", sent("/a"), given_up), [Kind::Verdict]);
+    }
+
     #[test]
     fn a_connect_that_failed_belongs_to_what_its_thread_said_at_once() {
-        let refused = || json!({"how": "connect_failed", "errno": 111});
         let after = |time: Nanos, thread| {
             let out = decided(&[
                 (2000 * MS, response(5, "/a")),

@@ -280,14 +280,20 @@ impl Exchange {
     }
 
     /// Nobody but the proxy ended it, and nothing is tried again: the client was told of a failure,
-    /// though its side shows no status.
-    pub(super) fn failed_unseen(&self) -> bool {
+    /// though its side shows no status. Of a proxy that may have tried again unseen only what its timer
+    /// ended counts, or what its log tells.
+    pub(super) fn failed_unseen(&self, tries_again_unseen: bool) -> bool {
+        let given_up = |t: &Tried| t.attempt.end == End::GivenUp && t.attempt.request.is_some();
+        let last = || self.attempts.last().is_some_and(given_up);
         self.response.is_none()
             && self.encrypted()
             && !self.retried
             && !self.client_left()
             && !self.saved()
-            && self.told_status().is_none_or(|status| status >= 500)
+            && match self.told_status() {
+                Some(status) => status >= 500,
+                None => !tries_again_unseen || last(),
+            }
     }
 
     /// The client's status as lines tell it that can be of no other exchange.

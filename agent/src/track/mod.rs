@@ -166,7 +166,7 @@ impl Tracker {
             .and_then(|flow| self.by_flow.get(&flow).copied());
         let key = retried
             .filter(|key| self.open.contains_key(key))
-            .unwrap_or_else(|| match self.misled(attempt) {
+            .unwrap_or_else(|| match self.misled(signal.source, attempt) {
                 true => own_key(attempt),
                 false => key_of(attempt),
             });
@@ -193,7 +193,7 @@ impl Tracker {
         exchange.respond(signal.at, signal.source, response);
         let mut forgotten = None;
         if let Some(last) = &response.last_attempt {
-            let its = match self.misled(last) {
+            let its = match self.misled(signal.source, last) {
                 true => own_key(last),
                 false => key,
             };
@@ -239,7 +239,12 @@ impl Tracker {
             }
             self.now = self.now.max(at);
             self.due.pop_first();
-            let ended = |e: &&Exchange| e.response.is_some() || e.failed_unseen();
+            if self.open.get(&key).is_some_and(|e| e.response.is_none()) {
+                // What the log says of it decides whether it has failed.
+                self.tie(key);
+            }
+            let ended =
+                |e: &&Exchange| e.response.is_some() || e.failed_unseen(self.tries_again_unseen(e));
             let Some(exchange) = self.open.get(&key).filter(ended) else {
                 continue;
             };
@@ -338,7 +343,7 @@ impl Tracker {
             .map(|t| diagnose::diagnose_attempt(&case, t))
             .collect();
         let advice = diagnose::advise(&case, &diagnosis);
-        let kind = kind(exchange);
+        let kind = kind(exchange, self.tries_again_unseen(exchange));
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
@@ -371,7 +376,7 @@ impl Tracker {
 }
 
 /// A response that no upstream saved is a failure; a failed attempt without a failed response is not.
-fn kind(exchange: &Exchange) -> Kind {
+fn kind(exchange: &Exchange, tries_again_unseen: bool) -> Kind {
     if let (Source::Log, Some(told)) = (exchange.source(), &exchange.told) {
         return match told.saved() || told.client_left() {
             true => Kind::NearMiss,
@@ -381,13 +386,14 @@ fn kind(exchange: &Exchange) -> Kind {
     match &exchange.response {
         Some((_, _, response)) => {
             let failed_status = response.status.is_some_and(|status| status >= 500);
-            if exchange.saved() && !failed_status {
+            let good_status = response.status.is_some_and(|status| status < 500);
+            if (exchange.saved() && !failed_status) || (tries_again_unseen && good_status) {
                 Kind::NearMiss
             } else {
                 Kind::Verdict
             }
         }
-        None if exchange.failed_unseen() => Kind::Verdict,
+        None if exchange.failed_unseen(tries_again_unseen) => Kind::Verdict,
         None => Kind::NearMiss,
     }
 }

@@ -13,7 +13,7 @@ use crate::signal::{Attempt, End, FlowId, Nanos, Opening, Response};
 
 /// What is told at most so far apart may be one thing. A proxy answers as soon as it knows.
 const AT_ONCE: Nanos = 2_000_000;
-/// Nothing is decided later than this after it was told.
+/// What is decided later than this after it was told is not said to be alone.
 const HORIZON: Nanos = 2_000_000_000;
 /// With more of them nothing is said to be alone.
 const KEPT: usize = 4096;
@@ -38,7 +38,7 @@ struct Moment {
 #[derive(Debug, Default)]
 pub(super) struct Moments {
     recent: VecDeque<Moment>,
-    /// Up to then some were forgotten too early.
+    /// Up to then some were forgotten.
     forgotten: Nanos,
 }
 
@@ -71,9 +71,7 @@ impl Moments {
             if !old && self.recent.len() < KEPT {
                 break;
             }
-            if !old {
-                self.forgotten = self.forgotten.max(oldest.at);
-            }
+            self.forgotten = self.forgotten.max(oldest.at);
             self.recent.pop_front();
         }
         self.recent.push_back(Moment {
@@ -102,6 +100,12 @@ impl Moments {
         if !began || !at_once(tried.at, at) || earliest <= self.forgotten {
             return false;
         }
+        // Proxies make these by themselves, too, when the same request of another client has failed and
+        // is tried again: then no failed response of that client is seen.
+        let of_its_own = matches!(response.status, Some(429 | 503)) && tried_again(attempt);
+        if of_its_own {
+            return false;
+        }
         let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening));
         if attempt.request.is_some() {
             // Bytes that cannot be compared are of any request.
@@ -125,6 +129,15 @@ impl Moments {
             }
         })
     }
+}
+
+/// What proxies try again, unless they are told not to.
+fn tried_again(attempt: &Attempt) -> bool {
+    let broken = matches!(
+        attempt.end,
+        End::PeerClosed | End::Reset | End::SendFailed { .. }
+    );
+    broken && attempt.received == 0
 }
 
 /// Whether two moments may be one.

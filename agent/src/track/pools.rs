@@ -34,7 +34,12 @@ impl Connects {
     /// The one that decided: it failed by itself, or waited longest. `None` where the proxy called
     /// several upstreams.
     fn deciding(&self, at: Nanos, response: &Response) -> Option<&Tried> {
-        let here = |tried: &&Tried| tried.attempt.proxy == response.proxy && at_once(tried.at, at);
+        // Each of Envoy's threads has pools of its own; its health checks run in another.
+        let here = |tried: &&Tried| {
+            let of_it =
+                tried.attempt.proxy == response.proxy && tried.attempt.thread == response.thread;
+            of_it && at_once(tried.at, at)
+        };
         let deciding = self.0.iter().filter(here).max_by_key(|tried| {
             let failed = matches!(tried.attempt.end, End::ConnectFailed { .. });
             (failed, tried.at.saturating_sub(tried.attempt.began))

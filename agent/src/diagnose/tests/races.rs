@@ -102,7 +102,7 @@ fn a_server_that_closes_one_direction_and_may_read_on() {
 
 #[test]
 fn a_reset_that_the_upstreams_kernel_sent_to_what_came_after_its_close() {
-    // The close, and then, seen last, the reset: it was close(), not shutdown(), so nothing was read.
+    // The close, and then, seen last, the reset: nothing was read before the one, or can be after the other.
     let late = |read| {
         let scene = scene(TCP, End::Reset, 10 * MS)
             .reused()

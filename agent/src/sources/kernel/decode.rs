@@ -360,6 +360,12 @@ fn state(bits: u32) -> char {
     }
 }
 
+/// Sequence numbers tell what comes first within 2 GiB. Of a longer request the upstream has read: no
+/// buffer holds as much.
+fn is_past_counting(flow: &abi::Flow) -> bool {
+    flow.sent > i32::MAX as u32
+}
+
 fn peer(
     flow: &abi::Flow,
     sample: &abi::Sample,
@@ -371,7 +377,7 @@ fn peer(
     if flow.flags & flow_flag::PEER_CLOSED != 0 {
         let accepted = flow.flags & flow_flag::PEER_CLOSED_ACCEPTED != 0;
         let taken = flow.peer_close_copied.wrapping_sub(flow.request_seq) as i32;
-        let read = taken > 0;
+        let read = taken > 0 || is_past_counting(flow);
         let tcp = flow.ends.family != AF_UNIX;
         return Some(Peer {
             accepted,
@@ -383,7 +389,7 @@ fn peer(
                 accepted,
                 read,
                 reset: flow.flags & flow_flag::PEER_SENT_RESET != 0,
-                taken: tcp.then(|| u64::try_from(taken).unwrap_or(0)),
+                taken: (tcp && !is_past_counting(flow)).then(|| u64::try_from(taken).unwrap_or(0)),
                 unread: tcp.then(|| u64::from(flow.peer_close_unread)),
                 reset_by: match flow.peer_reset {
                     peer_reset::UNREAD => Some(ResetBy::UnreadData),
@@ -400,7 +406,8 @@ fn peer(
     if sample.known & sampled::PEER != 0 {
         // A Unix socket whose queue is not empty may have been read from: its body is still coming.
         let unix = flow.ends.family == AF_UNIX;
-        let read = flow.sent > 0 && (sample.read != 0 || (unix && reader.is_some()));
+        let taken = sample.read != 0 || is_past_counting(flow);
+        let read = flow.sent > 0 && (taken || (unix && reader.is_some()));
         return Some(Peer {
             accepted: sample.accepted != 0,
             read,

@@ -95,14 +95,14 @@ pub fn start(
                 wait(&ring);
                 // Time is told behind the records it covers: a fact that queues is never overdue.
                 let now = crate::clock::now();
-                watch.tell_losses();
+                watch.tell_losses(MISSES_EVERY);
                 drain(&mut ring, &mut watch);
-                watch.tell_losses();
+                watch.tell_losses(MISSES_EVERY);
                 watch.tell_time(now);
                 watch.tick();
             }
             drain(&mut ring, &mut watch);
-            watch.tell_losses();
+            watch.tell_losses(MISSES_EVERY);
         })
         .context("start the kernel source's thread")?;
     let status = started
@@ -141,15 +141,19 @@ fn wait(ring: &RingBuf<MapData>) {
 
 /// The ring does not fill within this time unless this thread does not run.
 const STALLED: Duration = Duration::from_millis(1);
+/// Runs that the kernel left out are asked for as often: it takes a hundredth of a millisecond and more.
+const MISSES_EVERY: Duration = Duration::from_millis(100);
+/// And ahead of records, of which one may be decided upon at once.
+const MISSES_BEFORE_RECORDS: Duration = Duration::from_millis(2);
 
 /// Hands on what is there. A loss is told before the records that were written after it: the thread
 /// may have been stopped at any point, so it looks again whenever time has passed.
 fn drain(ring: &mut RingBuf<MapData>, watch: &mut Watch) {
-    let mut looked = Instant::now();
+    let mut looked = None::<Instant>;
     while let Some(item) = ring.next() {
-        if looked.elapsed() > STALLED {
-            watch.tell_losses();
-            looked = Instant::now();
+        if looked.is_none_or(|at| at.elapsed() > STALLED) {
+            watch.tell_losses(MISSES_BEFORE_RECORDS);
+            looked = Some(Instant::now());
         }
         watch.record(&item);
     }

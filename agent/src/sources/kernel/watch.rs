@@ -61,6 +61,8 @@ pub(super) struct Watch {
     proxies: HashSet<u32>,
     /// Processes with a watched name that are not in the containers which were asked for.
     strangers: HashSet<u32>,
+    /// Those of them that may get the name that was asked for, and the seconds within which they may.
+    undecided: StdMap<u32, (String, u8)>,
     described: Described,
     homes: Homes,
     unnamed: StdMap<u32, u8>,
@@ -73,7 +75,7 @@ pub(super) struct Watch {
     /// Kernel losses already told.
     told: [u64; counter::LOSSES.len()],
     missed: u64,
-    look_for_misses: Instant,
+    looked_for_misses: Instant,
     /// Signals that did not fit into the channel and are not told yet.
     unsent: u64,
     /// Listeners, and processes of upstreams, that did not fit into the kernel half's maps.
@@ -98,6 +100,7 @@ impl Watch {
             listeners: Listeners::default(),
             proxies: HashSet::new(),
             strangers: HashSet::new(),
+            undecided: StdMap::new(),
             described: Described::default(),
             homes: Homes::default(),
             unnamed: StdMap::new(),
@@ -108,7 +111,7 @@ impl Watch {
             next_second: now + SECOND,
             told: [0; counter::LOSSES.len()],
             missed: 0,
-            look_for_misses: now,
+            looked_for_misses: now,
             unsent: 0,
             no_room: 0,
             unguarded: 0,
@@ -176,7 +179,7 @@ impl Watch {
                     return;
                 }
                 if !self.is_selected(pid) {
-                    let _ = self.ignore(pid);
+                    self.may_be_selected_later(pid, name);
                 } else if self.add_proxy(pid, name).is_ok() {
                     let _ = self.name_unix_listeners();
                 }
@@ -244,6 +247,7 @@ impl Watch {
         self.tell_queues();
         self.describe_workers();
         self.name_homes();
+        self.decide_strangers();
     }
 
     fn send(&mut self, at: Nanos, fact: Fact) {

@@ -23,7 +23,16 @@ impl Scene {
             "log",
             json!({"kind": "source_started", "sees": sees, "blind": []}),
         );
+        scene.nginx();
         scene
+    }
+
+    fn nginx(&mut self) {
+        let process = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "nginx", "software": "nginx",
+            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+        });
+        self.signal(1, "kernel", process);
     }
 
     fn signal(&mut self, at: Nanos, source: &str, fact: Value) {
@@ -110,6 +119,7 @@ impl Scene {
 fn a_failure_is_told_once_where_its_line_is_the_first() {
     let mut scene = Scene::new();
     scene.tracker = Tracker::default();
+    scene.nginx();
     scene.refused(1);
     scene.signal(11 * SECOND, "kernel", json!({"kind": "tick"}));
     assert_eq!(scene.out.len(), 1);

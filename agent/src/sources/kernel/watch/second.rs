@@ -2,12 +2,10 @@
 
 use super::*;
 
-/// Reading them takes a hundredth of a millisecond and more.
-const MISSES_EVERY: Duration = Duration::from_millis(100);
-
 impl Watch {
-    /// Tells what was lost since it was told last; what cannot be told stays to be told.
-    pub(in crate::sources::kernel) fn tell_losses(&mut self) {
+    /// Tells what was lost since it was told last; what cannot be told stays to be told. Runs that the
+    /// kernel left out are looked for no more often than `misses_every`.
+    pub(in crate::sources::kernel) fn tell_losses(&mut self, misses_every: Duration) {
         let mut totals = [0; counter::LOSSES.len()];
         {
             let Some(map) = self.probes.ebpf.map("COUNTERS") else {
@@ -28,9 +26,8 @@ impl Watch {
                 self.told[i] = totals[i];
             }
         }
-        let now = Instant::now();
-        if now >= self.look_for_misses {
-            self.look_for_misses = now + MISSES_EVERY;
+        if self.looked_for_misses.elapsed() >= misses_every {
+            self.looked_for_misses = Instant::now();
             let missed = self.probes.misses.count();
             let new = missed.saturating_sub(self.missed);
             if new > 0 && self.tell_loss("probes", "recursion", new) {

@@ -13,12 +13,41 @@ impl Watch {
         begun() || self.selection.admits(pid, &mut self.homes)
     }
 
-    /// Has the kernel half forget a process.
-    pub(super) fn ignore(&mut self, pid: u32) -> Result<()> {
+    /// A container's name is known a moment after its processes are: nothing is told of this one until
+    /// then.
+    pub(super) fn may_be_selected_later(&mut self, pid: u32, name: String) {
+        self.estrange(pid);
+        if self.undecided.len() < UNNAMED {
+            self.undecided.insert(pid, (name, NAMED_WITHIN));
+        } else {
+            let _ = self.ignore(pid);
+        }
+    }
+
+    pub(super) fn decide_strangers(&mut self) {
+        for (pid, (name, tries)) in std::mem::take(&mut self.undecided) {
+            if self.is_selected(pid) {
+                if self.add_proxy(pid, name).is_ok() {
+                    let _ = self.name_unix_listeners();
+                }
+            } else if tries > 1 {
+                self.undecided.insert(pid, (name, tries - 1));
+            } else {
+                let _ = self.ignore(pid);
+            }
+        }
+    }
+
+    fn estrange(&mut self, pid: u32) {
         if self.strangers.len() >= STRANGERS {
             self.strangers.clear();
         }
         self.strangers.insert(pid);
+    }
+
+    /// Has the kernel half forget a process.
+    pub(super) fn ignore(&mut self, pid: u32) -> Result<()> {
+        self.estrange(pid);
         let threads = proxies::threads(pid);
         let ebpf = &mut self.probes.ebpf;
         {
