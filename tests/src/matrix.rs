@@ -164,7 +164,11 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         std::fs::write(file, document::page(&measured, &pages))
             .with_context(|| format!("write {}", file.display()))?;
     }
-    println!("seed {seed}, {} s", began.elapsed().as_secs());
+    println!(
+        "seed {seed}, {} s, results in {}",
+        began.elapsed().as_secs(),
+        file.display()
+    );
     println!(
         "{passed} passed, {failed} failed, {} skipped",
         skipped.len()

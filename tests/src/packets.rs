@@ -227,6 +227,7 @@ pub fn shown(truth: &str, cause: &str) -> bool {
         "read_timeout_never_accepted" | "read_timeout_not_read" | "read_timeout_no_reply" => {
             cause == "read_timeout_no_reply"
         }
+        "protocol_mismatch" => matches!(cause, "upstream_closed_early" | "upstream_reset"),
         "tcp_accept_queue_full" => {
             matches!(
                 cause,

@@ -106,9 +106,14 @@ pub(super) fn judge(
                 }
             }
             // A proxy that closes without a word has failed as well, and its log or the wire may know
-            // of a status: what is said of it may be right, or admit that it does not know.
+            // of a status: what is said of it may be right, or admit that it does not know. Who sees
+            // less may take it for something else, but not prove that.
             let silent = sent.status.is_none() && truth.kind == Kind::Verdict;
-            let fair = |line: &Value| [truth.cause, "unknown"].contains(&cause(line));
+            let sees_less = matches!(source, Source::Packets | Source::Logs);
+            let fair = |line: &Value| {
+                let owned = [truth.cause, "unknown"].contains(&cause(line));
+                owned || (sees_less && line["confidence"] != "proven")
+            };
             for line in said.iter().filter(|line| !silent || !fair(line)) {
                 score.flagged += 1;
                 judged
