@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::process::Proc;
@@ -18,6 +18,23 @@ const ATTACH: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(20);
 /// The contract's latest time for a verdict is 250 ms after the response (or two round trips).
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// What `why502 explain` says of a capture or recording, of logs, or of both together.
+pub fn explain(why502: &Path, file: Option<&Path>, logs: &[PathBuf]) -> Result<Vec<Value>> {
+    let mut command = Command::new(why502);
+    command.args(["explain", "--json"]).args(file);
+    for log in logs {
+        command.arg("--log").arg(log);
+    }
+    let output = command.output().context("run why502 explain")?;
+    if !output.status.success() {
+        bail!("explain: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).context("a line of explain"))
+        .collect()
+}
 
 /// A why502 under way, all that it says kept.
 pub struct Capture {

@@ -6,19 +6,43 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser};
 use lab::prometheus::Prometheus;
 use lab::report::{Outcome, Report};
 use lab::run::{Options, Run, Scenario};
 use lab::{matrix, process, rows, upstream};
 
-/// Breaks real proxies and upstreams on purpose and compares why502's verdicts with the truth.
+/// Breaks real proxies and upstreams on purpose and compares why502's verdicts with the truth: the
+/// scenarios of the lab, row by row, and the matrix of proxies and causes. An option of one of the
+/// two leaves out the other.
 #[derive(Parser)]
 #[command(name = "lab", version)]
 struct Args {
     /// The program under test.
-    #[arg(long, env = "WHY502", default_value = "target/debug/why502")]
+    #[arg(
+        long,
+        env = "WHY502",
+        default_value = "target/debug/why502",
+        global = true
+    )]
     why502: PathBuf,
+    /// Where results, logs and recordings go.
+    #[arg(long, default_value = "lab-results", global = true)]
+    out: PathBuf,
+    /// Only list the scenarios, or proxies, upstreams and causes.
+    #[arg(long, global = true)]
+    list: bool,
+    #[command(flatten, next_help_heading = "Scenarios")]
+    rows: Rows,
+    #[command(flatten, next_help_heading = "Matrix")]
+    matrix: matrix::Args,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(clap::Args)]
+struct Rows {
     /// Only these rows.
     #[arg(long, value_delimiter = ',')]
     row: Vec<u8>,
@@ -28,12 +52,6 @@ struct Args {
     /// At least 30 failures per row and variant, instead of 3.
     #[arg(long)]
     full: bool,
-    /// Where results, logs and recordings go.
-    #[arg(long, default_value = "lab-results")]
-    out: PathBuf,
-    /// Only list the scenarios.
-    #[arg(long)]
-    list: bool,
     /// Without why502: check that each fault does to the client what the scenario says.
     #[arg(long)]
     no_agent: bool,
@@ -50,8 +68,6 @@ struct Args {
     /// `likely` where the verdict says that signals were lost.
     #[arg(long)]
     lossy: bool,
-    #[command(subcommand)]
-    part: Option<Part>,
 }
 
 /// Parts that the lab starts of itself.
@@ -65,12 +81,41 @@ enum Part {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    match args.part {
-        Some(Part::Upstream(ref upstream)) => end(upstream::serve(upstream).map(|()| true)),
-        Some(Part::Matrix(ref matrix)) => end(run_matrix(&args, matrix)),
-        None => end(run(&args)),
+    let matches = Args::command().get_matches();
+    let asked = |of: clap::Command| {
+        let given = |arg: &clap::Arg| {
+            let source = matches.value_source(arg.get_id().as_str());
+            source == Some(ValueSource::CommandLine)
+        };
+        of.get_arguments().any(given)
+    };
+    let (rows, matrix) = (
+        asked(Rows::augment_args(clap::Command::new("rows"))),
+        asked(matrix::Args::augment_args(clap::Command::new("matrix"))),
+    );
+    let args = match Args::from_arg_matches(&matches) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    if let Some(Part::Upstream(upstream)) = &args.part {
+        return end(upstream::serve(upstream).map(|()| true));
     }
+    end_children_on_interrupt();
+    match &args.part {
+        Some(Part::Matrix(matrix)) if !rows => end(run_matrix(&args, matrix)),
+        None if !rows || !matrix => end(run_both(&args, !matrix, !rows)),
+        _ => {
+            let what = "some of these options are of scenarios, others of the matrix (see --help)";
+            end(Err(anyhow::anyhow!(what)))
+        }
+    }
+}
+
+/// The scenarios, and then the matrix.
+fn run_both(args: &Args, rows: bool, matrix: bool) -> Result<bool> {
+    let rows = !rows || run(args, &args.rows)?;
+    let matrix = !matrix || run_matrix(args, &args.matrix)?;
+    Ok(rows && matrix)
 }
 
 fn end(result: Result<bool>) -> ExitCode {
@@ -84,13 +129,13 @@ fn end(result: Result<bool>) -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<bool> {
+fn run(args: &Args, wanted: &Rows) -> Result<bool> {
     let scenarios: Vec<Scenario> = rows::all()
         .into_iter()
-        .filter(|scenario| args.row.is_empty() || args.row.contains(&scenario.row))
+        .filter(|scenario| wanted.row.is_empty() || wanted.row.contains(&scenario.row))
         .filter(|scenario| {
-            let wanted = args.name.as_deref();
-            wanted.is_none_or(|name| scenario.name.contains(name))
+            let name = wanted.name.as_deref();
+            name.is_none_or(|name| scenario.name.contains(name))
         })
         .collect();
     if scenarios.is_empty() {
@@ -103,30 +148,29 @@ fn run(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     check_root()?;
-    if !args.no_agent && !args.why502.is_file() {
+    if !wanted.no_agent && !args.why502.is_file() {
         bail!(
             "{} is not there: build it, name it with --why502, or check the faults alone with --no-agent",
             args.why502.display()
         );
     }
-    end_children_on_interrupt();
     let mut report = Report::default();
     let options = Options {
-        why502: match args.no_agent {
+        why502: match wanted.no_agent {
             true => None,
             false => Some(args.why502.canonicalize()?),
         },
-        full: args.full,
+        full: wanted.full,
         out: args.out.clone(),
-        prometheus: prometheus(args, &mut report)?,
-        packets: args.packets,
-        unproven: args.unproven,
-        lossy: args.lossy,
+        prometheus: prometheus(wanted, &mut report)?,
+        packets: wanted.packets,
+        unproven: wanted.unproven,
+        lossy: wanted.lossy,
     };
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("create {}", options.out.display()))?;
 
-    if args.packets && !args.no_agent && process::program("tcpdump").is_none() {
+    if wanted.packets && !wanted.no_agent && process::program("tcpdump").is_none() {
         report.skip("packets alone", "tcpdump is not installed");
     }
     for scenario in &scenarios {
@@ -136,8 +180,8 @@ fn run(args: &Args) -> Result<bool> {
         report.add(scenario.row, scenario.name, began.elapsed(), agent, outcome);
     }
     report.print_confusion();
-    report.check_packets(args.row.is_empty() && args.name.is_none());
-    let settings = serde_json::json!({"full": args.full, "agent": options.why502});
+    report.check_packets(wanted.row.is_empty() && wanted.name.is_none());
+    let settings = serde_json::json!({"full": wanted.full, "agent": options.why502});
     let results = options.out.join("results.json");
     std::fs::write(
         &results,
@@ -160,19 +204,22 @@ fn check_root() -> Result<()> {
 }
 
 fn run_matrix(args: &Args, matrix: &matrix::Args) -> Result<bool> {
+    if args.list {
+        matrix::list();
+        return Ok(true);
+    }
     check_root()?;
     let why502 = args.why502.canonicalize();
     let why502 = why502.with_context(|| format!("find {}", args.why502.display()))?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("create {}", args.out.display()))?;
-    end_children_on_interrupt();
     matrix::run(matrix, &why502, &args.out)
 }
 
 /// The Prometheus of this run, where there is one to be had.
-fn prometheus(args: &Args, report: &mut Report) -> Result<Option<Arc<Prometheus>>> {
+fn prometheus(wanted: &Rows, report: &mut Report) -> Result<Option<Arc<Prometheus>>> {
     let lacking = match () {
-        () if args.no_agent => return Ok(None),
-        () if args.no_prometheus => "--no-prometheus",
+        () if wanted.no_agent => return Ok(None),
+        () if wanted.no_prometheus => "--no-prometheus",
         () if process::program("prometheus").is_none() => "prometheus is not installed",
         () => return Ok(Some(Arc::new(Prometheus::start()?))),
     };

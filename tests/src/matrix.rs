@@ -8,9 +8,11 @@ mod causes;
 mod document;
 mod draw;
 mod observers;
+mod pairs;
 mod print;
 mod proxies;
 mod score;
+mod slices;
 mod stage;
 mod upstreams;
 
@@ -20,26 +22,28 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::expect::Expect;
 use crate::ledger::Sent;
 use crate::run::{Options, Run};
-use causes::Cause;
+use crate::wait::monotonic_ns;
 use draw::Draw;
-use observers::{Observers, Source};
-use proxies::Proxy;
+use observers::{Observers, Said, Source};
+use pairs::Pair;
+pub use print::list;
 use score::{Judged, Score};
+use slices::Part;
 use stage::Stage;
-use upstreams::Upstream;
 
 #[derive(clap::Args)]
+#[group(id = "matrix-options")]
 pub struct Args {
-    /// Only these proxies.
+    /// Of the matrix, only these proxies.
     #[arg(long, value_delimiter = ',')]
     proxy: Vec<String>,
-    /// Only these causes.
+    /// Of the matrix, only these causes.
     #[arg(long, value_delimiter = ',')]
     cause: Vec<String>,
     /// Only these upstreams, for causes that need one.
@@ -54,8 +58,9 @@ pub struct Args {
     /// What the conditions are drawn from; without it another one each time, which is printed.
     #[arg(long)]
     seed: Option<u64>,
-    /// What the verdicts are made of; several are judged beside the same faults.
-    #[arg(long, value_delimiter = ',', default_value = "kernel")]
+    /// What the verdicts are made of: probes, packets or logs alone, or probes with logs; each of
+    /// several is judged beside the same faults.
+    #[arg(long, value_delimiter = ',', default_value = "kernel,packets,logs,all")]
     source: Vec<Source>,
     /// Pairs at work at once.
     #[arg(long, default_value_t = 3)]
@@ -63,23 +68,15 @@ pub struct Args {
     /// Also writes the results as a page of the documentation.
     #[arg(long)]
     document: Option<PathBuf>,
-    /// Only list proxies, causes and upstreams.
-    #[arg(long)]
-    list: bool,
 }
 
-/// One (proxy, cause) pair, set up once.
-struct Pair {
-    proxy: &'static Proxy,
-    cause: &'static Cause,
-    upstream: Option<&'static Upstream>,
-    repetition: u32,
-}
-
-/// What became of it.
+/// What became of a pair.
 struct Played {
     pair: Pair,
     entries: Vec<(Sent, Expect)>,
+    /// What its own packets and logs say.
+    said: Said,
+    part: Part,
     broken: Option<String>,
 }
 
@@ -95,88 +92,11 @@ type Cells = BTreeMap<(&'static str, &'static str), Cell>;
 
 /// Whether all pairs that were run are right. Prints everything.
 pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
-    if args.list {
-        print::list();
-        return Ok(true);
-    }
-    let chosen = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
-    for (what, list, known) in [
-        (
-            "proxy",
-            &args.proxy,
-            proxies::ALL.iter().map(|p| p.name).collect::<Vec<_>>(),
-        ),
-        (
-            "cause",
-            &args.cause,
-            causes::ALL.iter().map(|c| c.name).collect(),
-        ),
-        (
-            "upstream",
-            &args.upstream,
-            upstreams::ALL.iter().map(|u| u.name).collect(),
-        ),
-    ] {
-        if let Some(name) = list.iter().find(|name| !known.contains(&name.as_str())) {
-            bail!("there is no {what} {name}: {} are known", known.join(", "));
-        }
-    }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
     let began = Instant::now();
+    let chosen = pairs::choose(args, seed)?;
+    let mut skipped = chosen.skipped;
     println!("seed {seed}");
-    let mut skipped = Vec::new();
-    let mut usable = |what: &str, lacking: Option<String>| {
-        skipped.extend(lacking.as_ref().map(|why| format!("{what}: {why}")));
-        lacking.is_none()
-    };
-    let proxies: Vec<&'static Proxy> = (proxies::ALL.iter())
-        .filter(|proxy| chosen(&args.proxy, proxy.name) && usable(proxy.name, (proxy.lacking)()))
-        .collect();
-    let upstreams: Vec<&'static Upstream> = (upstreams::ALL.iter())
-        .filter(|u| chosen(&args.upstream, u.name) && usable(u.name, (u.lacking)()))
-        .collect();
-    let causes: Vec<&'static Cause> = causes::ALL
-        .iter()
-        .filter(|cause| chosen(&args.cause, cause.name))
-        .collect();
-    let mut pairs = Vec::new();
-    for repetition in 0..args.repeat {
-        for proxy in &proxies {
-            for cause in &causes {
-                if cause.unix && !proxy.unix {
-                    skipped.push(format!(
-                        "{} × {}: it calls no Unix sockets",
-                        proxy.name, cause.name
-                    ));
-                    continue;
-                }
-                if cause.spares.contains(&proxy.name) {
-                    skipped.push(format!(
-                        "{} × {}: it does not fail so",
-                        proxy.name, cause.name
-                    ));
-                    continue;
-                }
-                let able = cause.upstreams(&upstreams);
-                if able.is_empty() && cause.needs_upstream() {
-                    skipped.push(format!(
-                        "{} × {}: no upstream for it is here",
-                        proxy.name, cause.name
-                    ));
-                    continue;
-                }
-                // Each in its turn, begun with another one for each proxy.
-                let turn = repetition as usize + pairs.len() + seed as usize;
-                let upstream = (!able.is_empty()).then(|| able[turn % able.len()]);
-                pairs.push(Pair {
-                    proxy,
-                    cause,
-                    upstream,
-                    repetition,
-                });
-            }
-        }
-    }
     let options = Options {
         why502: Some(why502.to_owned()),
         full: false,
@@ -186,40 +106,36 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         unproven: false,
         lossy: false,
     };
-    let observers = Observers::start(why502, out, &args.source, &proxies)?;
-    let played = play_all(pairs, &options, &observers, seed, args)?;
-    let said = observers.finish()?;
-
-    let broken: Vec<String> = played
-        .iter()
-        .filter_map(|played| {
-            let why = played.broken.as_ref()?;
-            Some(format!(
-                "{} × {}: {why}",
-                played.pair.proxy.name, played.pair.cause.name
-            ))
-        })
+    let observers = Observers::start(why502, out, &args.source, &chosen.proxies)?;
+    let played = play_all(chosen.pairs, &options, &observers, seed, args)?;
+    let kept: Vec<_> = (played.iter())
+        .map(|played| (out.join(played.pair.name()), played.pair.proxy, played.part))
         .collect();
-    let mut passed = 0;
-    let mut failed = broken.len();
+    let (of_all, lost) = observers.finish(&kept)?;
+    if lost > 0 {
+        println!("{lost} signals were lost");
+    }
+
+    let name = |played: &Played| format!("{} × {}", played.pair.proxy.name, played.pair.cause.name);
+    let broken: Vec<String> = (played.iter())
+        .filter_map(|played| Some(format!("{}: {}", name(played), played.broken.as_ref()?)))
+        .collect();
+    let (mut passed, mut failed) = (0, broken.len());
     let mut results = BTreeMap::new();
     let mut pages = Vec::new();
-    for (source, captured) in &said {
-        let cells = judge(&played, &captured.lines);
+    for (number, source) in args.source.iter().enumerate() {
+        let cells = judge(&played, *source, &of_all);
         print::matrix(*source, &cells);
-        if let Some(lost) = captured.summary()?["lost"]["signals"]
-            .as_u64()
-            .filter(|lost| *lost > 0)
-        {
-            println!("{lost} signals were lost");
-        }
-        let good = |score: &Score| score.holds(*source != Source::Logs);
         let broke = |score: &Score| score.failed == 0;
-        for ((proxy, cause), _) in cells.iter().filter(|(_, cell)| broke(&cell.judged.score)) {
-            skipped.push(format!("{proxy} × {cause}: no response failed"));
+        if number == 0 {
+            let none = cells.iter().filter(|(_, cell)| broke(&cell.judged.score));
+            skipped.extend(none.map(|((p, c), _)| format!("{p} × {c}: no response failed")));
         }
-        let run = cells.values().filter(|cell| !broke(&cell.judged.score));
-        let (right, wrong): (Vec<_>, Vec<_>) = run.partition(|cell| good(&cell.judged.score));
+        let run = cells
+            .values()
+            .filter(|cell| !broke(&cell.judged.score) || cell.judged.score.flagged > 0);
+        let (right, wrong): (Vec<_>, Vec<_>) =
+            run.partition(|cell| cell.judged.score.holds(*source));
         passed += right.len();
         failed += wrong.len();
         results.insert(source.name(), print::json(&cells));
@@ -248,7 +164,11 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         std::fs::write(file, document::page(&measured, &pages))
             .with_context(|| format!("write {}", file.display()))?;
     }
-    println!("seed {seed}, {} s", began.elapsed().as_secs());
+    println!(
+        "seed {seed}, {} s, results in {}",
+        began.elapsed().as_secs(),
+        file.display()
+    );
     println!(
         "{passed} passed, {failed} failed, {} skipped",
         skipped.len()
@@ -298,40 +218,52 @@ fn play(
     seed: u64,
     failures: usize,
 ) -> Played {
-    let name = format!(
-        "{}-{}-{}",
-        pair.proxy.name, pair.cause.name, pair.repetition
-    );
     let draw = Draw::new(seed, pair.proxy.name, pair.cause.name, pair.repetition);
-    let run = match Run::of_pair(options, &format!("m{number:03}"), &name) {
-        Ok(run) => run,
-        Err(error) => {
-            return Played {
-                pair,
-                entries: Vec::new(),
-                broken: Some(format!("{error:#}")),
-            };
-        }
-    };
-    let ledger = run.ledger.clone();
-    let set = Stage::set(run, pair.proxy, pair.cause, pair.upstream, draw, failures);
-    let result = set.and_then(|mut stage| {
-        (pair.cause.inject)(&mut stage)?;
-        observers.settle(&ledger);
-        Ok(())
-    });
-    Played {
-        entries: ledger.entries(),
-        broken: result.err().map(|error| format!("{error:#}")),
+    let mut played = Played {
+        entries: Vec::new(),
+        said: Said::new(),
+        part: Part {
+            netns: 0,
+            began: monotonic_ns(),
+            ended: 0,
+        },
+        broken: None,
         pair,
+    };
+    let pair = &played.pair;
+    let result = Run::of_pair(options, &format!("m{number:03}"), &pair.name()).and_then(|run| {
+        let ledger = run.ledger.clone();
+        let set = Stage::set(run, pair.proxy, pair.cause, pair.upstream, draw, failures);
+        let said = set.and_then(|mut stage| {
+            played.part.netns = stage.near.inode()?;
+            observers.capture(&mut stage)?;
+            (pair.cause.inject)(&mut stage)?;
+            observers.settle(&mut stage)
+        });
+        played.entries = ledger.entries();
+        said
+    });
+    played.part.ended = monotonic_ns();
+    match result {
+        Ok(said) => played.said = said,
+        Err(error) => played.broken = Some(format!("{error:#}")),
     }
+    played
 }
 
-fn judge(played: &[Played], lines: &[serde_json::Value]) -> Cells {
-    let verdicts = observers::verdicts(lines);
+/// What one source said of the pairs of which it has seen anything.
+fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
+    let verdicts = of_all.get(&source).map(|lines| observers::verdicts(lines));
     let mut cells = Cells::new();
     for played in played {
-        let judged = score::judge(&played.entries, &verdicts);
+        let own = played.said.get(&source).map(|l| observers::verdicts(l));
+        let Some(verdicts) = own.as_ref().or(verdicts.as_ref()) else {
+            continue;
+        };
+        let mut judged = score::judge(&played.entries, verdicts, source);
+        if own.is_some() {
+            judged.flag_strays(&played.entries, verdicts);
+        }
         let cell = cells
             .entry((played.pair.proxy.name, played.pair.cause.name))
             .or_default();

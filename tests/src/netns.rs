@@ -57,6 +57,12 @@ impl NetNs {
         Ok(ns)
     }
 
+    /// What the kernel knows it by.
+    pub fn inode(&self) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.handle.metadata()?.ino())
+    }
+
     pub(crate) fn descriptor(&self) -> RawFd {
         self.handle.as_raw_fd()
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use crate::expect::{Kind, label};
 use crate::ledger::Ledger;
 use crate::netns::NetNs;
 use crate::process::Proc;
-use crate::{judge, wait};
+use crate::{agent, judge, wait};
 
 /// What has to be right of all that packets can show, over a run.
 const GOAL_PERCENT: f64 = 99.0;
@@ -51,23 +51,8 @@ impl Everything {
     pub fn explain(mut self, why502: &Path) -> Result<Vec<Value>> {
         self.proc.signal(libc::SIGTERM);
         self.proc.wait_exit(Duration::from_secs(10))?;
-        explain(why502, &self.file)
+        agent::explain(why502, Some(&self.file), &[])
     }
-}
-
-fn explain(why502: &Path, file: &Path) -> Result<Vec<Value>> {
-    let output = std::process::Command::new(why502)
-        .args(["explain", "--json"])
-        .arg(file)
-        .output()
-        .context("run why502 explain")?;
-    if !output.status.success() {
-        bail!("explain: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).context("a line of explain"))
-        .collect()
 }
 
 /// How the packets' verdicts compare, by the truth's label.
@@ -227,7 +212,7 @@ fn by_path(lines: &[Value]) -> BTreeMap<&str, Vec<&Value>> {
 
 /// Whether this is what packets can show of a truth that lies behind them: a death looks like a
 /// close or a reset, a wait like any other wait, a full queue like an unknown path.
-fn shown(truth: &str, cause: &str) -> bool {
+pub fn shown(truth: &str, cause: &str) -> bool {
     match truth {
         "worker_crashed"
         | "worker_killed"
@@ -242,6 +227,7 @@ fn shown(truth: &str, cause: &str) -> bool {
         "read_timeout_never_accepted" | "read_timeout_not_read" | "read_timeout_no_reply" => {
             cause == "read_timeout_no_reply"
         }
+        "protocol_mismatch" => matches!(cause, "upstream_closed_early" | "upstream_reset"),
         "tcp_accept_queue_full" => {
             matches!(
                 cause,

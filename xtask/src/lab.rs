@@ -1,4 +1,4 @@
-//! `cargo xtask lab`: scenarios of the lab alone, with a program built for them.
+//! `cargo xtask lab`: scenarios of the lab, the matrix, or both, with a program built for them.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,8 @@ use crate::{build, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The lab's own options: `--list`, `--row 2,4`, `--full`
+    /// The lab's own options: `--list`; `--row 2,4`, `--full` for scenarios; `--proxy nginx`, `--cause
+    /// keepalive_race`, `--repeat 3`, `--seed 7`, `--source kernel,packets,logs,all` for the matrix
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
 }

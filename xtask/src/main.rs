@@ -47,7 +47,7 @@ enum Command {
     Build(build::Args),
     /// Run every check: format, lints, unit tests, replays, the lab
     Test(test::Args),
-    /// Run scenarios of the lab alone
+    /// Run the lab alone: its scenarios and the matrix of proxies and causes
     Lab(lab::Args),
     /// Rewrite the recordings that the agent's tests replay from a lab's output
     Streams(streams::Args),

@@ -28,6 +28,20 @@ const LOGGED_STEP: FlowId = 64;
 impl Tracker {
     /// A line of a proxy's log: about an exchange that another source sees, or one that none does.
     pub(super) fn logged(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
+        for (at, line) in self.logs.completed(self.now, at, line) {
+            self.take_line(at, &line, out);
+        }
+    }
+
+    /// Takes in lines that waited for another which has not come; `end`: none will.
+    pub(super) fn take_nameless(&mut self, end: bool, out: &mut Vec<Decided>) {
+        let until = if end { Nanos::MAX } else { self.now };
+        for (at, line) in self.logs.named_too_late(until) {
+            self.take_line(at, &line, out);
+        }
+    }
+
+    fn take_line(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
         let followed = Followed {
             access: self.host.sees("access_log"),
             error_of_apache: self.host.sees("apache_error_log"),
@@ -183,6 +197,9 @@ impl Tracker {
         let Some(told) = self.logs.remove(id).filter(|_| free) else {
             return;
         };
+        if self.logs.is_further_try(&told) {
+            return;
+        }
         let errors = self.errors_are_read();
         let late = |seen: &Seen| seen.fit(&told, errors).is_some();
         if let Some(place) = self.recent.iter().position(late) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::told::Told;
+use super::told::{Asked, Told};
 use crate::signal::{LogLine, Logged, Nanos, ServerLine, Software};
 use crate::track::host::SECOND;
 
@@ -12,6 +12,13 @@ const OPEN: usize = 20_000;
 const SETTLE: Nanos = 2 * SECOND;
 /// An error line waits for its exchange's end, an early access line for its error.
 const UNFINISHED: Nanos = 120 * SECOND;
+
+/// Between Apache's line that says why, and the next one of that thread, which names the path.
+const NAMED_SOON: Nanos = SECOND / 100;
+/// Lines that wait for the one which names their request.
+const NAMELESS: usize = 1024;
+/// Exchanges over whose further error lines may still be read.
+const OVER: usize = 4096;
 
 pub(super) type ToldId = u64;
 
@@ -26,6 +33,10 @@ pub(super) struct Logs {
     /// Not found to be about another source's exchange.
     free: BTreeSet<ToldId>,
     next: ToldId,
+    /// Error lines that name no request, and when they came.
+    nameless: VecDeque<(Nanos, Nanos, Logged)>,
+    /// What was asked, on which connection, in exchanges that are over.
+    over: VecDeque<(Nanos, Asked)>,
     pub(super) dropped: u64,
 }
 
@@ -63,6 +74,63 @@ impl Logs {
     /// These lines are about an exchange that is decided.
     pub(super) fn claim(&mut self, id: ToldId) {
         self.free.remove(&id);
+    }
+
+    /// The lines to be taken in now that this one has come: Apache names the request in the line after
+    /// the one that says why it failed.
+    pub(super) fn completed(
+        &mut self,
+        now: Nanos,
+        at: Nanos,
+        line: &Logged,
+    ) -> Vec<(Nanos, Logged)> {
+        let mut due = self.named_too_late(now);
+        let apache = line.proxy == Some(Software::Apache) && line.line == LogLine::Error;
+        if !apache {
+            due.push((at, line.clone()));
+        } else if line.request.is_none() && !line.tries.is_empty() {
+            if self.nameless.len() >= NAMELESS {
+                due.extend(self.nameless.pop_front().map(|(_, at, line)| (at, line)));
+            }
+            self.nameless.push_back((now, at, line.clone()));
+        } else {
+            let thread = |other: &Logged| {
+                (other.pid, other.connection, &other.client)
+                    == (line.pid, line.connection, &line.client)
+            };
+            let mut whole = line.clone();
+            let place = self.nameless.iter().position(|(.., other)| thread(other));
+            let why = place.and_then(|place| self.nameless.remove(place));
+            if let Some((.., why)) = why {
+                whole.tries.splice(..0, why.tries);
+            }
+            due.push((at, whole));
+        }
+        due
+    }
+
+    /// Lines for which no name has come in time.
+    pub(super) fn named_too_late(&mut self, now: Nanos) -> Vec<(Nanos, Logged)> {
+        let late = |(came, ..): &(Nanos, Nanos, Logged)| *came + NAMED_SOON < now;
+        let mut due = Vec::new();
+        while self.nameless.front().is_some_and(late) {
+            due.extend(self.nameless.pop_front().map(|(_, at, line)| (at, line)));
+        }
+        due
+    }
+
+    /// Whether these error lines are of a try of an exchange whose lines are whole without them: nginx
+    /// tries the same server again where a pooled connection has failed.
+    pub(super) fn is_further_try(&self, told: &Told) -> bool {
+        let Some(asked) = told.asked().filter(|_| told.has_error && !told.has_access) else {
+            return false;
+        };
+        let since = told.from.saturating_sub(UNFINISHED);
+        let now = self.open.values().filter(|other| other.has_access);
+        self.over
+            .iter()
+            .any(|(at, other)| *at >= since && *other == asked)
+            || now.filter_map(Told::asked).any(|other| other == asked)
     }
 
     /// Takes in a line; gives the exchange that it is about, if anything failed in it.
@@ -167,6 +235,10 @@ impl Logs {
         }
         self.free.remove(&id);
         let told = self.open.remove(&id)?;
+        if let Some(asked) = told.asked().filter(|_| told.has_access && told.has_error) {
+            self.over.truncate(OVER - 1);
+            self.over.push_front((told.to, asked));
+        }
         let client = told.client.as_ref().map_or("", |c| c.ip()).to_owned();
         if let Some(ids) = self.by_client.get_mut(&client) {
             ids.retain(|other| *other != id);

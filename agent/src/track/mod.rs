@@ -142,9 +142,10 @@ impl Tracker {
 
     /// No more signals will come: decide everything with what is there.
     pub fn finish(&mut self) -> Vec<Decided> {
+        let mut out = Vec::new();
+        self.take_nameless(true, &mut out);
         let mut keys: Vec<(Nanos, Key)> = self.open.iter().map(|(k, e)| (e.touched, *k)).collect();
         keys.sort_by_key(|(at, _)| *at);
-        let mut out = Vec::new();
         // Before an attempt is decided that a response of them is looking for.
         for (_, key) in &keys {
             self.adopt(*key);
@@ -255,6 +256,7 @@ impl Tracker {
                 self.decide(key, true, out);
             }
         }
+        self.take_nameless(false, out);
         while let Some((at, id)) = self.logs.overdue(now) {
             self.now = self.now.max(at);
             self.decide_told(id, now, out);

@@ -114,7 +114,8 @@ impl Seen {
         let address = client.zip(other).is_none_or(|(a, b)| a.ip() == b.ip());
         // Behind a load balancer the log may name another client, at a port of its own.
         let ports = ports.filter(|_| address).map(|(a, b)| a == b);
-        if ports == Some(false) && !self.guessed {
+        let guessed = self.guessed || told.guessed;
+        if ports == Some(false) && !guessed {
             return None;
         }
         let asked = |request: Option<&Opening>| {
@@ -123,14 +124,14 @@ impl Seen {
                 && same_request(request, told.request.as_ref())
         };
         let fit = Fit {
-            port: ports == Some(true) && !self.guessed,
+            port: ports == Some(true) && !guessed,
             request: asked(self.request.as_ref())
                 || self.tries.iter().any(|t| asked(t.request.as_ref())),
             upstream,
             agrees: self.agrees(told),
             client: match (address, ports) {
                 (false, _) => Client::Differs,
-                (true, Some(true)) => Client::SamePort,
+                (true, Some(true)) if !told.guessed => Client::SamePort,
                 (true, _) => Client::SameAddress,
             },
         };

@@ -34,10 +34,21 @@ pub struct Told {
     pub to: Nanos,
     pub has_error: bool,
     pub has_access: bool,
+    /// Which client's port it was follows from the moment alone: a line without request told it.
+    pub guessed: bool,
     /// Another exchange's lines fit as well, and say something else.
     pub ambiguous: bool,
     /// No other lines, and no other exchange, come into question.
     pub alone: bool,
+}
+
+/// A request, and the client's connection that it came on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pid: u32,
+    connection: u64,
+    method: String,
+    path: String,
 }
 
 impl Told {
@@ -57,6 +68,7 @@ impl Told {
             to: at,
             has_error: false,
             has_access: false,
+            guessed: false,
             ambiguous: false,
             alone: true,
         };
@@ -73,6 +85,8 @@ impl Told {
             self.pid
         };
         self.connection = self.connection.or(line.connection);
+        let nameless = line.request.is_none() && self.request.is_some();
+        self.guessed |= nameless && port(self.client.as_ref()).is_none();
         if port(line.client.as_ref()).is_some() || self.client.is_none() {
             self.client.clone_from(&line.client);
         }
@@ -182,6 +196,22 @@ impl Told {
                 self.from <= latest && self.to >= earliest
             }
         }
+    }
+
+    /// What was asked on which of nginx's numbered connections.
+    pub(super) fn asked(&self) -> Option<Asked> {
+        let (Some(Software::Nginx), Some(connection)) = (self.proxy, self.connection) else {
+            return None;
+        };
+        let Some(Opening::HttpRequest { method, path, .. }) = &self.request else {
+            return None;
+        };
+        Some(Asked {
+            pid: self.pid,
+            connection,
+            method: method.clone(),
+            path: path.clone(),
+        })
     }
 
     fn has_connection_of(&self, line: &Logged) -> Option<bool> {

@@ -18,14 +18,14 @@ pub(super) struct Measured<'a> {
 pub(super) fn page(run: &Measured<'_>, results: &[(Source, Cells)]) -> String {
     let mut text = String::from(
         "# How often a verdict is right\n\n\
-         Written by `cargo xtask lab matrix`. Each pair of proxy and cause is broken for real in \
+         Written by `cargo xtask lab --document`. Each pair of proxy and cause is broken for real in \
          network namespaces of its own; the truth is the injector's. A response counts as right if \
          its verdict names the true cause, `proven` or `likely`. Distances, crowds, sizes, idle ages \
          and moments are drawn from the seed.\n\n",
     );
     let _ = writeln!(
         text,
-        "```\ncargo xtask lab matrix --seed {} --repeat {} --failures {} --jobs {}\n```",
+        "```\ncargo xtask lab --seed {} --repeat {} --failures {} --jobs {}\n```",
         run.seed, run.args.repeat, run.args.failures, run.args.jobs
     );
     for (source, cells) in results {

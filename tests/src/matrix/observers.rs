@@ -1,7 +1,8 @@
-//! The agents that watch a run of the matrix: one for each source, all beside the same faults.
+//! What the verdicts of a run are made of: an agent with probes beside all faults, and afterwards
+//! what a capture in the proxy's namespace and the proxy's logs say of each pair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,20 +11,27 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::proxies::Proxy;
-use crate::agent::{Capture, Captured};
+use super::slices::{Part, slices};
+use super::stage::Stage;
+use crate::agent::{self, Capture, Captured};
 use crate::ledger::Ledger;
+use crate::packets::Everything;
 use crate::wait;
 
 /// The contract's latest time for a verdict is 250 ms after the response (or two round trips), and a
 /// death's later.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Proxies write their lines when a response is sent, or soon after.
+const WRITTEN: Duration = Duration::from_secs(1);
+const KERNEL: &str = "why502-kernel";
+const RECORDING: &str = "recording.jsonl";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Source {
     /// The probes alone.
     Kernel,
-    /// Captured packets alone.
+    /// Packets alone, captured where the proxy is.
     Packets,
     /// The proxies' logs alone.
     Logs,
@@ -40,18 +48,17 @@ impl Source {
             Source::All => "all",
         }
     }
-
-    fn options(self) -> &'static [&'static str] {
-        match self {
-            Source::Kernel => &["--source", "kernel", "--no-logs"],
-            Source::Packets => &["--source", "packets", "--no-logs"],
-            Source::Logs => &["--source", "logs"],
-            Source::All => &["--source", "kernel"],
-        }
-    }
 }
 
-pub(super) struct Observers(Vec<(Source, Capture)>);
+/// What each source said of one pair or of all.
+pub(super) type Said = BTreeMap<Source, Vec<Value>>;
+
+pub(super) struct Observers {
+    why502: PathBuf,
+    out: PathBuf,
+    sources: BTreeSet<Source>,
+    probes: Option<Capture>,
+}
 
 impl Observers {
     /// Starts them for these proxies, which come later.
@@ -61,52 +68,123 @@ impl Observers {
         sources: &[Source],
         proxies: &[&Proxy],
     ) -> Result<Observers> {
-        let mut agents = Vec::new();
-        for source in sources {
+        let sources: BTreeSet<Source> = sources.iter().copied().collect();
+        let mut probes = None;
+        if sources.contains(&Source::Kernel) || sources.contains(&Source::All) {
+            let folder = out.join(KERNEL);
             let mut command = Command::new(why502);
             command
-                .args(["capture", "--for", "2h", "--json"])
-                .args(source.options());
+                .args(["capture", "--for", "12h", "--json", "--no-logs"])
+                .args(["--source", "kernel", "--record"])
+                .arg(folder.join(RECORDING));
             for proxy in proxies {
                 command.args(["--proxy", proxy.process]);
             }
-            let folder = out.join(format!("why502-{}", source.name()));
-            if *source == Source::Kernel {
-                command.arg("--record").arg(folder.join("recording.jsonl"));
-            }
-            agents.push((*source, Capture::launch(command, &folder)?));
-        }
-        for (_, agent) in &mut agents {
+            let mut agent = Capture::launch(command, &folder)?;
             agent.wait_ready()?;
+            probes = Some(agent);
         }
-        Ok(Observers(agents))
+        Ok(Observers {
+            why502: why502.to_owned(),
+            out: out.to_owned(),
+            sources,
+            probes,
+        })
     }
 
-    /// Waits until all have said something of each failed response, or their time is over.
-    pub(super) fn settle(&self, ledger: &Ledger) {
-        let sent = ledger.sent();
-        let failed: BTreeSet<&str> = (sent.iter().filter(|sent| sent.failed()))
-            .map(|sent| sent.path.as_str())
-            .collect();
-        // Too few lines are the judge's business.
-        let _ = wait::until("the verdicts", SETTLE, || {
-            self.0.iter().all(|(_, agent)| {
+    /// Has everything captured that a pair's proxy sends and is sent.
+    pub(super) fn capture(&self, stage: &mut Stage) -> Result<()> {
+        if self.sources.contains(&Source::Packets) {
+            let capture = Everything::start(&stage.near, &stage.run.folder, "everything")?;
+            stage.packets = Some(capture);
+        }
+        Ok(())
+    }
+
+    /// Waits until all has been said of each failed response, or its time is over; what the pair's own
+    /// packets and logs say.
+    pub(super) fn settle(&self, stage: &mut Stage) -> Result<Said> {
+        let failed = failed(&stage.run.ledger);
+        if let Some(probes) = &self.probes {
+            // Too few lines are the judge's business.
+            let _ = wait::until("the verdicts", SETTLE, || {
                 let of_failed = |line: &Value| {
                     let path = line["request"]["path"].as_str();
                     line["type"] == "verdict" && path.is_some_and(|path| failed.contains(path))
                 };
-                agent.count_where(of_failed) >= failed.len()
-            })
+                probes.count_where(of_failed) >= failed.len()
+            });
+        }
+        let mut said = Said::new();
+        if let Some(capture) = stage.packets.take() {
+            said.insert(Source::Packets, capture.explain(&self.why502)?);
+        }
+        if !self.sources.contains(&Source::Logs) && !self.sources.contains(&Source::All) {
+            return Ok(said);
+        }
+        let logs = logs(&stage.run.folder, stage.proxy);
+        let _ = wait::until("the lines", WRITTEN, || {
+            let text: Vec<String> = logs.iter().map(|log| read(log)).collect();
+            let told = |path: &String| text.iter().any(|text| text.contains(path));
+            logs.is_empty() || failed.iter().all(told)
         });
+        if self.sources.contains(&Source::Logs) && !stage.proxy.logs.is_empty() {
+            let written = written(logs);
+            let lines = match written.is_empty() {
+                true => Vec::new(),
+                false => agent::explain(&self.why502, None, &written)?,
+            };
+            said.insert(Source::Logs, lines);
+        }
+        Ok(said)
     }
 
-    pub(super) fn finish(self) -> Result<Vec<(Source, Captured)>> {
-        let mut all = Vec::new();
-        for (source, agent) in self.0 {
-            all.push((source, agent.finish(0, 0)?));
+    /// Ends the agent: what it said, how many signals were lost, and what its facts and the logs of
+    /// each pair say together. `pairs` come with the folders that are kept of them.
+    pub(super) fn finish(self, pairs: &[(PathBuf, &Proxy, Part)]) -> Result<(Said, u64)> {
+        let mut said = Said::new();
+        let Some(probes) = self.probes else {
+            return Ok((said, 0));
+        };
+        let captured: Captured = probes.finish(0, 0)?;
+        let lost = captured.summary()?["lost"]["signals"].as_u64().unwrap_or(0);
+        if self.sources.contains(&Source::Kernel) {
+            said.insert(Source::Kernel, captured.lines);
         }
-        Ok(all)
+        if self.sources.contains(&Source::All) {
+            let recording = read(&self.out.join(KERNEL).join(RECORDING));
+            let parts: Vec<Part> = pairs.iter().map(|(.., part)| *part).collect();
+            let mut lines = Vec::new();
+            for ((folder, proxy, _), own) in pairs.iter().zip(slices(&recording, &parts)) {
+                let file = folder.join(RECORDING);
+                std::fs::write(&file, own)?;
+                let logs = written(logs(folder, proxy));
+                lines.extend(agent::explain(&self.why502, Some(&file), &logs)?);
+            }
+            said.insert(Source::All, lines);
+        }
+        Ok((said, lost))
     }
+}
+
+fn failed(ledger: &Ledger) -> BTreeSet<String> {
+    let sent = ledger.sent().into_iter();
+    sent.filter(|sent| sent.failed()).map(|s| s.path).collect()
+}
+
+fn logs(folder: &Path, proxy: &Proxy) -> Vec<PathBuf> {
+    proxy.logs.iter().map(|name| folder.join(name)).collect()
+}
+
+/// Those that hold anything.
+fn written(logs: Vec<PathBuf>) -> Vec<PathBuf> {
+    let holds = |log: &PathBuf| log.metadata().is_ok_and(|meta| meta.len() > 0);
+    logs.into_iter().filter(holds).collect()
+}
+
+fn read(log: &Path) -> String {
+    let bytes = std::fs::read(log).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The verdicts by path.

@@ -14,7 +14,7 @@ use crate::ledger::Sent;
 const SHOWN: usize = 3;
 const LONGEST: usize = 400;
 
-pub(super) fn list() {
+pub fn list() {
     for (what, names) in [
         (
             "proxies",
@@ -52,7 +52,7 @@ pub(super) fn played(
 pub(super) fn matrix(source: Source, cells: &Cells) {
     println!("\nsource {}", source.name());
     println!(
-        "{:<8} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        "{:<8} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
         "proxy",
         "cause",
         "failed",
@@ -61,6 +61,7 @@ pub(super) fn matrix(source: Source, cells: &Cells) {
         "likely",
         "unknown",
         "missing",
+        "shown",
         "wrong",
         "wrong proven",
         "flagged",
@@ -95,13 +96,14 @@ pub(super) fn matrix(source: Source, cells: &Cells) {
 
 fn line(proxy: &str, cause: &str, score: &Score) {
     println!(
-        "{proxy:<8} {cause:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        "{proxy:<8} {cause:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
         score.failed,
         score.right,
         score.proven,
         score.likely,
         score.unknown,
         score.missing,
+        score.shown,
         score.wrong,
         score.wrong_but_proven,
         score.flagged,

@@ -36,6 +36,8 @@ pub(in crate::matrix) struct Proxy {
     pub(in crate::matrix) process: &'static str,
     /// Whether it calls Unix sockets.
     pub(in crate::matrix) unix: bool,
+    /// The logs that it writes, below the run's folder.
+    pub(in crate::matrix) logs: &'static [&'static str],
     /// Why it cannot be run here.
     pub(in crate::matrix) lacking: fn() -> Option<String>,
     /// Serves `PORT` until what it returns is dropped.

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::observers::Source;
 use crate::expect::{Expect, Kind};
 use crate::ledger::Sent;
+use crate::packets;
 
 /// The failed responses of one pair and what was said of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -19,6 +21,8 @@ pub(super) struct Score {
     /// A verdict that names no cause; no verdict at all.
     pub(super) unknown: u32,
     pub(super) missing: u32,
+    /// What this source can show of the true cause (a death looks like a close to who sees packets).
+    pub(super) shown: u32,
     /// Another cause, and of these the `proven` ones.
     pub(super) wrong: u32,
     pub(super) wrong_but_proven: u32,
@@ -38,6 +42,7 @@ impl Score {
         self.likely += other.likely;
         self.unknown += other.unknown;
         self.missing += other.missing;
+        self.shown += other.shown;
         self.wrong += other.wrong;
         self.wrong_but_proven += other.wrong_but_proven;
         self.flagged += other.flagged;
@@ -46,10 +51,27 @@ impl Score {
     }
 
     /// What has to hold of every pair: nothing wrong is called proven, nothing that is well has a
-    /// verdict, and where `all` should be seen each failure has one and few are wrong.
-    pub(super) fn holds(&self, all: bool) -> bool {
+    /// verdict, and from what sees everything each failure has one and few are wrong.
+    pub(super) fn holds(&self, source: Source) -> bool {
         let sound = self.wrong_but_proven == 0 && self.flagged == 0;
-        sound && (!all || (self.missing == 0 && self.wrong * 2 < self.failed.max(1)))
+        let complete = self.missing == 0 && self.wrong * 2 < self.failed.max(1);
+        sound && (complete || matches!(source, Source::Packets | Source::Logs))
+    }
+}
+
+impl Judged {
+    /// Counts verdicts about requests that nobody made.
+    pub(super) fn flag_strays(
+        &mut self,
+        entries: &[(Sent, Expect)],
+        lines: &BTreeMap<&str, Vec<&Value>>,
+    ) {
+        let made: BTreeSet<&str> = entries.iter().map(|(sent, _)| sent.path.as_str()).collect();
+        for (path, lines) in lines.iter().filter(|(path, _)| !made.contains(**path)) {
+            self.score.flagged += lines.len() as u32;
+            self.mistakes
+                .push(format!("{path}: nobody asked: {}", lines[0]));
+        }
     }
 }
 
@@ -63,7 +85,11 @@ pub(super) struct Judged {
 }
 
 /// Holds what an agent said against what was true. `lines` are by path.
-pub(super) fn judge(entries: &[(Sent, Expect)], lines: &BTreeMap<&str, Vec<&Value>>) -> Judged {
+pub(super) fn judge(
+    entries: &[(Sent, Expect)],
+    lines: &BTreeMap<&str, Vec<&Value>>,
+    source: Source,
+) -> Judged {
     let mut judged = Judged::default();
     for (sent, truth) in entries {
         let said = lines.get(sent.path.as_str()).map_or(&[][..], Vec::as_slice);
@@ -79,12 +105,16 @@ pub(super) fn judge(entries: &[(Sent, Expect)], lines: &BTreeMap<&str, Vec<&Valu
                     None => score.silent += 1,
                 }
             }
-            // A proxy that closes without a word has failed as well: what is said of it may be right.
-            let silent = sent.status.is_none();
-            for line in said
-                .iter()
-                .filter(|line| !silent || cause(line) != truth.cause)
-            {
+            // A proxy that closes without a word has failed as well, and its log or the wire may know
+            // of a status: what is said of it may be right, or admit that it does not know. Who sees
+            // less may take it for something else, but not prove that.
+            let silent = sent.status.is_none() && truth.kind == Kind::Verdict;
+            let sees_less = matches!(source, Source::Packets | Source::Logs);
+            let fair = |line: &Value| {
+                let owned = [truth.cause, "unknown"].contains(&cause(line));
+                owned || (sees_less && line["confidence"] != "proven")
+            };
+            for line in said.iter().filter(|line| !silent || !fair(line)) {
                 score.flagged += 1;
                 judged
                     .mistakes
@@ -112,8 +142,10 @@ pub(super) fn judge(entries: &[(Sent, Expect)], lines: &BTreeMap<&str, Vec<&Valu
             score.likely += u32::from(!proven);
             continue;
         }
+        let shows = source == Source::Packets && packets::shown(truth.cause, given);
         match given {
             "unknown" => score.unknown += 1,
+            _ if shows && !proven => score.shown += 1,
             _ => {
                 score.wrong += 1;
                 score.wrong_but_proven += u32::from(proven);
@@ -201,6 +233,7 @@ mod tests {
     use super::{Score, by_cause, judge, macro_f1};
     use crate::expect::{Expect, HEALTHY};
     use crate::ledger::Sent;
+    use crate::matrix::observers::Source;
 
     fn sent(path: &str, status: Option<u16>) -> Sent {
         Sent {
@@ -222,7 +255,7 @@ mod tests {
         for (path, line) in said {
             lines.entry(path).or_default().push(line);
         }
-        judge(entries, &lines).score
+        judge(entries, &lines, Source::Kernel).score
     }
 
     #[test]
@@ -231,7 +264,7 @@ mod tests {
         let failed = [(sent("/a", Some(502)), truth())];
         let of = |said: &[(&str, Value)]| score(&failed, said);
         let right = of(&[("/a", line("worker_killed", "proven"))]);
-        assert!(right.holds(true) && right.proven == 1);
+        assert!(right.holds(Source::Kernel) && right.proven == 1);
         assert_eq!(of(&[("/a", line("worker_killed", "likely"))]).likely, 1);
         assert_eq!(of(&[]).missing, 1);
         assert_eq!(of(&[("/a", line("unknown", "unknown"))]).unknown, 1);
@@ -262,7 +295,7 @@ mod tests {
         );
         // A failure that no injector knows of is nobody's right verdict.
         let stray = [(sent("/e", Some(502)), HEALTHY)];
-        assert!(!score(&stray, &[("/e", line("worker_killed", "proven"))]).holds(true));
+        assert!(!score(&stray, &[("/e", line("worker_killed", "proven"))]).holds(Source::Kernel));
     }
 
     #[test]
@@ -270,7 +303,7 @@ mod tests {
         let judged = |truth: &'static str, given: &str| {
             let entries = [(sent("/a", Some(502)), Expect::verdict("c", &[502], truth))];
             let line = line(given, "likely");
-            judge(&entries, &[("/a", vec![&line])].into())
+            judge(&entries, &[("/a", vec![&line])].into(), Source::Kernel)
         };
         let pairs = [
             ("worker_killed", judged("worker_killed", "worker_killed")),

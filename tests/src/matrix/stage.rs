@@ -13,6 +13,7 @@ use crate::client::{self, Request, Timed};
 use crate::expect::Expect;
 use crate::ledger::Sent;
 use crate::netns::NetNs;
+use crate::packets::Everything;
 use crate::relay::{FAR, Relay};
 use crate::run::Run;
 use crate::software::Scripted;
@@ -37,6 +38,8 @@ pub(in crate::matrix) struct Stage<'a> {
     pub(in crate::matrix) wanted: usize,
     pub(in crate::matrix) near: NetNs,
     far: Option<(NetNs, Relay)>,
+    /// What the proxy sends and is sent, where it is captured.
+    pub(in crate::matrix) packets: Option<Everything>,
 }
 
 impl<'a> Stage<'a> {
@@ -57,6 +60,7 @@ impl<'a> Stage<'a> {
             wanted,
             near: NetNs::new()?,
             far: None,
+            packets: None,
         })
     }
 
@@ -130,6 +134,19 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Puts the pair's upstream with so many workers, as far away as was drawn, behind the proxy.
+    pub(in crate::matrix) fn ask_of_workers(&mut self, workers: u32) -> Result<()> {
+        self.apart(Duration::ZERO)?;
+        let manner = Manner {
+            workers,
+            limit: None,
+        };
+        let (server, to) = self.serve(&manner)?;
+        self.front(&to)?;
+        self.run.hold(server.running);
+        Ok(())
+    }
+
     pub(in crate::matrix) fn to(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], PORT))
     }
@@ -184,6 +201,17 @@ impl<'a> Stage<'a> {
             sent.extend(self.crowd(requests)?);
         }
         Ok(sent)
+    }
+
+    /// The same with several queries, so many failures in sum.
+    pub(in crate::matrix) fn fail_by_turns(&mut self, queries: &[String]) -> Result<()> {
+        let wanted = self.wanted;
+        self.wanted = wanted.div_ceil(queries.len());
+        for query in queries {
+            self.fail(query)?;
+        }
+        self.wanted = wanted;
+        Ok(())
     }
 
     /// Sends these at moments drawn within a few milliseconds, others to another upstream among them.

@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         lab.arg("--packets").args(&args.lab);
         check("lab", counted(&mut lab));
         let mut matrix = lab::command(&program);
-        matrix.arg("matrix").args(["--jobs", "4"]);
+        matrix.arg("matrix").args(["--jobs", "6"]);
         check("matrix of proxies and causes", counted(&mut matrix));
         check("oldest and newest kernel", vm::ends(&program));
     }

@@ -206,3 +206,69 @@ fn a_line_of_an_attempt_that_is_tried_again_is_no_failure_yet() {
     assert_eq!(kinds, [Kind::NearMiss], "it ends, behind TLS unseen");
     assert_eq!(scene.verdicts(), []);
 }
+
+/// nginx tries the same server again where a pooled connection has failed; its access log has one line.
+#[test]
+fn a_pooled_connection_that_failed_and_the_try_after_it_are_one_failure() {
+    let errors = |connections: [u64; 2]| {
+        let mut scene = Scene::new();
+        for connection in connections {
+            let one = json!({
+                "upstream": "10.0.0.2:9009", "said": {"said": "peer_closed"}, "status": null,
+                "connect": null, "took": null,
+            });
+            let mut fact = json!({
+                "kind": "logged", "proxy": "nginx", "pid": 1, "client": "10.0.0.7",
+                "within": SECOND, "took": null, "said": null, "line": "error", "status": null,
+                "tries": [one], "request": {
+                    "protocol": "http_request", "method": "GET", "path": "/a",
+                    "path_complete": true, "host": null,
+                },
+            });
+            fact["connection"] = connection.into();
+            scene.signal(10 * SECOND, "log", fact);
+        }
+        scene.access("/a", 502);
+        scene.verdicts().len()
+    };
+    assert_eq!(errors([7, 7]), 1);
+    assert_eq!(errors([7, 8]), 2, "another client's is another failure");
+}
+
+/// Apache's line that says why has the client's port, the next one of that thread the path, and the
+/// access line, whose time begins with the second, the path alone.
+#[test]
+fn apaches_lines_are_joined_by_thread_before_any_moment_is_compared() {
+    let mut scene = Scene::new();
+    let paths = ["/a", "/b", "/c"];
+    for path in paths {
+        scene.access(path, 502);
+    }
+    for (number, path) in paths.iter().enumerate().rev() {
+        let error = |tries: Value, request: Value| {
+            json!({
+                "kind": "logged", "proxy": "apache", "pid": 1, "connection": number,
+                "client": format!("10.0.0.7:{}", 4000 + number), "within": 1000, "took": null,
+                "said": null, "line": "error", "status": null, "tries": tries, "request": request,
+            })
+        };
+        let why = json!([{
+            "upstream": "10.0.0.2:9009", "said": {"said": "peer_closed"}, "status": null,
+            "connect": null, "took": null,
+        }]);
+        let named = json!({
+            "protocol": "http_request", "method": "-", "path": path, "path_complete": true,
+            "host": null,
+        });
+        let at = 10 * SECOND + SECOND / 2 + number as u64;
+        scene.signal(at, "log", error(why, Value::Null));
+        scene.signal(at, "log", error(json!([]), named));
+    }
+    scene.out.extend(scene.tracker.finish());
+    let told: Vec<_> = scene.out.iter().filter_map(|d| d.told.as_ref()).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(
+        told.iter()
+            .all(|t| t.has_access && t.tries.len() == 1 && !t.ambiguous && !t.guessed)
+    );
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{By, Cause};
-use crate::matrix::upstreams::{Act, Manner};
+use crate::matrix::upstreams::Act;
 use crate::process;
 use crate::software::Uwsgi;
 
@@ -13,8 +13,8 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
-        stage.apart(Duration::ZERO)?;
         if stage.draw.coin() && process::program("uwsgi-core").is_some() {
+            stage.apart(Duration::ZERO)?;
             let (ns, to) = stage.there();
             let address = to.to_string();
             let uwsgi = Uwsgi::start(&stage.run, ns, "uwsgi", &address, 1, &[])?;
@@ -24,14 +24,7 @@ pub(super) const CAUSE: Cause = Cause {
             stage.run.hold(uwsgi);
             return Ok(());
         }
-        let manner = Manner {
-            workers: 1,
-            limit: None,
-        };
-        let (server, to) = stage.serve(&manner)?;
-        stage.front(&to)?;
-        stage.fail(&stage.ask(Act::Banner))?;
-        stage.run.hold(server.running);
-        Ok(())
+        stage.ask_of_workers(1)?;
+        stage.fail(&stage.ask(Act::Banner)).map(drop)
     },
 };

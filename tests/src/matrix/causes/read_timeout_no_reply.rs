@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{By, Cause};
-use crate::matrix::upstreams::{Act, Manner};
+use crate::matrix::upstreams::Act;
 
 /// Longer than any proxy waits.
 const LONG: Duration = Duration::from_secs(3);
@@ -14,19 +14,11 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
-        stage.apart(Duration::ZERO)?;
-        let manner = Manner {
-            // Each of a crowd is read by a worker of its own.
-            workers: stage.wanted as u32,
-            limit: None,
-        };
-        let (server, to) = stage.serve(&manner)?;
-        stage.front(&to)?;
+        // Each of a crowd is read by a worker of its own.
+        stage.ask_of_workers(stage.wanted as u32)?;
         // All at once: none waits for a worker that is still asleep.
         let query = stage.ask(Act::Sleep(LONG));
         let requests = (0..stage.wanted).map(|_| stage.failing(&query)).collect();
-        stage.crowd(requests)?;
-        stage.run.hold(server.running);
-        Ok(())
+        stage.crowd(requests).map(drop)
     },
 };

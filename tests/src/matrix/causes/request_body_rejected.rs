@@ -1,11 +1,9 @@
 //! The upstream answers and closes before it has read a body that is still being sent.
 
-use std::time::Duration;
-
 use super::{By, Cause};
 use crate::client::Request;
 use crate::matrix::stage::FAULT;
-use crate::matrix::upstreams::{Act, Manner};
+use crate::matrix::upstreams::Act;
 
 /// More than sockets buffer.
 const BODY: usize = 8_000_000;
@@ -16,13 +14,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
-        stage.apart(Duration::ZERO)?;
-        let manner = Manner {
-            workers: 1,
-            limit: None,
-        };
-        let (server, to) = stage.serve(&manner)?;
-        stage.front(&to)?;
+        stage.ask_of_workers(1)?;
         let query = stage.ask(Act::Reject);
         let truth = stage.truth();
         // One after the other: a crowd of such bodies says nothing more.
@@ -34,7 +26,6 @@ pub(super) const CAUSE: Cause = Cause {
             let request = stage.run.expecting(request, &truth);
             stage.crowd(vec![request])?;
         }
-        stage.run.hold(server.running);
         Ok(())
     },
 };

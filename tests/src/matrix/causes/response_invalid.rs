@@ -1,9 +1,7 @@
 //! The head of the upstream's response is malformed.
 
-use std::time::Duration;
-
 use super::{By, Cause};
-use crate::matrix::upstreams::{Act, Manner};
+use crate::matrix::upstreams::Act;
 
 pub(super) const CAUSE: Cause = Cause {
     name: "response_invalid",
@@ -11,15 +9,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
-        stage.apart(Duration::ZERO)?;
-        let manner = Manner {
-            workers: 1,
-            limit: None,
-        };
-        let (server, to) = stage.serve(&manner)?;
-        stage.front(&to)?;
-        stage.fail(&stage.ask(Act::BadHead))?;
-        stage.run.hold(server.running);
-        Ok(())
+        stage.ask_of_workers(1)?;
+        stage.fail(&stage.ask(Act::BadHead)).map(drop)
     },
 };

@@ -1,9 +1,7 @@
 //! The upstream itself answers 502, 503 or 504.
 
-use std::time::Duration;
-
 use super::{By, Cause};
-use crate::matrix::upstreams::{Act, Manner};
+use crate::matrix::upstreams::Act;
 
 const STATUSES: [u16; 3] = [502, 503, 504];
 
@@ -13,19 +11,8 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
-        stage.apart(Duration::ZERO)?;
-        let manner = Manner {
-            workers: 2,
-            limit: None,
-        };
-        let (server, to) = stage.serve(&manner)?;
-        stage.front(&to)?;
-        let wanted = stage.wanted;
-        stage.wanted = wanted.div_ceil(STATUSES.len());
-        for status in STATUSES {
-            stage.fail(&stage.ask(Act::Status(status)))?;
-        }
-        stage.run.hold(server.running);
-        Ok(())
+        stage.ask_of_workers(2)?;
+        let queries = STATUSES.map(|status| stage.ask(Act::Status(status)));
+        stage.fail_by_turns(&queries)
     },
 };

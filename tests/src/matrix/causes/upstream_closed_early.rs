@@ -1,9 +1,7 @@
 //! The upstream reads a request and closes, without or within a head, and lives on.
 
-use std::time::Duration;
-
 use super::{By, Cause};
-use crate::matrix::upstreams::{Act, Manner};
+use crate::matrix::upstreams::Act;
 
 pub(super) const CAUSE: Cause = Cause {
     name: "upstream_closed_early",
@@ -11,24 +9,12 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
-        stage.apart(Duration::ZERO)?;
-        let manner = Manner {
-            workers: 1,
-            limit: None,
-        };
-        let (server, to) = stage.serve(&manner)?;
-        stage.front(&to)?;
+        stage.ask_of_workers(1)?;
         let can = |act| stage.upstream.and_then(|upstream| (upstream.ask)(act));
         let queries: Vec<String> = [Act::Close, Act::Partial]
             .into_iter()
             .filter_map(can)
             .collect();
-        let wanted = stage.wanted;
-        for query in &queries {
-            stage.wanted = wanted.div_ceil(queries.len());
-            stage.fail(query)?;
-        }
-        stage.run.hold(server.running);
-        Ok(())
+        stage.fail_by_turns(&queries)
     },
 };

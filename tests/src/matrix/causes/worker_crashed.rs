@@ -19,11 +19,8 @@ pub(super) const CAUSE: Cause = Cause {
         let (server, to) = stage.serve(&manner)?;
         // A worker that dies takes a while to be replaced.
         stage.front_for(&to, Duration::from_secs(20))?;
-        let wanted = stage.wanted;
-        for act in [Act::Exit, Act::Crash] {
-            stage.wanted = wanted.div_ceil(2);
-            stage.fail(&stage.ask(act))?;
-        }
+        let queries = [Act::Exit, Act::Crash].map(|act| stage.ask(act));
+        stage.fail_by_turns(&queries)?;
         stage.run.hold(server.running);
         Ok(())
     },

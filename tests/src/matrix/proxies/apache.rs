@@ -11,6 +11,7 @@ pub(super) const PROXY: Proxy = Proxy {
     process: "apache2",
     // It waits in connect() where a Unix socket's queue is full.
     unix: false,
+    logs: &["apache-error.log", "apache-access.log"],
     lacking: || program("apache2"),
     start: |run, ns, wanted| {
         // It counts in whole seconds.
@@ -28,9 +29,11 @@ pub(super) const PROXY: Proxy = Proxy {
         text += &format!(
             "ServerName lab.example\nUser nobody\nGroup nogroup\nListen 127.0.0.1:{PORT}\n\
              PidFile {folder}/pid\nMutex file:{folder}\nErrorLog {log}\n\
+             CustomLog {access_log} \"%h %l %u %t \\\"%r\\\" %>s %O \\\"%{{Referer}}i\\\" \\\"%{{User-Agent}}i\\\"\"\n\
              StartServers {workers}\nThreadsPerChild 25\n",
             folder = folder.display(),
             log = run.folder.join("apache-error.log").display(),
+            access_log = run.folder.join("apache-access.log").display(),
             workers = wanted.workers,
         );
         for route in &wanted.routes {

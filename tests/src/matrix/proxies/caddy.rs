@@ -6,6 +6,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "caddy",
     process: "caddy",
     unix: true,
+    logs: &["caddy.log", "caddy-access.log"],
     lacking: || program("caddy"),
     start: |run, ns, wanted| {
         let (connect, patience) = (wanted.connect.as_millis(), wanted.patience.as_millis());

@@ -10,6 +10,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "envoy",
     process: "envoy",
     unix: true,
+    logs: &["envoy-access.log"],
     lacking: || program("envoy"),
     start: |run, ns, wanted| {
         let config = run.folder.join("envoy.json");

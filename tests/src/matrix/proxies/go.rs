@@ -16,6 +16,8 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "go",
     process: NAME,
     unix: true,
+    // The stand-in has none of Traefik's.
+    logs: &[],
     lacking: || program("go"),
     start: |run, ns, wanted| {
         let mut command = ns.command(built(&run.options.out)?);

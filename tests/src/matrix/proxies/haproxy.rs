@@ -6,6 +6,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "haproxy",
     process: "haproxy",
     unix: true,
+    logs: &["haproxy.log"],
     lacking: || program("haproxy"),
     start: |run, ns, wanted| {
         let (connect, patience) = (wanted.connect.as_millis(), wanted.patience.as_millis());

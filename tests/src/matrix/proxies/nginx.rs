@@ -7,6 +7,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "nginx",
     process: "nginx",
     unix: true,
+    logs: &["nginx-error.log", "access.log"],
     lacking: || program("nginx"),
     start: |run, ns, wanted| {
         let (connect, patience) = (wanted.connect.as_millis(), wanted.patience.as_millis());
@@ -21,8 +22,10 @@ pub(super) const PROXY: Proxy = Proxy {
         http += &format!(
             "client_max_body_size 64m;
              server {{ listen 127.0.0.1:{PORT} backlog=1024;
+               access_log {} combined;
                proxy_connect_timeout {connect}ms; proxy_read_timeout {patience}ms;
-               proxy_send_timeout {patience}ms;\n{locations}}}"
+               proxy_send_timeout {patience}ms;\n{locations}}}",
+            run.folder.join("access.log").display()
         );
         Ok(Box::new(Nginx::start(
             run,
