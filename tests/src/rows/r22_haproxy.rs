@@ -38,6 +38,7 @@ fn run(run: &mut Run) -> Result<()> {
         ("/unread", unread),
         ("/silent", silent),
         ("/closed", "127.0.0.1:9999"),
+        ("/again", "127.0.0.1:9999,127.0.0.1:9000"),
         ("/", app),
     ];
     let haproxy = Haproxy::start_with(run, &ns, PORT, &servers, "2s")?;
@@ -53,6 +54,8 @@ fn run(run: &mut Run) -> Result<()> {
     let refused = Expect::verdict("refused", &[503], "connection_refused")
         .variant("no_listener")
         .at_least_likely();
+    // Its second try is seen by nobody, its answer is: at most a near miss.
+    let again = Expect::healthy("tried_again", &[200]);
     let timeout = |cell| Expect::verdict(cell, &[504], "read_timeout_no_reply");
     let never = timeout("continue_silent").variant("waiting_on_lock");
     let slow = timeout("slow").variant("sleeping");
@@ -70,6 +73,7 @@ fn run(run: &mut Run) -> Result<()> {
         for (request, expect) in [
             (asking("/unread"), &closed),
             (Request::get(run.path("/closed")), &refused),
+            (Request::get(run.path("/again")), &again),
             (asking("/app"), &healthy),
         ] {
             let request = run.expecting(request, expect);
@@ -98,6 +102,7 @@ fn run(run: &mut Run) -> Result<()> {
     for expect in [
         &closed,
         &refused,
+        &again,
         &never,
         &slow,
         &crowd_slow,

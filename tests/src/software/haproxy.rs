@@ -24,7 +24,8 @@ impl Haproxy {
         Haproxy::start_with(run, ns, port, &[("/", to)], server_timeout)
     }
 
-    /// The same for several servers, chosen by the beginning of the path.
+    /// The same for several servers, chosen by the beginning of the path; of two with a comma between,
+    /// the second is tried after the first.
     pub fn start_with(
         run: &Run,
         ns: &NetNs,
@@ -42,7 +43,17 @@ impl Haproxy {
             text += &format!("  use_backend back{number} if {{ path_beg {folder} }}\n");
         }
         for (number, (_, to)) in servers.iter().enumerate() {
-            text += &format!("backend back{number}\n  server inner {to}\n");
+            text += &format!("backend back{number}\n");
+            match to.split_once(',') {
+                // Tries the first, and then the next.
+                Some((first, next)) => {
+                    text += &format!(
+                        "  retries 1\n  option redispatch 1\n  balance first\n  \
+                         server first {first}\n  server next {next}\n"
+                    );
+                }
+                None => text += &format!("  server inner {to}\n"),
+            }
         }
         std::fs::write(&config, text)?;
         let mut command = ns.command("haproxy");
