@@ -1,6 +1,6 @@
 //! From signals to every sink: what each signal and each verdict is told to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::cli::{detail, warning};
 use crate::clock::Clock;
 use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
 use crate::sinks::history::History;
-use crate::sinks::metrics::Metrics;
+use crate::sinks::metrics::{Metrics, Who};
 use crate::sinks::otlp::Otlp;
 use crate::sinks::output::Drops;
 use crate::sinks::privacy::Privacy;
@@ -55,6 +55,8 @@ pub(super) struct Pipeline<W: Write> {
     workloads: Workloads,
     /// Live proxies' processes, and their names.
     proxies: HashMap<u32, String>,
+    /// Who they are is to be told to the metrics.
+    proxies_changed: bool,
     pub(super) saw_proxy: bool,
     /// Counts of `Tracker::dropped` already told.
     forgot: HashMap<&'static str, u64>,
@@ -92,6 +94,7 @@ impl<W: Write> Pipeline<W> {
             drops: None,
             workloads: Workloads::default(),
             proxies: HashMap::new(),
+            proxies_changed: false,
             saw_proxy: false,
             forgot: HashMap::new(),
             outlives_output: false,
@@ -107,9 +110,8 @@ impl<W: Write> Pipeline<W> {
         self.forgotten();
         self.tracker = Tracker::default();
         self.forgot.clear();
-        for name in std::mem::take(&mut self.proxies).into_values() {
-            self.watched(&name);
-        }
+        self.proxies.clear();
+        self.proxies_changed = true;
         self.clock = clock;
     }
 
@@ -253,12 +255,14 @@ impl<W: Write> Pipeline<W> {
             Fact::ProxyStarted { pid, name } => {
                 self.saw_proxy = true;
                 self.proxies.insert(*pid, name.clone());
-                self.watched(name);
+                self.proxies_changed = true;
             }
             Fact::ProcessExited(ProcessExit { pid, .. }) | Fact::ProxyGone { pid } => {
-                if let Some(name) = self.proxies.remove(pid) {
-                    self.watched(&name);
-                }
+                self.proxies_changed |= self.proxies.remove(pid).is_some();
+            }
+            // Its home may have become known.
+            Fact::ProcessSeen(process) => {
+                self.proxies_changed |= self.proxies.contains_key(&process.pid);
             }
             Fact::SignalsLost {
                 stage,
@@ -278,7 +282,8 @@ impl<W: Write> Pipeline<W> {
             let known = self.tracker.host.process(pid).map(|p| p.name.as_str());
             watched.or(known).unwrap_or("unknown").to_owned()
         };
-        let upstream = |proxy, address| self.workloads.name(proxy, address, &self.tracker.host);
+        let proxy = |pid| Who::proxy(&name(pid), &render::home(self.tracker.host.process(pid)));
+        let upstream = |proxy, address| self.workloads.who(proxy, address, &self.tracker.host);
         let kind = match &signal.fact {
             Fact::AttemptEnded(_) => "attempt_ended",
             Fact::AttemptRetried { .. } => "attempt_retried",
@@ -286,12 +291,12 @@ impl<W: Write> Pipeline<W> {
             Fact::ResponseSent(_) => "response_sent",
             Fact::IdleClosed(close) => {
                 let upstream = upstream(close.proxy, &close.upstream);
-                metrics.on_idle_close(close, &name(close.proxy), &upstream);
+                metrics.on_idle_close(close, &proxy(close.proxy), &upstream);
                 "idle_closed"
             }
             Fact::FirstByteLate(stall) => {
                 let upstream = upstream(stall.proxy, &stall.upstream);
-                metrics.on_stall(stall, &name(stall.proxy), &upstream);
+                metrics.on_stall(stall, &proxy(stall.proxy), &upstream);
                 "first_byte_late"
             }
             Fact::ListenerSeen(listener) => {
@@ -330,12 +335,18 @@ impl<W: Write> Pipeline<W> {
         metrics.signals(source, kind, 1);
     }
 
-    fn watched(&self, name: &str) {
-        if let Some(metrics) = &self.metrics {
-            metrics.proxy_seen(name);
-            let count = self.proxies.values().filter(|n| *n == name).count();
-            metrics.proxies_watched(name, count as u64);
+    /// Not with each process: when one is seen, its home is told a moment later.
+    fn tell_watched(&mut self) {
+        let Some(metrics) = self.metrics.as_ref().filter(|_| self.proxies_changed) else {
+            return;
+        };
+        self.proxies_changed = false;
+        let mut watched: BTreeMap<Who, u64> = BTreeMap::new();
+        for (pid, name) in &self.proxies {
+            let home = render::home(self.tracker.host.process(*pid));
+            *watched.entry(Who::proxy(name, &home)).or_default() += 1;
         }
+        metrics.proxies_watched(&watched);
     }
 
     pub(super) fn lost(&mut self, stage: &str, reason: &str, count: u64) {
@@ -385,6 +396,7 @@ impl<W: Write> Pipeline<W> {
         self.forgotten();
         self.tend_history();
         self.tend_otlp();
+        self.tell_watched();
         if let Some(metrics) = &self.metrics {
             metrics.on_tick(now);
         }

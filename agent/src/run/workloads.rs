@@ -1,8 +1,9 @@
-//! The metrics' names of upstreams: the workload, where it is known, else the address.
+//! Whom the metrics mean by an upstream: its workload, where that is known, else its address.
 
 use std::collections::HashMap;
 
 use crate::signal::Address;
+use crate::sinks::metrics::Who;
 use crate::track::{host::Host, render};
 use crate::verdict::Verdict;
 
@@ -13,7 +14,7 @@ const ADDRESSES: usize = 4096;
 /// that is translated nothing but a verdict says who is there.
 #[derive(Debug, Default)]
 pub(super) struct Workloads {
-    by_address: HashMap<(u32, Address), String>,
+    by_address: HashMap<(u32, Address), Who>,
 }
 
 impl Workloads {
@@ -21,25 +22,25 @@ impl Workloads {
         let (Some(address), Some(proxy)) = (&verdict.upstream.address, verdict.proxy.pid) else {
             return;
         };
-        let Some(workload) = verdict.upstream.qualified_workload() else {
+        if verdict.upstream.namespace.is_none() {
             return;
-        };
+        }
         if self.by_address.len() >= ADDRESSES {
             self.by_address.clear();
         }
         let key = (netns(proxy, host), address.clone());
-        self.by_address.insert(key, workload);
+        let who = Who::upstream(&address.0, &verdict.upstream);
+        self.by_address.insert(key, who);
     }
 
-    pub(super) fn name(&self, proxy: u32, address: &Address, host: &Host) -> String {
+    pub(super) fn who(&self, proxy: u32, address: &Address, host: &Host) -> Who {
         let learned = self.by_address.get(&(netns(proxy, host), address.clone()));
         let listens = || {
-            let listener = host.listener_of(proxy, address)?;
-            let process = host.process(listener.fact.pid);
-            render::home(process).qualified_workload()
+            let listener = host.listener_of(proxy, address);
+            let process = listener.and_then(|listener| host.process(listener.fact.pid));
+            Who::upstream(&address.0, &render::home(process))
         };
-        let workload = learned.cloned().or_else(listens);
-        workload.unwrap_or_else(|| address.0.clone())
+        learned.cloned().unwrap_or_else(listens)
     }
 }
 
@@ -53,6 +54,7 @@ mod tests {
     use crate::signal::{Fact, Home, Listener, Process, Signal, Software, Source};
     use crate::sinks::sample;
     use crate::track::Tracker;
+    use crate::verdict::Party;
 
     fn process(pid: u32, netns: u32, workload: &str) -> Fact {
         Fact::ProcessSeen(Process {
@@ -106,28 +108,32 @@ mod tests {
             let _ = tracker.observe(&signal);
         }
         let mut workloads = Workloads::default();
-        let name = |workloads: &Workloads, proxy, address: &str| {
-            workloads.name(proxy, &Address(address.to_owned()), &tracker.host)
+        let who = |workloads: &Workloads, proxy, address: &str| {
+            workloads.who(proxy, &Address(address.to_owned()), &tracker.host)
+        };
+        let shop = |address: &str, workload: Option<&str>| {
+            let home = Party {
+                namespace: Some("shop".to_owned()),
+                workload: workload.map(str::to_owned),
+                ..Party::default()
+            };
+            Who::upstream(address, &home)
         };
         // The same address beside two proxies is two upstreams.
-        assert_eq!(name(&workloads, 1, local), "shop/orders");
-        assert_eq!(name(&workloads, 2, local), "shop/payments");
+        assert_eq!(who(&workloads, 1, local), shop(local, Some("orders")));
+        assert_eq!(who(&workloads, 2, local), shop(local, Some("payments")));
         // A service's address is nobody's until a verdict has said whose.
         let service = "10.96.0.7:80";
-        assert_eq!(name(&workloads, 1, service), service);
+        assert_eq!(who(&workloads, 1, service), Who::named(service));
         let mut verdict = sample::verdict();
         verdict.proxy.pid = Some(1);
         verdict.upstream.address = Some(Address(service.to_owned()));
         verdict.upstream.namespace = Some("shop".to_owned());
         workloads.learn(&verdict, &tracker.host);
-        assert_eq!(
-            name(&workloads, 1, service),
-            service,
-            "no workload is known"
-        );
+        assert_eq!(who(&workloads, 1, service), shop(service, None));
         verdict.upstream.workload = Some("orders".to_owned());
         workloads.learn(&verdict, &tracker.host);
-        assert_eq!(name(&workloads, 1, service), "shop/orders");
-        assert_eq!(name(&workloads, 2, service), service);
+        assert_eq!(who(&workloads, 1, service), shop(service, Some("orders")));
+        assert_eq!(who(&workloads, 2, service), Who::named(service));
     }
 }

@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 
 use why502::cause::Cause;
 use why502::signal::{Address, ClosedBy, IdleClose, Listener, Stall};
-use why502::sinks::metrics::Metrics;
-use why502::verdict::Kind;
+use why502::sinks::metrics::{Metrics, Who};
+use why502::verdict::{Kind, Party};
 
-use crate::verdict;
+use crate::{nginx_seen, verdict};
 
 fn listener(length: u32, peak: u32, gone: bool) -> Listener {
     Listener {
@@ -27,8 +27,7 @@ fn listener(length: u32, peak: u32, gone: bool) -> Listener {
 /// Everything that the program would tell its metrics in a short life.
 fn busy() -> Metrics {
     let metrics = Metrics::new();
-    metrics.proxy_seen("nginx");
-    metrics.proxies_watched("nginx", 3);
+    nginx_seen(&metrics, 3);
     metrics.source_up("kernel", true);
     metrics.probe_attached("inet_sock_set_state", "tp_btf", true);
     metrics.probe_attached("unix_stream_connect", "fexit", false);
@@ -57,14 +56,15 @@ fn busy() -> Metrics {
         requests: 2,
         longest_reuse_ns: 0,
     };
-    metrics.on_idle_close(&close(ClosedBy::Upstream, 5_001_000_000), "nginx", tcp);
-    metrics.on_idle_close(&close(ClosedBy::Proxy, 60_000_000_000), "nginx", tcp);
+    let (nginx, upstream) = (Who::named("nginx"), Who::named(tcp));
+    metrics.on_idle_close(&close(ClosedBy::Upstream, 5_001_000_000), &nginx, &upstream);
+    metrics.on_idle_close(&close(ClosedBy::Proxy, 60_000_000_000), &nginx, &upstream);
     let stall = Stall {
         proxy: 7,
         upstream: Address(tcp.to_owned()),
         waited_ns: 3_000_000_000,
     };
-    metrics.on_stall(&stall, "nginx", tcp);
+    metrics.on_stall(&stall, &nginx, &upstream);
     metrics
 }
 
@@ -78,7 +78,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 fn every_cause_of_a_seen_proxy_exists_at_zero() {
     let metrics = Metrics::new();
     assert!(!metrics.render().contains("proxy=\"nginx\""));
-    metrics.proxy_seen("nginx");
+    nginx_seen(&metrics, 1);
     // The second time: the first export of a series is always 0 by then.
     metrics.render();
     let text = metrics.render();
@@ -98,7 +98,7 @@ fn every_cause_of_a_seen_proxy_exists_at_zero() {
 #[test]
 fn one_failure_is_an_increase_in_every_counter_it_touches() {
     let metrics = Metrics::new();
-    metrics.proxy_seen("nginx");
+    nginx_seen(&metrics, 1);
     metrics.render();
     let refused = verdict(
         Kind::Verdict,
@@ -119,6 +119,74 @@ fn one_failure_is_an_increase_in_every_counter_it_touches() {
     // What existed already counts at once.
     let verdicts = "why502_verdicts_total{cause=\"connection_refused\",confidence=\"proven\"}";
     assert_eq!(value(&before, verdicts), Some(1.0));
+}
+
+#[test]
+fn on_kubernetes_namespaces_and_workloads_are_labels_of_their_own() {
+    let metrics = Metrics::new();
+    let home = |namespace: &str, workload: &str| Party {
+        namespace: Some(namespace.to_owned()),
+        workload: Some(workload.to_owned()),
+        pod: Some(format!("{workload}-7c9d8b6f5-x2x4z")),
+        ..Party::default()
+    };
+    let ingress = home("ingress", "gateway");
+    let gateway = Who::proxy("nginx", &ingress);
+    metrics.proxies_watched(&[(gateway.clone(), 2)].into());
+    metrics.render();
+    let mut failure = verdict(
+        Kind::Verdict,
+        Some(502),
+        Cause::KeepaliveRace,
+        "10.0.0.1:80",
+    );
+    failure.proxy = Party {
+        name: failure.proxy.name,
+        ..ingress
+    };
+    failure.upstream = Party {
+        address: failure.upstream.address,
+        ..home("shop", "orders")
+    };
+    metrics.on_verdict(&failure);
+    metrics.render();
+    let text = metrics.render();
+    let proxy = r#"proxy="nginx",proxy_namespace="ingress",proxy_workload="gateway""#;
+    let upstream = r#"upstream="shop/orders",upstream_namespace="shop",upstream_workload="orders""#;
+    for (series, expected) in [
+        (format!("why502_proxies_watched{{{proxy}}}"), 2.0),
+        (
+            format!(
+                r#"why502_failed_responses_total{{{proxy},status="502",cause="keepalive_race"}}"#
+            ),
+            1.0,
+        ),
+        (
+            format!(
+                r#"why502_failed_responses_total{{{proxy},status="504",cause="connect_timeout"}}"#
+            ),
+            0.0,
+        ),
+        (
+            format!(
+                r#"why502_upstream_failed_responses_total{{{proxy},{upstream},cause="keepalive_race"}}"#
+            ),
+            1.0,
+        ),
+        (
+            format!(
+                r#"why502_upstream_closes_total{{{proxy},{upstream},how="fin",phase="in_flight"}}"#
+            ),
+            1.0,
+        ),
+    ] {
+        assert_eq!(value(&text, &series), Some(expected), "{series}\n{text}");
+    }
+    // Those are the scrape target's, and no pod is to be a label of its own.
+    for label in [" namespace=", ",namespace=", "{namespace=", "pod=", "x2x4z"] {
+        assert!(!text.contains(label), "{label}");
+    }
+    promtool(&text);
 }
 
 #[test]
@@ -161,9 +229,8 @@ fn unused_upstreams_leave_and_their_number_is_capped() {
             &upstream,
         ));
     }
-    for n in 0..100 {
-        metrics.proxy_seen(&format!("proxy-{n}"));
-    }
+    let proxies = (0..100).map(|n| (Who::named(format!("proxy-{n}")), 1));
+    metrics.proxies_watched(&proxies.collect());
     metrics.render();
     let text = metrics.render();
     let series = "why502_upstream_failed_responses_total{proxy=\"nginx\",upstream=\"other\",cause=\"connection_refused\"}";

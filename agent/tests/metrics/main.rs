@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use why502::cause::Cause;
 use why502::signal::Address;
 use why502::sinks::http::Server;
-use why502::sinks::metrics::Metrics;
+use why502::sinks::metrics::{Metrics, Who};
 use why502::verdict::{
     Advice, AttemptLine, Client, Confidence, Kind, Party, Request, VERSION, Verdict,
 };
@@ -70,6 +70,11 @@ pub(crate) fn verdict(kind: Kind, status: Option<u16>, cause: Cause, upstream: &
         at: 5,
         delay_ns: 40_000_000,
     }
+}
+
+/// nginx runs, in no cluster.
+pub(crate) fn nginx_seen(metrics: &Metrics, processes: u64) {
+    metrics.proxies_watched(&[(Who::named("nginx"), processes)].into());
 }
 
 /// A server on a thread of its own; dropping it ends both.

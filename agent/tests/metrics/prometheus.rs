@@ -11,7 +11,7 @@ use why502::cause::Cause;
 use why502::sinks::metrics::Metrics;
 use why502::verdict::Kind;
 
-use crate::{ask, serve, verdict};
+use crate::{ask, nginx_seen, serve, verdict};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -90,7 +90,7 @@ fn every_failure_is_an_increase() {
             return;
         }
     };
-    metrics.proxy_seen("nginx");
+    nginx_seen(&metrics, 1);
     prometheus.wait_for(
         "count(why502_failed_responses_total{status=\"502\"}) > bool 0",
         1.0,

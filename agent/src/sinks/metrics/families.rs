@@ -6,32 +6,35 @@ use prometheus::proto::{
 
 use super::series::Buckets;
 
-pub(super) fn counters<const N: usize>(
+/// The values of no labels.
+pub(super) const NONE: [String; 0] = [];
+
+pub(super) fn counters<L: AsRef<[String]>>(
     name: &str,
     help: &str,
-    labels: [&str; N],
-    values: impl IntoIterator<Item = ([String; N], f64)>,
+    labels: &[&str],
+    values: impl IntoIterator<Item = (L, f64)>,
 ) -> MetricFamily {
     let metrics = values.into_iter().map(|(label_values, value)| {
         let mut counter = Counter::default();
         counter.set_value(value);
-        let mut metric = metric(&labels, &label_values);
+        let mut metric = metric(labels, label_values.as_ref());
         metric.set_counter(counter);
         metric
     });
     family(name, help, MetricType::COUNTER, metrics)
 }
 
-pub(super) fn gauges<const N: usize>(
+pub(super) fn gauges<L: AsRef<[String]>>(
     name: &str,
     help: &str,
-    labels: [&str; N],
-    values: impl IntoIterator<Item = ([String; N], f64)>,
+    labels: &[&str],
+    values: impl IntoIterator<Item = (L, f64)>,
 ) -> MetricFamily {
     let metrics = values.into_iter().map(|(label_values, value)| {
         let mut gauge = Gauge::default();
         gauge.set_value(value);
-        let mut metric = metric(&labels, &label_values);
+        let mut metric = metric(labels, label_values.as_ref());
         metric.set_gauge(gauge);
         metric
     });
@@ -40,7 +43,7 @@ pub(super) fn gauges<const N: usize>(
 
 /// A counter without labels.
 pub(super) fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
-    counters(name, help, [], [([], value)])
+    counters(name, help, &[], [(NONE, value)])
 }
 
 /// One gauge with fixed labels.
@@ -56,11 +59,11 @@ pub(super) fn gauge(name: &str, help: &str, labels: &[(&str, &str)], value: f64)
     family(name, help, MetricType::GAUGE, [metric])
 }
 
-pub(super) fn histogram<'a, const N: usize>(
+pub(super) fn histogram<'a, L: AsRef<[String]>>(
     name: &str,
     help: &str,
-    labels: [&str; N],
-    values: impl IntoIterator<Item = ([String; N], &'a Buckets)>,
+    labels: &[&str],
+    values: impl IntoIterator<Item = (L, &'a Buckets)>,
 ) -> MetricFamily {
     let metrics = values.into_iter().map(|(label_values, buckets)| {
         let mut histogram = Histogram::default();
@@ -77,7 +80,7 @@ pub(super) fn histogram<'a, const N: usize>(
                 })
                 .collect(),
         );
-        let mut metric = metric(&labels, &label_values);
+        let mut metric = metric(labels, label_values.as_ref());
         metric.set_histogram(histogram);
         metric
     });
@@ -85,7 +88,13 @@ pub(super) fn histogram<'a, const N: usize>(
 }
 
 fn metric(names: &[&str], values: &[String]) -> Metric {
-    let pairs = names.iter().zip(values).map(|(name, value)| {
+    debug_assert_eq!(names.len(), values.len());
+    // To Prometheus a label without a value is none.
+    let labels = names
+        .iter()
+        .zip(values)
+        .filter(|(_, value)| !value.is_empty());
+    let pairs = labels.map(|(name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).to_owned());
         pair.set_value(value.clone());

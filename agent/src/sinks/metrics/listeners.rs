@@ -116,7 +116,7 @@ impl Listeners {
                 *place = now;
             }
         }
-        let labels = ["socket", "process"];
+        let labels = &["socket", "process"];
         let of = |choose: fn(&(u32, u32, u32)) -> u32| {
             shown
                 .iter()
@@ -186,11 +186,8 @@ mod tests {
         let metrics = family.get_metric().iter();
         let of = |metric: &prometheus::proto::Metric, name: &str| {
             let mut labels = metric.get_label().iter();
-            labels
-                .find(|label| label.name() == name)
-                .unwrap()
-                .value()
-                .to_owned()
+            let label = labels.find(|label| label.name() == name);
+            label.map_or_else(String::new, |label| label.value().to_owned())
         };
         metrics
             .map(|metric| {

@@ -7,10 +7,12 @@
 mod families;
 mod listeners;
 mod process;
+mod proxies;
 mod series;
 mod upstreams;
+mod who;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prometheus::proto::MetricFamily;
@@ -22,23 +24,21 @@ use crate::cli::REVISION;
 use crate::signal::{ClosedBy, IdleClose, Listener, Nanos, Stall};
 use crate::verdict::{Confidence, Kind, Verdict};
 
-use families::{counters, gauge, gauges, histogram};
+use families::{NONE, counters, gauge, gauges, histogram};
 use listeners::Listeners;
+use proxies::Proxies;
 use series::{Buckets, Counters};
 use upstreams::Upstreams;
 
-/// Statuses that exist at 0 for every proxy and cause: those a proxy makes on its own.
-const STATUSES: &[&str] = &["500", "502", "503", "504", UNKNOWN];
+pub use who::Who;
+
 const UNKNOWN: &str = "unknown";
 
 /// What has no place of its own under the caps.
 const OTHER: &str = "other";
 
-/// Proxies by name; each brings its causes times statuses.
-const MAX_PROXIES: usize = 8;
-
-/// Proxies times causes times statuses; beyond it, statuses that no proxy usually makes.
-const MAX_FAILED: usize = 3000;
+/// Who is not used for this long gives its place up.
+const UNUSED: Nanos = 3600 * 1_000_000_000;
 
 /// Names that come from the program itself, not from traffic; capped all the same.
 const MAX_NAMES: usize = 256;
@@ -57,14 +57,9 @@ pub struct Metrics {
 struct State {
     now: Nanos,
     scraped: bool,
-    proxies: BTreeSet<String>,
-    watched: BTreeMap<String, u64>,
-    /// By proxy, status, cause.
-    failed: Counters<3>,
+    proxies: Proxies,
     /// By cause, confidence.
     verdicts: Counters<2>,
-    /// By proxy, cause.
-    contradicted: Counters<2>,
     upstreams: Upstreams,
     listeners: Listeners,
     delay: Buckets,
@@ -88,11 +83,8 @@ impl Default for State {
         let mut state = State {
             now: 0,
             scraped: false,
-            proxies: BTreeSet::new(),
-            watched: BTreeMap::new(),
-            failed: Counters::new(MAX_FAILED),
+            proxies: Proxies::default(),
             verdicts: Counters::new(usize::MAX),
-            contradicted: Counters::new(MAX_FAILED),
             upstreams: Upstreams::default(),
             listeners: Listeners::default(),
             delay: Buckets::new(DELAY_EDGES),
@@ -132,16 +124,11 @@ impl Metrics {
         state.upstreams.expire(now);
     }
 
-    /// A proxy with this process name runs.
-    pub fn proxy_seen(&self, name: &str) {
-        self.state().proxy(name);
-    }
-
-    /// This many processes with this name are watched now.
-    pub fn proxies_watched(&self, name: &str, processes: u64) {
+    /// The proxies that are watched now, and how many processes of each.
+    pub fn proxies_watched(&self, processes: &BTreeMap<Who, u64>) {
         let mut state = self.state();
-        let name = state.proxy(name);
-        state.watched.insert(name, processes);
+        let now = state.now;
+        state.proxies.watched(processes, now);
     }
 
     /// Counts a verdict, near miss or truncated response.
@@ -149,28 +136,28 @@ impl Metrics {
         let mut state = self.state();
         state.now = state.now.max(verdict.at);
         let now = state.now;
-        let proxy = state.proxy(verdict.proxy.name.as_deref().unwrap_or(UNKNOWN));
+        let name = verdict.proxy.name.as_deref().unwrap_or(UNKNOWN);
+        let proxy = Who::proxy(name, &verdict.proxy);
+        let proxy = state.proxies.place(&proxy, now);
         let cause = verdict.cause;
         if verdict.contradicted {
-            state.contradicted.add([&proxy, cause.name()], 1);
+            state.proxies.contradicted(&proxy, cause);
         }
         let upstream = &verdict.upstream;
         let workload = upstream.qualified_workload();
-        let upstream = workload.or_else(|| Some(upstream.address.as_ref()?.0.clone()));
+        let called = workload.or_else(|| Some(upstream.address.as_ref()?.0.clone()));
         state.listeners.on_attempts(&verdict.attempts);
         if verdict.kind == Kind::Verdict {
             state.delay.observe(verdict.delay_ns as f64 / 1e9);
-            let status = verdict
-                .status
-                .map_or(UNKNOWN.to_owned(), |status| status.to_string());
-            state.failed.add([&proxy, &status, cause.name()], 1);
+            state.proxies.failed(&proxy, verdict.status, cause);
             state
                 .verdicts
                 .add([cause.name(), verdict.confidence.name()], 1);
         }
         // A failure without an attempt (the proxy's own limit) has no upstream.
-        let Some(name) = upstream else { return };
-        let upstream = state.upstreams.get(&proxy, &name, now);
+        let Some(called) = called else { return };
+        let who = Who::upstream(&called, upstream);
+        let upstream = state.upstreams.get(&proxy, &who, now);
         match verdict.kind {
             Kind::Verdict => upstream.failed.entry(cause).or_default().add(1),
             Kind::NearMiss => upstream.near_misses.entry(cause).or_default().add(1),
@@ -180,31 +167,32 @@ impl Metrics {
             if attempt.outcome == "peer_closed" || attempt.outcome == "reset" {
                 let reset = attempt.outcome == "reset";
                 let own = verdict.upstream.address.as_ref() == Some(&attempt.upstream);
-                let name = if own { &name } else { &attempt.upstream.0 };
-                state
-                    .upstreams
-                    .get(&proxy, name, now)
-                    .closed_in_flight(reset);
+                let another = || Who::named(&attempt.upstream.0);
+                let who = if own { who.clone() } else { another() };
+                let upstream = state.upstreams.get(&proxy, &who, now);
+                upstream.closed_in_flight(reset);
             }
         }
     }
 
     /// An upstream or a proxy closed a connection with no request on it.
-    pub fn on_idle_close(&self, close: &IdleClose, proxy: &str, upstream: &str) {
+    pub fn on_idle_close(&self, close: &IdleClose, proxy: &Who, upstream: &Who) {
         // Who closes early is the upstream's story; the proxy's own closes say nothing of it.
         if close.by != ClosedBy::Upstream {
             return;
         }
         let mut state = self.state();
-        let (proxy, now) = (state.proxy(proxy), state.now);
+        let now = state.now;
+        let proxy = state.proxies.place(proxy, now);
         let upstream = state.upstreams.get(&proxy, upstream, now);
         upstream.closed_idle(close.reset, close.idle_ns as f64 / 1e9);
     }
 
     /// An upstream took more than a second to its first byte.
-    pub fn on_stall(&self, stall: &Stall, proxy: &str, upstream: &str) {
+    pub fn on_stall(&self, stall: &Stall, proxy: &Who, upstream: &Who) {
         let mut state = self.state();
-        let (proxy, now) = (state.proxy(proxy), state.now);
+        let now = state.now;
+        let proxy = state.proxies.place(proxy, now);
         let upstream = state.upstreams.get(&proxy, upstream, now);
         upstream.stalls.observe(stall.waited_ns as f64 / 1e9);
     }
@@ -304,101 +292,64 @@ impl Metrics {
 }
 
 impl State {
-    /// The label of a proxy, whose series exist from now on.
-    fn proxy(&mut self, name: &str) -> String {
-        if self.proxies.contains(name) {
-            return name.to_owned();
-        }
-        let name = match self.proxies.len() < MAX_PROXIES {
-            true => name,
-            false => OTHER,
-        };
-        if self.proxies.insert(name.to_owned()) {
-            self.watched.entry(name.to_owned()).or_default();
-            for cause in Cause::ALL
-                .iter()
-                .filter(|cause| **cause != Cause::DownstreamGaveUp)
-            {
-                for status in STATUSES {
-                    self.failed.touch([name, status, cause.name()]);
-                }
-                self.contradicted.touch([name, cause.name()]);
-            }
-        }
-        name.to_owned()
-    }
-
     fn gather(&mut self) -> Vec<MetricFamily> {
         let fresh_as_zero = std::mem::replace(&mut self.scraped, true);
-        let mut families = vec![
-            counters(
-                "why502_failed_responses_total",
-                "Responses that the proxy failed, by their cause",
-                ["proxy", "status", "cause"],
-                self.failed.export(fresh_as_zero),
-            ),
-            counters(
-                "why502_verdicts_total",
-                "Verdicts, by how sure they are",
-                ["cause", "confidence"],
-                self.verdicts.export(fresh_as_zero),
-            ),
-            counters(
-                "why502_log_disagreements_total",
-                "Verdicts whose cause the proxy's own log does not admit",
-                ["proxy", "cause"],
-                self.contradicted.export(fresh_as_zero),
-            ),
-        ];
+        let mut families = vec![counters(
+            "why502_verdicts_total",
+            "Verdicts, by how sure they are",
+            &["cause", "confidence"],
+            self.verdicts.export(fresh_as_zero),
+        )];
+        families.extend(self.proxies.gather(fresh_as_zero));
         families.extend(self.upstreams.gather(fresh_as_zero));
         families.extend(self.listeners.gather(fresh_as_zero));
         families.extend([
             histogram(
                 "why502_verdict_delay_seconds",
                 "From the response to its verdict",
-                [],
-                [([], &self.delay)],
+                &[],
+                [(NONE, &self.delay)],
             ),
             counters(
                 "why502_signals_total",
                 "Signals that sources delivered",
-                ["source", "kind"],
+                &["source", "kind"],
                 self.signals.export(false),
             ),
             counters(
                 "why502_signals_lost_total",
                 "Signals and results that were dropped, by where and why",
-                ["stage", "reason"],
+                &["stage", "reason"],
                 self.lost.export(fresh_as_zero),
             ),
             gauges(
                 "why502_probe_attached",
                 "1 if the probe is attached by this hook, 0 if the hook was refused",
-                ["probe", "hook"],
+                &["probe", "hook"],
                 self.probes.clone(),
             ),
             gauges(
                 "why502_source_up",
                 "1 if the source delivers signals",
-                ["source"],
+                &["source"],
                 self.sources.clone(),
             ),
             gauges(
                 "why502_blind",
                 "1 if this fact cannot be seen on this host",
-                ["fact"],
+                &["fact"],
                 self.blind.clone(),
             ),
             gauges(
                 "why502_history_up",
                 "1 if verdicts are kept in the history, 0 if its file cannot be used",
-                [],
-                self.history.map(|up| ([], f64::from(u8::from(up)))),
+                &[],
+                self.history.map(|up| (NONE, f64::from(u8::from(up)))),
             ),
             counters(
                 "why502_otlp_records_total",
                 "Records for OTLP: produced is sent, dropped and what waits",
-                ["outcome"],
+                &["outcome"],
                 self.otlp.iter().flat_map(|counts| {
                     [
                         ("produced", counts.produced),
@@ -411,19 +362,11 @@ impl State {
             gauges(
                 "why502_otlp_up",
                 "1 if the receiver of OTLP took what was sent last, 0 if it did not",
-                [],
+                &[],
                 self.otlp
                     .iter()
                     .filter_map(|counts| counts.up)
-                    .map(|up| ([], f64::from(u8::from(up)))),
-            ),
-            gauges(
-                "why502_proxies_watched",
-                "Processes watched, by proxy",
-                ["proxy"],
-                self.watched
-                    .iter()
-                    .map(|(name, count)| ([name.clone()], *count as f64)),
+                    .map(|up| (NONE, f64::from(u8::from(up)))),
             ),
             gauge(
                 "why502_build_info",

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use prometheus::proto::MetricFamily;
 
-use super::OTHER;
 use super::families::{counters, histogram};
 use super::series::{Buckets, Counter};
+use super::{UNUSED, Who};
 use crate::cause::Cause;
 use crate::signal::Nanos;
 
@@ -15,9 +15,6 @@ const MAX_UPSTREAMS: usize = 200;
 
 /// Series of all upstreams together.
 const MAX_SERIES: usize = 5000;
-
-/// An upstream that is not used for this long gives its place up.
-const UNUSED: Nanos = 3600 * 1_000_000_000;
 
 /// Edges between the idle timeouts that software comes with, each a little above one of 1, 2, 5, 6,
 /// 15, 20, 30, 60, 65, 75, 90, 120 and 350 s: timers fire late, never early.
@@ -87,99 +84,113 @@ impl Upstream {
     }
 }
 
+const PAIR: [&str; 6] = [
+    "proxy",
+    "proxy_namespace",
+    "proxy_workload",
+    "upstream",
+    "upstream_namespace",
+    "upstream_workload",
+];
+
+/// The values of `PAIR`, and of more labels.
+fn labels([proxy, upstream]: &[Who; 2], more: &[&str]) -> Vec<String> {
+    let pair = [proxy, upstream].into_iter().flat_map(Who::labels);
+    pair.chain(more.iter().map(|value| (*value).to_owned()))
+        .collect()
+}
+
 /// All upstreams, by proxy and upstream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Upstreams {
-    by_name: HashMap<[String; 2], Upstream>,
+    by_who: HashMap<[Who; 2], Upstream>,
 }
 
 impl Upstreams {
     /// The counters of this upstream, or of `other` where there is no place left.
-    pub(super) fn get(&mut self, proxy: &str, upstream: &str, now: Nanos) -> &mut Upstream {
-        let mut key = [proxy.to_owned(), upstream.to_owned()];
-        if !self.by_name.contains_key(&key) && self.full() {
-            key[1] = OTHER.to_owned();
+    pub(super) fn get(&mut self, proxy: &Who, upstream: &Who, now: Nanos) -> &mut Upstream {
+        let mut key = [proxy.clone(), upstream.clone()];
+        if !self.by_who.contains_key(&key) && self.full() {
+            key[1] = Who::other();
         }
-        let found = self.by_name.entry(key).or_insert_with(Upstream::new);
+        let found = self.by_who.entry(key).or_insert_with(Upstream::new);
         found.last_used = now;
         found
     }
 
     pub(super) fn expire(&mut self, now: Nanos) {
-        self.by_name
+        self.by_who
             .retain(|_, upstream| now.saturating_sub(upstream.last_used) < UNUSED);
     }
 
     /// The most an upstream usually needs must still fit.
     fn full(&self) -> bool {
-        self.by_name.len() >= MAX_UPSTREAMS
-            || self.by_name.values().map(Upstream::series).sum::<usize>() >= MAX_SERIES - 50
+        self.by_who.len() >= MAX_UPSTREAMS
+            || self.by_who.values().map(Upstream::series).sum::<usize>() >= MAX_SERIES - 50
     }
 
     pub(super) fn gather(&mut self, fresh_as_zero: bool) -> Vec<MetricFamily> {
-        let mut sorted: Vec<(&[String; 2], &mut Upstream)> = self.by_name.iter_mut().collect();
+        let mut sorted: Vec<(&[Who; 2], &mut Upstream)> = self.by_who.iter_mut().collect();
         sorted.sort_by(|a, b| a.0.cmp(b.0));
         let mut failed = Vec::new();
         let mut near_misses = Vec::new();
         let mut truncated = Vec::new();
         let mut closes = Vec::new();
-        for ([proxy, upstream], counts) in &mut sorted {
+        for (pair, counts) in &mut sorted {
             let by_cause = |causes: &mut BTreeMap<Cause, Counter>, out: &mut Vec<_>| {
                 out.extend(causes.iter_mut().map(|(cause, counter)| {
-                    let labels = [proxy.clone(), upstream.clone(), cause.name().to_owned()];
-                    (labels, counter.export(fresh_as_zero))
+                    (labels(pair, &[cause.name()]), counter.export(fresh_as_zero))
                 }));
             };
             by_cause(&mut counts.failed, &mut failed);
             by_cause(&mut counts.near_misses, &mut near_misses);
-            let labels = [proxy.clone(), upstream.clone()];
-            truncated.push((labels, counts.truncated.export(fresh_as_zero)));
-            for (counter, [how, phase]) in counts.closes.iter_mut().zip(CLOSES) {
-                let labels = [proxy.as_str(), upstream.as_str(), how, phase].map(str::to_owned);
-                closes.push((labels, counter.export(fresh_as_zero)));
+            truncated.push((labels(pair, &[]), counts.truncated.export(fresh_as_zero)));
+            for (counter, how_and_phase) in counts.closes.iter_mut().zip(CLOSES) {
+                closes.push((labels(pair, &how_and_phase), counter.export(fresh_as_zero)));
             }
         }
+        let with = |more: &[&'static str]| [&PAIR[..], more].concat();
         let buckets = |choose: fn(&Upstream) -> &Buckets| {
             sorted
                 .iter()
-                .map(move |(labels, counts)| ((*labels).clone(), choose(counts)))
+                .map(move |(pair, counts)| (labels(pair, &[]), choose(counts)))
                 .filter(|(_, buckets)| buckets.count() > 0)
         };
         vec![
             counters(
                 "why502_upstream_failed_responses_total",
                 "Responses that the proxy failed, by upstream; a new series shows 0 for one scrape first",
-                ["proxy", "upstream", "cause"],
+                &with(&["cause"]),
                 failed,
             ),
             counters(
                 "why502_near_misses_total",
                 "Attempts that failed without a failed response",
-                ["proxy", "upstream", "cause"],
+                &with(&["cause"]),
                 near_misses,
             ),
             counters(
                 "why502_truncated_responses_total",
                 "Responses that ended early after their head had been passed on",
-                ["proxy", "upstream"],
+                &PAIR,
                 truncated,
             ),
             counters(
                 "why502_upstream_closes_total",
                 "Connections that the upstream closed, by how and when",
-                ["proxy", "upstream", "how", "phase"],
+                &with(&["how", "phase"]),
                 closes,
             ),
             histogram(
                 "why502_upstream_idle_close_seconds",
                 "How long connections had been idle when the upstream closed them",
-                ["proxy", "upstream"],
+                &PAIR,
                 buckets(|upstream| &upstream.idle),
             ),
             histogram(
                 "why502_upstream_stall_seconds",
                 "Waits for a first byte of over a second, answered or not",
-                ["proxy", "upstream"],
+                &PAIR,
                 buckets(|upstream| &upstream.stalls),
             ),
         ]
@@ -189,6 +200,11 @@ impl Upstreams {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn get(upstreams: &mut Upstreams, upstream: usize, now: Nanos) -> &mut Upstream {
+        let upstream = Who::named(format!("10.0.0.1:{upstream}"));
+        upstreams.get(&Who::named("nginx"), &upstream, now)
+    }
 
     #[test]
     fn the_edges_tell_the_usual_timeouts_apart() {
@@ -209,31 +225,28 @@ mod tests {
     fn an_unused_upstream_gives_its_place_up() {
         let mut upstreams = Upstreams::default();
         for i in 0..MAX_UPSTREAMS + 50 {
-            upstreams
-                .get("nginx", &format!("10.0.0.1:{i}"), 0)
-                .truncated
-                .add(1);
+            get(&mut upstreams, i, 0).truncated.add(1);
         }
-        assert_eq!(upstreams.by_name.len(), MAX_UPSTREAMS + 1);
-        upstreams.get("nginx", "10.0.0.1:7", UNUSED / 2);
+        assert_eq!(upstreams.by_who.len(), MAX_UPSTREAMS + 1);
+        get(&mut upstreams, 7, UNUSED / 2);
         upstreams.expire(UNUSED + 1);
-        assert_eq!(upstreams.by_name.len(), 1);
-        upstreams.get("nginx", "10.0.0.9:1", UNUSED + 1);
-        assert_eq!(upstreams.by_name.len(), 2);
+        assert_eq!(upstreams.by_who.len(), 1);
+        get(&mut upstreams, 9_001, UNUSED + 1);
+        assert_eq!(upstreams.by_who.len(), 2);
     }
 
     #[test]
     fn the_series_stay_under_their_cap() {
         let mut upstreams = Upstreams::default();
         for i in 0..500 {
-            let upstream = upstreams.get("nginx", &format!("10.0.0.1:{i}"), 0);
+            let upstream = get(&mut upstreams, i, 0);
             upstream.closed_idle(false, 1.0);
             upstream.stalls.observe(2.0);
             for cause in Cause::ALL {
                 upstream.failed.entry(*cause).or_default().add(1);
             }
         }
-        let series: usize = upstreams.by_name.values().map(Upstream::series).sum();
+        let series: usize = upstreams.by_who.values().map(Upstream::series).sum();
         assert!(series <= MAX_SERIES + 100, "{series}");
     }
 }

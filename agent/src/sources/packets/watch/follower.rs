@@ -83,6 +83,8 @@ impl Follower {
             let pid = *pid;
             if let Some(name) = process::name(pid) {
                 self.tell(Fact::ProxyStarted { pid, name });
+                // A worker's home is its master's, who alone may be found by what it serves.
+                self.describe(pid);
             }
         }
         for pid in before.difference(&running) {
