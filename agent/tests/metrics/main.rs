@@ -3,6 +3,7 @@
 mod export;
 mod http;
 mod prometheus;
+mod week;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
