@@ -140,7 +140,7 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>, since: 
             |cause: &str| cause == truth.cause || truth.or.iter().any(|(or, _)| *or == cause);
         let fits = |line: &Value| {
             let cause = line["cause"].as_str().unwrap_or("?");
-            is_right(cause) || shown(truth.cause, cause)
+            is_right(cause) || shown(&truth.label(), cause)
         };
         let line = match truth.kind {
             // Where nothing reached an upstream and TLS hides the client's side, there is no path.
@@ -174,7 +174,8 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>, since: 
         score.proven += u32::from(proven);
         let agrees = |other: &&Value| {
             let others = other["cause"].as_str().unwrap_or("?");
-            other["type"] == line["type"] && (others == cause || shown(others, cause))
+            let said = label(others, other["variant"].as_str());
+            other["type"] == line["type"] && (others == cause || shown(&said, cause))
         };
         score.agree += u32::from(kernels.is_some_and(|lines| lines.iter().any(agrees)));
         if fits(line) {
@@ -211,9 +212,13 @@ fn by_path(lines: &[Value]) -> BTreeMap<&str, Vec<&Value>> {
 }
 
 /// Whether this is what packets can show of a truth that lies behind them: a death looks like a
-/// close or a reset, a wait like any other wait, a full queue like an unknown path.
+/// close or a reset, a wait like any other wait, a full queue like an unknown path. Whether a reset
+/// came before or after the request was read is not on the wire.
 pub fn shown(truth: &str, cause: &str) -> bool {
-    match truth {
+    if truth == "keepalive_race/closed_unread" {
+        return cause == "upstream_reset";
+    }
+    match truth.split('/').next().unwrap_or_default() {
         "worker_crashed"
         | "worker_killed"
         | "worker_timeout_killed"
@@ -238,9 +243,9 @@ pub fn shown(truth: &str, cause: &str) -> bool {
     }
 }
 
-/// Whether packets show anything of this cause at all. An abort right after reading looks like a race.
+/// Whether packets show anything of this cause at all.
 fn visible(label: &str) -> bool {
-    let hidden = ["unix_", "proxy_", "unknown", "upstream_reset/abort"];
+    let hidden = ["unix_", "proxy_", "unknown"];
     !hidden.iter().any(|start| label.starts_with(start))
 }
 

@@ -139,6 +139,10 @@ fn shape(known: &Known<'_>) -> Finding {
             "upstream_closed: the upstream on this host was not seen to close; something between may have",
         )
         .variant(Variant::Middlebox),
+        None if attempt.reused && known.reset_had_it() => Finding::likely(
+            Cause::UpstreamReset,
+            "upstream_read: whether the request had been read; if not, this was a keep-alive race",
+        ),
         None => undecided(
             known,
             Finding::likely(Cause::UpstreamReset, "upstream_closed: the upstream's close was not seen"),

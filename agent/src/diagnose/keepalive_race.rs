@@ -7,8 +7,9 @@
 //! Acknowledged means that the peer's kernel had it, not its application.
 //!
 //! Confused with a worker's death on a reused connection (the proxy's log line is the same): there
-//! the request had been read. A reset alone proves nothing: a server that aborts after reading
-//! looks the same, since a reset's acknowledgement is not applied.
+//! the request had been read. A reset alone proves nothing: one that acknowledges the request is the
+//! same, byte for byte, from a server that closes with it unread and from one that aborts after
+//! reading, so there only the age at which this upstream closes idle connections speaks for a race.
 
 use crate::cause::{Cause, Variant};
 use crate::signal::{End, Nanos, ResetBy};
@@ -62,12 +63,7 @@ fn tcp(known: &Known<'_>) -> Option<Finding> {
     if let Some(fin) = known.fin() {
         let acked = known.acked().unwrap_or(0);
         let met = fin.acked == 0 && request.bytes > 0;
-        // A reset that acknowledges the request was sent by a kernel that had it.
-        let had_it = known
-            .tcp()
-            .and_then(|t| t.reset_acked)
-            .is_some_and(|a| a > 0);
-        if met && had_it && acked == 0 {
+        if met && known.reset_had_it() && acked == 0 {
             return Some(race(
                 false,
                 Variant::ClosedUnread,
@@ -122,8 +118,13 @@ fn tcp(known: &Known<'_>) -> Option<Finding> {
             Variant::ClosedUnread,
             "upstream_closed: the upstream's close was not seen, only that it had not read before",
         )),
-        // A busy server closes late: the age at which it closes others tells.
-        (Read::Unseen, true) if known.was_held() && !idle_as_closed(known) => None,
+        // A server that closes with the request unread and one that aborts after reading send the
+        // same reset, and a busy one closes late: the age at which it closes others tells.
+        (Read::Unseen, true)
+            if (known.reset_had_it() || known.was_held()) && !idle_as_closed(known) =>
+        {
+            None
+        }
         (Read::Unseen, true) => Some(race(
             false,
             Variant::ClosedUnread,

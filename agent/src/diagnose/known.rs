@@ -193,6 +193,13 @@ impl<'a> Known<'a> {
         }
     }
 
+    /// A reset that acknowledges some of the request was sent by a kernel that had it for its
+    /// application.
+    pub(super) fn reset_had_it(&self) -> bool {
+        let acked = self.tcp().and_then(|tcp| tcp.reset_acked);
+        acked.is_some_and(|acked| acked > 0)
+    }
+
     /// Packets: the upstream acknowledged the whole request and ended the connection only some time
     /// later than a close that had crossed the request would have come.
     pub(super) fn was_held(&self) -> bool {
