@@ -65,6 +65,8 @@ impl Packets {
         let flow = self.flows.at_mut(index);
         (flow.oldest, flow.newest) = (id, id);
         self.suspects.entry(client).or_default().push_back(id);
+        self.note_asked(index, at);
+        self.watch_suspect(index);
         self.suspect_count += 1;
         if self.suspect_count > SUSPECTS
             && let Some(list) = self.suspects.get(&client)
@@ -165,17 +167,10 @@ impl Packets {
         let (client, at) = (flow.client_ip(), flow.seen_at);
         let asks = self.hosts.get(client).is_some_and(|h| h.requests);
         if asks && !self.hosts.serves_beside(client, flow.server()) {
-            let how = End::ConnectGivenUp;
-            self.exchanges.at_mut(id).ended = Some(Box::new(Ended {
-                at,
-                how,
-                acked: 0,
-                retransmits: 1,
-                zero_window: false,
-                received: 0,
-                response: None,
-            }));
-            self.tell_orphan(id, how, None, false, true, out);
+            self.end_unanswered(id, at);
+            self.tell_orphan(id, End::ConnectGivenUp, None, false, true, out);
+        } else {
+            self.connect_abandoned(id, out);
         }
     }
 }

@@ -298,6 +298,22 @@ pub(super) fn method_and_target(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&line[..space], wire::origin_form(target)))
 }
 
+/// Whether bytes may begin a request, be its method known here or not: a word, a path or another
+/// target, and where the line is whole, the protocol at its end.
+pub(super) fn begins_request(bytes: &[u8]) -> bool {
+    let (line, whole) = match memchr(b'\n', bytes) {
+        Some(end) => (&bytes[..end], true),
+        None => (bytes, false),
+    };
+    let mut words = line.split(|b| *b == b' ');
+    let method = words.next().unwrap_or_default();
+    let target = words.next();
+    let is_word = !method.is_empty() && method.iter().all(|b| b.is_ascii_uppercase() || *b == b'-');
+    let is_target = target.is_some_and(|t| !t.is_empty() || !whole);
+    let protocol = words.next().unwrap_or_default();
+    is_word && is_target && (!whole || protocol.starts_with(b"HTTP/1."))
+}
+
 /// The PROXY protocol's header before the first request: its length, 0 if there is none, `None` if
 /// it is not whole.
 pub(super) fn proxy_protocol(bytes: &[u8]) -> Option<usize> {
@@ -482,5 +498,26 @@ mod tests {
         );
         assert_eq!(request.length, packet.len() as u64 + 7);
         assert_eq!(uwsgi(&packet[..packet.len() - 1]), None);
+    }
+
+    #[test]
+    fn methods_that_are_not_known_may_begin_requests() {
+        for (bytes, may) in [
+            (&b"PURGE /x HTTP/1.1\r\n"[..], true),
+            (b"M-SEARCH http://a/ HTTP/1.1\r\n", true),
+            (b"REPORT /cut", true),
+            (b"GET", false),
+            (b"GET ", true),
+            (b"OPTIONS * HTTP/1.1\r\n", true),
+            (b"GET key\r\n", false),
+            (b"PURGE /x\r\n", false),
+            (b"SELECT 1\n", false),
+            (b"get /x\r\n", false),
+            (b"", false),
+            (b"\n", false),
+            (b" / HTTP/1.1\r\n", false),
+        ] {
+            assert_eq!(begins_request(bytes), may, "{bytes:?}");
+        }
     }
 }

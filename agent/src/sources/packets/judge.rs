@@ -63,6 +63,8 @@ impl Packets {
                 self.as_attempt(id, true, out);
             } else if untold && exchange.is(Exchange::BARE) {
                 self.connect_unanswered(id, out);
+            } else if untold {
+                self.request_unacknowledged(id, out);
             }
         }
     }
@@ -161,7 +163,7 @@ impl Packets {
     }
 
     /// A request that its connection left without an answer.
-    fn as_attempt(&mut self, id: u32, last: bool, out: &mut Vec<Signal>) {
+    pub(super) fn as_attempt(&mut self, id: u32, last: bool, out: &mut Vec<Signal>) {
         let exchange = self.exchanges.at(id);
         let Some(flow) = self.flow_of(exchange) else {
             return;
@@ -175,6 +177,10 @@ impl Packets {
         let bare = exchange.is(Exchange::BARE);
         if !self.hosts.may_be_proxy(client) {
             return self.drop_bare(id);
+        }
+        // Whatever else asks from a proxy's address: a worker its database, a cache.
+        if flow.speaks_unknown() {
+            return;
         }
         let waiting = self.downstreams_of(id, true);
         if !waiting.is_empty() && !last {
@@ -239,7 +245,7 @@ impl Packets {
     }
 
     /// Whether clients come to this address by TLS or HTTP/2, other than to `server`.
-    fn encrypted_downstream(&self, ip: IpAddr, server: std::net::SocketAddr) -> bool {
+    pub(super) fn encrypted_downstream(&self, ip: IpAddr, server: std::net::SocketAddr) -> bool {
         let host = self.hosts.get(ip);
         let Some(index) = host.and_then(|h| h.encrypted) else {
             return false;

@@ -3,6 +3,7 @@
 //! `tcp` follows connections, `talk` finds requests and responses in them, `ties` and `connects`
 //! find what belongs to a failed one, `judge` decides what is told, and `signals` tells it. Healthy exchanges leave nothing but a few numbers.
 
+mod abandoned;
 mod arena;
 mod clocks;
 mod connects;
@@ -112,6 +113,10 @@ pub struct Packets {
     order: Order,
     /// Failed attempts that cannot be read, in the order of their ends.
     unread: VecDeque<unread::Failed>,
+    /// Connects without an answer, by the time at which no further SYN can come.
+    abandoned: BinaryHeap<Reverse<(Nanos, u32, u64)>>,
+    /// Which servers were asked while there were any.
+    asked: FxHashMap<IpAddr, abandoned::Asked>,
     /// New connects, watched for their answers.
     connects: VecDeque<(Nanos, u32, u64)>,
     now: Nanos,
@@ -265,6 +270,7 @@ impl Packets {
             self.drain(flow, side, true, out);
         }
         self.unanswered();
+        self.tell_abandoned(out);
         self.exchanges.expire(self.now);
         self.tell_counts(out);
         self.tell(self.now, Fact::Tick, out);

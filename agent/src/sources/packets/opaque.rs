@@ -8,7 +8,7 @@ use crate::signal::{Nanos, Opening};
 use super::exchange::Exchange;
 use super::flow::{Flow, NONE, ahead, before};
 use super::frames::{self, Frame, Protocol};
-use super::http::Stage;
+use super::http::{self, Stage};
 use super::talk::Bytes;
 use super::{AT_ONCE, Packets};
 
@@ -35,6 +35,8 @@ impl Notes {
     const MULTIPLEXED: u8 = 16;
     /// The server spoke first, as proxies' upstreams do not.
     const FOREIGN: u8 = 32;
+    /// Nothing that a proxy is known to speak.
+    const UNKNOWN: u8 = 64;
 }
 
 /// What a client's segment is.
@@ -77,6 +79,7 @@ impl Packets {
             Protocol::Tls if frames::offers_http2(whole) => Notes::MULTIPLEXED,
             Protocol::Tls | Protocol::Http2 => 0,
             Protocol::Other if server_first => Notes::ASKED | Notes::FOREIGN,
+            Protocol::Other if !http::begins_request(whole) => Notes::ASKED | Notes::UNKNOWN,
             Protocol::Other | Protocol::FastCgi => Notes::ASKED,
         };
         let ip = flow.server_ip();
@@ -250,6 +253,12 @@ impl Flow {
     /// In `OPAQUE`: proxies' upstreams do not speak first.
     pub(super) fn may_carry_attempts(&self) -> bool {
         self.to_server().parse.notes & Notes::FOREIGN == 0
+    }
+
+    /// It carries no protocol that is known here.
+    pub(super) fn speaks_unknown(&self) -> bool {
+        let parse = self.to_server().parse;
+        parse.stage == Stage::Opaque && parse.notes & Notes::UNKNOWN != 0
     }
 
     /// In `OPAQUE`: requests may begin while others are open.

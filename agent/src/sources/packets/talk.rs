@@ -241,6 +241,9 @@ impl Packets {
             self.understood(index, sender, framing);
             return Some(taken as u32);
         }
+        if !http::begins_request(whole) {
+            return self.other_request(index, sender, whole, before, bytes);
+        }
         if bytes.is_cut() || whole.len() > http::LONGEST {
             // What is there has to do.
             let line = whole.split(|b| *b == b'\r' || *b == b'\n').next();
@@ -340,6 +343,9 @@ impl Packets {
     }
 
     pub(super) fn new_exchange(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
+        if self.suspect_count > 0 {
+            self.note_asked(index, bytes.at);
+        }
         let flow = self.flows.at_mut(index);
         let id = self.exchanges.begin(index, flow.id, bytes.at);
         let lost_before = flow.incomplete() || flow.is(Flow::RESUMED);
@@ -558,7 +564,7 @@ impl Packets {
     }
 
     /// The connection ended under its oldest request.
-    fn failed(&mut self, index: u32, how: End, at: Nanos) {
+    pub(super) fn failed(&mut self, index: u32, how: End, at: Nanos) {
         let flow = self.flows.at(index);
         let id = flow.oldest;
         if id == NONE || self.exchanges.at(id).ended.is_some() {

@@ -1,5 +1,6 @@
 //! Captures made by hand, and the verdicts that they give.
 
+mod abandoned;
 mod build;
 mod connects;
 mod excerpt;
