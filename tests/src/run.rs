@@ -104,7 +104,10 @@ pub struct Run {
     masters: Vec<u32>,
     proxies: BTreeSet<u32>,
     capture: Option<Capture>,
+    /// Packets are captured where the proxies are: the captures, and in which namespaces.
+    captures: bool,
     dumps: Vec<Everything>,
+    spaces: BTreeSet<PathBuf>,
     /// Others that watch the same, by name, each judged like the first.
     beside: Vec<(&'static str, Capture)>,
     /// What agents said that are no more, to be judged with what the last one says.
@@ -155,7 +158,9 @@ impl Run {
             masters: Vec::new(),
             proxies: BTreeSet::new(),
             capture: None,
+            captures: false,
             dumps: Vec::new(),
+            spaces: BTreeSet::new(),
             beside: Vec::new(),
             said: Vec::new(),
             losing: false,
@@ -196,7 +201,7 @@ impl Run {
     /// Starts why502, once the proxies are up, and waits until it sees.
     pub fn watch(&mut self, proxies: &[&Nginx]) -> Result<()> {
         for proxy in proxies {
-            self.add_proxy(proxy.pid());
+            self.add_proxy(proxy.pid())?;
         }
         if let Some(why502) = self.options.why502.clone() {
             let why502 = why502.as_path();
@@ -210,7 +215,10 @@ impl Run {
             }
             let wanted = self.options.full || PACKETS_QUICKLY.contains(&self.row);
             if self.options.packets && wanted && process::program("tcpdump").is_some() {
-                self.capture_packets(proxies)?;
+                self.captures = true;
+                for proxy in proxies {
+                    self.capture_packets(proxy.pid())?;
+                }
             }
             if self.options.packets && PACKETS_LIVE.contains(&self.name.as_str()) {
                 let pids: Vec<String> = proxies.iter().map(|p| p.pid().to_string()).collect();
@@ -234,17 +242,14 @@ impl Run {
         Ok(())
     }
 
-    /// Captures everything in the proxies' namespaces, once in each.
-    fn capture_packets(&mut self, proxies: &[&Nginx]) -> Result<()> {
-        let mut seen = BTreeSet::new();
-        for proxy in proxies {
-            let pid = proxy.pid();
-            if seen.insert(std::fs::read_link(format!("/proc/{pid}/ns/net"))?) {
-                let ns = NetNs::of_process(pid)?;
-                let name = format!("everything-{}", self.dumps.len() + 1);
-                self.dumps
-                    .push(Everything::start(&ns, &self.folder, &name)?);
-            }
+    /// Captures everything in a proxy's namespace, once in each.
+    fn capture_packets(&mut self, proxy: u32) -> Result<()> {
+        let space = std::fs::read_link(format!("/proc/{proxy}/ns/net"))?;
+        if self.spaces.insert(space) {
+            let ns = NetNs::of_process(proxy)?;
+            let name = format!("everything-{}", self.dumps.len() + 1);
+            self.dumps
+                .push(Everything::start(&ns, &self.folder, &name)?);
         }
         Ok(())
     }
@@ -285,9 +290,13 @@ impl Run {
     }
 
     /// Another proxy of this scenario, by its first process.
-    pub fn add_proxy(&mut self, master: u32) {
+    pub fn add_proxy(&mut self, master: u32) -> Result<()> {
         self.masters.push(master);
         self.note_proxies();
+        if self.captures {
+            self.capture_packets(master)?;
+        }
+        Ok(())
     }
 
     /// Remembers the proxies' processes of this moment (a reload makes new ones).

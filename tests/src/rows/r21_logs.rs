@@ -59,7 +59,7 @@ fn run(run: &mut Run) -> Result<()> {
         run.folder.display()
     );
     let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
-    run.add_proxy(nginx.pid());
+    run.add_proxy(nginx.pid())?;
     let mut command = Command::new(run.why502()?);
     command.args(["capture", "--for", "600s", "--json", "--source", "kernel"]);
     command.args(["--pid", &nginx.pid().to_string()]);

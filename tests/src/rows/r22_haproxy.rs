@@ -47,7 +47,7 @@ fn run(run: &mut Run) -> Result<()> {
     let mut agent = Capture::launch(command, &run.out)?;
     agent.wait_ready()?;
     run.watched_by(agent);
-    run.add_proxy(haproxy.pid());
+    run.add_proxy(haproxy.pid())?;
 
     // A body that was asked for is no new request on a connection that was used before.
     let closed = Expect::verdict("continue_unread", &[502], "request_body_rejected").likely();

@@ -81,7 +81,7 @@ fn run(run: &mut Run) -> Result<()> {
     );
     let outside = Nginx::start_named(run, &outside_ns, "outside", 1, PLAIN_PORT, &closed)?;
     run.watch(&[&outside])?;
-    run.add_proxy(engine.pid("gateway")?);
+    run.add_proxy(engine.pid("gateway")?)?;
     let mut command = Capture::command(run.why502()?);
     command.args(["--container", "gateway"]);
     let mut one = Capture::launch(command, &run.out.join("one-container"))?;
@@ -89,7 +89,7 @@ fn run(run: &mut Run) -> Result<()> {
     // One that starts while it is watched for is looked at as well.
     let late_ns = NetNs::new()?;
     let late = Nginx::start_named(run, &late_ns, "late", 1, PLAIN_PORT, &closed)?;
-    run.add_proxy(late.pid());
+    run.add_proxy(late.pid())?;
 
     let timeout = |cell: &'static str| {
         Expect::verdict(cell, &[504], "read_timeout_no_reply")

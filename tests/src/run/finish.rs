@@ -71,15 +71,20 @@ impl Run {
             })?;
             judged.problems.extend(judged.miscounted(&seen));
         }
-        if let Some(why502) = self.options.why502.clone() {
-            for dump in std::mem::take(&mut self.dumps) {
-                let since = dump.began;
-                let packets = dump.explain(&why502)?;
-                let scores = packets::score(&self.ledger, &packets, lines, since);
-                let problems = scores.never().map(|wrong| format!("packets: {wrong}"));
-                judged.problems.extend(problems);
-                judged.packets.add(&scores);
+        let dumps = std::mem::take(&mut self.dumps);
+        if let (Some(why502), Some(since)) = (
+            self.options.why502.clone(),
+            dumps.iter().map(|dump| dump.began).min(),
+        ) {
+            // Each proxy is seen in its own namespace, and nothing of it in the others.
+            let mut packets = Vec::new();
+            for dump in dumps {
+                packets.extend(dump.explain(&why502)?);
             }
+            let scores = packets::score(&self.ledger, &packets, lines, since);
+            let problems = scores.never().map(|wrong| format!("packets: {wrong}"));
+            judged.problems.extend(problems);
+            judged.packets.add(&scores);
         }
         if let Some((live_since, live)) = self.live.take() {
             let packets = live.finish(verdicts, near_misses)?;

@@ -18,7 +18,7 @@ const DISK: u32 = 256 * 1024;
 
 pub(super) fn run(run: &mut Run) -> Result<()> {
     let host = Host::start(run)?;
-    run.add_proxy(host.nginx.pid());
+    run.add_proxy(host.nginx.pid())?;
     let disk = run.folder.join("disk");
     std::fs::create_dir(&disk)?;
     let recording = disk.join("recording.jsonl");

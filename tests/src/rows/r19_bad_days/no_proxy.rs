@@ -55,7 +55,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     let nginx = process::program("nginx").unwrap_or_default();
     std::os::unix::fs::symlink(nginx, &program)?;
     let nginx = Nginx::start_program(run, &ns, &program, 1, PLAIN_PORT, &http(run, "")?)?;
-    run.add_proxy(nginx.pid());
+    run.add_proxy(nginx.pid())?;
     run.watched_by(waiting);
     fail(run, &ns, &refused("started_later"))?;
     run.hold((nginx, app, ns));

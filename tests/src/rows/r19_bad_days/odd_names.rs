@@ -154,7 +154,7 @@ pub(super) fn abstract_socket(run: &mut Run) -> Result<()> {
     let mut agent = Capture::launch(command, &run.out)?;
     agent.wait_ready()?;
     run.watched_by(agent);
-    run.add_proxy(haproxy.pid());
+    run.add_proxy(haproxy.pid())?;
 
     let expect = |cell, statuses, cause| {
         Expect::verdict(cell, statuses, cause)

@@ -48,7 +48,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     }
     died.extend(in_flight(run, &ns, &held, || nginx.stop())?);
     nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
-    run.add_proxy(nginx.pid());
+    run.add_proxy(nginx.pid())?;
     fail(run, &ns, &refused("new_master"))?;
     healthy(run, &ns)?;
 

@@ -15,7 +15,7 @@ use crate::wait;
 
 pub(super) fn run(run: &mut Run) -> Result<()> {
     let host = Host::start(run)?;
-    run.add_proxy(host.nginx.pid());
+    run.add_proxy(host.nginx.pid())?;
     let port = free_port()?;
     let mut command = why502(run, "run", "packets", &[host.nginx.pid()])?;
     command.args(["--listen", &format!("127.0.0.1:{port}")]);

@@ -23,7 +23,7 @@ const CANARY: &str = "s3cr3t-canary";
 
 pub(super) fn run(run: &mut Run) -> Result<()> {
     let host = Host::start(run)?;
-    run.add_proxy(host.nginx.pid());
+    run.add_proxy(host.nginx.pid())?;
     let pid = host.nginx.pid();
     let mut agents = Vec::new();
     for source in ["packets", "kernel"] {

@@ -23,8 +23,8 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     let program = run.folder.join("edge");
     std::os::unix::fs::symlink(process::program("nginx").unwrap_or_default(), &program)?;
     let second = Nginx::start_program(run, &ns, &program, 1, PLAIN_PORT, &http(run, "")?)?;
-    run.add_proxy(first.nginx.pid());
-    run.add_proxy(second.pid());
+    run.add_proxy(first.nginx.pid())?;
+    run.add_proxy(second.pid())?;
 
     let pids = [first.nginx.pid(), second.pid()];
     let mut command = why502(run, "capture", "packets", &pids)?;
