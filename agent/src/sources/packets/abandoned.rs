@@ -61,16 +61,18 @@ impl Asked {
 }
 
 impl Packets {
-    /// Watches a connect that gets no answer until no further SYN comes.
+    /// Watches a connect that gets no answer until no further SYN comes, if only a client that cannot
+    /// be read can have asked for it.
     pub(super) fn watch_suspect(&mut self, index: u32) {
-        if self.abandoned.len() < SUSPECTS {
-            let flow = self.flows.at(index);
-            let due = (next_syn(flow), index, flow.id);
+        let flow = self.flows.at(index);
+        let due = (next_syn(flow), index, flow.id);
+        let connect = self.connect(flow.oldest);
+        if self.abandoned.len() < SUSPECTS && connect.is_some_and(|c| self.is_for_unread(&c)) {
             self.abandoned.push(Reverse(due));
         }
     }
 
-    /// Tells of connects that are given up by now.
+    /// Tells of connects that are given up by now, unless another upstream was asked since.
     pub(super) fn tell_abandoned(&mut self, out: &mut Vec<Signal>) {
         if self.suspect_count == 0 {
             self.asked.clear();
@@ -84,31 +86,20 @@ impl Packets {
             let Some(flow) = self.flows.peek(index).filter(waits) else {
                 continue;
             };
-            if next_syn(flow) > self.now {
-                self.watch_suspect(index);
-            } else {
-                self.connect_abandoned(flow.oldest, out);
+            let (id, last, next) = (flow.oldest, flow.seen_at, next_syn(flow));
+            let answered = flow.to_client().is(Direction::SYN);
+            let Some(connect) = self.connect(id).filter(|_| !answered) else {
+                continue;
+            };
+            if next > self.now {
+                self.abandoned.push(Reverse((next, index, flow_id)));
+            } else if self.exchanges.at(id).ended.is_none() && !self.went_elsewhere(&connect, last)
+            {
+                self.end_unanswered(id, last);
+                self.tell_orphan(id, End::ConnectGivenUp, None, false, true, out);
+                self.drop_bare(id);
             }
         }
-    }
-
-    /// Tells of a connect that nobody answered, if only a client that cannot be read can have asked
-    /// for it, and nothing tells that another upstream was asked instead.
-    pub(super) fn connect_abandoned(&mut self, id: u32, out: &mut Vec<Signal>) {
-        let Some(connect) = self.connect(id) else {
-            return;
-        };
-        let Some(flow) = self.flow_of(self.exchanges.at(id)) else {
-            return;
-        };
-        let (last, answered) = (flow.seen_at, flow.to_client().is(Direction::SYN));
-        let over = answered || self.exchanges.at(id).ended.is_some();
-        if over || next_syn(flow) > self.now || !self.is_for_unread(&connect, last) {
-            return;
-        }
-        self.end_unanswered(id, last);
-        self.tell_orphan(id, End::ConnectGivenUp, None, false, true, out);
-        self.drop_bare(id);
     }
 
     pub(super) fn end_unanswered(&mut self, id: u32, at: Nanos) {
@@ -125,43 +116,45 @@ impl Packets {
         }));
     }
 
-    /// Somebody waited by TLS or HTTP/2 when the connect began, nobody in the clear, and no other
-    /// server was asked after its last SYN.
-    fn is_for_unread(&self, connect: &Connect, last: Nanos) -> bool {
+    /// When the connect began somebody waited by TLS or HTTP/2, and nobody in the clear.
+    fn is_for_unread(&self, connect: &Connect) -> bool {
         if self.exchanges.live() > LOOKED_THROUGH {
             return false;
         }
         let mut waited_for = false;
         for id in self.exchanges.ids() {
             let exchange = self.exchanges.at(id);
-            let since = exchange.at <= connect.began + SKEW && !exchange.is(Exchange::BARE);
-            let Some(flow) = self.flow_of(exchange).filter(|_| since) else {
+            let Some(flow) = self.flow_of(exchange).filter(|_| self.may_ask(id, connect)) else {
                 continue;
             };
-            if !self.may_ask(id, connect) {
-                continue;
-            }
-            let until = exchange.over_at().is_none_or(|over| over >= last);
+            let before = exchange.at <= connect.began + SKEW;
+            let until = exchange.over_at().is_none_or(|at| at >= connect.began);
             if exchange.content != 0 {
-                if until && self.is_downstream(id) {
+                if before && until && self.is_downstream(id) {
                     return false;
                 }
             } else if flow.is(Flow::OPAQUE) {
-                let several = flow.carries_several();
-                let asked = several && flow.to_server().last_at + AT_ONCE >= connect.began;
-                // What came may have been session tickets.
-                let waits = until || exchange.is(Exchange::DOUBTFUL);
-                if asked || (waits && !several) {
-                    waited_for = true;
-                }
+                // What came may have been session tickets. Of several requests at once it is known
+                // only when something was sent last.
+                waited_for |= match flow.carries_several() {
+                    true => {
+                        flow.syn_at <= connect.began
+                            && flow.to_server().last_at + AT_ONCE >= connect.began
+                    }
+                    false => before && (until || exchange.is(Exchange::DOUBTFUL)),
+                };
             }
         }
-        let elsewhere = |ip: &IpAddr| {
+        waited_for
+    }
+
+    /// Its client asked another server after this time.
+    fn went_elsewhere(&self, connect: &Connect, last: Nanos) -> bool {
+        let asked = |ip: &IpAddr| {
             let asked = self.asked.get(ip);
             asked.is_some_and(|asked| asked.other_since(connect.server, last))
         };
-        let own = self.hosts.addresses_of(connect.client);
-        waited_for && !own.iter().any(elsewhere)
+        self.hosts.addresses_of(connect.client).iter().any(asked)
     }
 
     /// While connects wait for answers: who asks which server.

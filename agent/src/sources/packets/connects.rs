@@ -169,8 +169,6 @@ impl Packets {
         if asks && !self.hosts.serves_beside(client, flow.server()) {
             self.end_unanswered(id, at);
             self.tell_orphan(id, End::ConnectGivenUp, None, false, true, out);
-        } else {
-            self.connect_abandoned(id, out);
         }
     }
 }

@@ -40,6 +40,7 @@ impl Packets {
 
     /// What never ended within the capture, but has attempts that did.
     pub(super) fn judge_open(&mut self, out: &mut Vec<Signal>) {
+        self.tell_abandoned(out);
         let ids: Vec<u32> = self.exchanges.ids().collect();
         for &id in &ids {
             let exchange = self.exchanges.at(id);
