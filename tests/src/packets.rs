@@ -91,6 +91,9 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>, since: 
     let of_packets = by_path(lines);
     let of_kernel = by_path(kernel.unwrap_or_default());
     let mut pathless = Vec::new();
+    let no_path = |line: &&Value| line["type"] == "verdict" && line["request"]["path"].is_null();
+    let mut pathless_of_kernel: Vec<&Value> =
+        kernel.unwrap_or_default().iter().filter(no_path).collect();
     for line in lines.iter().filter(|line| line["type"] == "verdict") {
         match line["request"]["path"].as_str() {
             None => pathless.push(line),
@@ -177,7 +180,11 @@ pub fn score(ledger: &Ledger, lines: &[Value], kernel: Option<&[Value]>, since: 
             let said = label(others, other["variant"].as_str());
             other["type"] == line["type"] && (others == cause || shown(&said, cause))
         };
-        score.agree += u32::from(kernels.is_some_and(|lines| lines.iter().any(agrees)));
+        let agree = match line["request"]["path"].as_str() {
+            Some(_) => kernels.is_some_and(|lines| lines.iter().any(agrees)),
+            None => claim(&mut pathless_of_kernel, |line| agrees(&line)).is_some(),
+        };
+        score.agree += u32::from(agree);
         if fits(line) {
             score.right += 1;
         } else {
@@ -384,6 +391,9 @@ mod tests {
         let pathless = line(None, "connection_refused", "likely");
         let fits = score(&ledger, std::slice::from_ref(&pathless), None, 0);
         assert_eq!((fits.never().count(), fits.mistakes.len()), (0, 0));
+        let both = std::slice::from_ref(&pathless);
+        let agreed = score(&ledger, both, Some(both), 0);
+        assert_eq!(agreed.by_truth["connection_refused"].agree, 1);
         let twice = score(&ledger, &[pathless.clone(), pathless], None, 0);
         assert_eq!(twice.flagged.len(), 1);
         let other = line(None, "upstream_reset", "likely");
