@@ -176,6 +176,12 @@ impl Exchange {
         }
     }
 
+    /// Its request line.
+    pub(super) fn line(&self) -> &[u8] {
+        let end = memchr::memchr(b'\r', &self.head);
+        &self.head[..end.unwrap_or(self.head.len())]
+    }
+
     /// When it was over for its client: answered, or its connection ended.
     pub(super) fn over_at(&self) -> Option<Nanos> {
         match (&self.ended, self.answered_at) {

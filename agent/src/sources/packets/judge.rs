@@ -111,6 +111,9 @@ impl Packets {
             return;
         }
         let mut ties = self.attempts_of(id);
+        if ties.is_empty() {
+            ties = self.rewritten_of(id);
+        }
         let responded = status != 0;
         self.settle_connects();
         match self.connects_of(id, &ties) {
@@ -146,9 +149,10 @@ impl Packets {
         let by_proxy = self.hosts.is_proxy(server);
         let to_proxy = self.hosts.is_proxys(client);
         let told = self.exchanges.at(id).is(Exchange::TOLD);
-        if !by_proxy && (to_proxy || told || self.is_attempt(id)) {
+        let passed_on = told || self.is_attempt(id) || self.may_be_passed_on(id);
+        if !by_proxy && (to_proxy || passed_on) {
             // An upstream's own answer; where its downstream is seen, that tells of it.
-            if to_proxy && !told && !self.is_attempt(id) {
+            if to_proxy && !passed_on {
                 self.tell_orphan(id, End::Answered, None, false, true, out);
             }
             return;
@@ -194,7 +198,7 @@ impl Packets {
             }
             return;
         }
-        if !last && self.waits_for_clear(id) {
+        if !last && (self.waits_for_clear(id) || self.waits_for_rewritten(id)) {
             match self.ending {
                 // It is told last, if it is left.
                 true => self.exchanges.at_mut(id).set(Exchange::AWAITED),

@@ -25,6 +25,7 @@ mod owners;
 mod prefetch;
 pub mod raw;
 mod reorder;
+mod rewritten;
 pub mod ring;
 pub mod segment;
 pub mod serving;

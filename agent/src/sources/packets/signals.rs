@@ -42,9 +42,12 @@ impl Packets {
             attempt.proxy = server.unwrap_or(attempt.proxy);
             attempt.downstream = Some(self.link(id, tie, i > 0, outcome.at));
             let flow = attempt.flow;
+            let content = |id| self.exchanges.at(id).content;
+            let rewritten = content(tie.id) != content(id);
             if outcome.how == End::Answered {
                 // One that was answered matters only if its answer was passed on.
                 if is_last && responded {
+                    adjacent = retry_of.filter(|_| rewritten);
                     last = Some(Box::new(attempt));
                 }
                 self.told(tie.id);
@@ -55,7 +58,8 @@ impl Packets {
                 attempt.request.as_ref().map(|r| &r.opening),
                 Some(Opening::HttpRequest { .. })
             );
-            if is_last && (tie.firm || !plain) {
+            // By its path it would be taken for another request's.
+            if is_last && (tie.firm || !plain || rewritten) {
                 adjacent = Some(flow);
             }
             self.tell(outcome.at, Fact::AttemptEnded(Box::new(attempt)), out);

@@ -7,6 +7,7 @@ mod excerpt;
 mod losses;
 mod opaque;
 mod races;
+mod rewritten;
 mod sides;
 mod snap;
 mod spaces;
