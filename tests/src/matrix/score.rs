@@ -142,7 +142,7 @@ pub(super) fn judge(
             score.likely += u32::from(!proven);
             continue;
         }
-        let shows = source == Source::Packets && packets::shown(truth.cause, given);
+        let shows = source == Source::Packets && packets::shown(&truth.label(), given);
         match given {
             "unknown" => score.unknown += 1,
             _ if shows && !proven => score.shown += 1,
