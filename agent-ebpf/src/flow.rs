@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_tas
 
 use crate::{
     emit, field,
-    kernel::{self, AF_UNIX, cookie, ends},
+    kernel::{self, AF_UNIX, Socket, ends},
     maps::{CONNECTIONS, SLOT_THREADS, THREADS, UPSTREAM_ENDS, WATCHED, ZERO_FLOW, count},
     user::{self, Buffer},
 };
@@ -69,13 +69,13 @@ pub fn of(sk: u64, cookie: u64) -> Option<&'static mut Flow> {
 
 /// Inserts a flow for a socket that a watched thread uses for the first time.
 #[inline(always)]
-pub fn create(sk: *const u8, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
-    let flow = empty(kernel::address(sk), role, tgid, tid)?;
-    flow.cookie = cookie(sk);
-    if kernel::direct::family(sk) == AF_UNIX {
-        ends(sk as u64, &mut flow.ends);
+pub fn create(sk: impl Socket, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
+    let flow = empty(sk.address(), role, tgid, tid)?;
+    flow.cookie = sk.cookie();
+    if sk.family() == AF_UNIX {
+        ends(sk.raw(), &mut flow.ends);
     } else {
-        kernel::direct::ends(sk, &mut flow.ends);
+        sk.tcp_ends(&mut flow.ends);
     }
     Some(flow)
 }
@@ -261,12 +261,12 @@ pub fn outstanding(flow: &Flow) -> bool {
 /// The upstream's process reads from its end: note who and when. Of a TCP connection beside the
 /// upstream's own socket, so that the proxy's CPU need not fetch its flow back for the next request.
 #[inline(always)]
-pub fn note_read(sk: *const u8) {
-    if let Some(peer) = UPSTREAM_ENDS.get(kernel::address(sk)) {
+pub fn note_read(sk: impl Socket) {
+    if let Some(peer) = UPSTREAM_ENDS.get(sk.address()) {
         // SAFETY: a map value, written here by the one process that reads this socket.
         note(unsafe { &mut (*peer).read });
-    } else if kernel::direct::family(sk) == AF_UNIX
-        && let Some(flow) = find(field!(sk as u64, unix_peer, u64))
+    } else if sk.family() == AF_UNIX
+        && let Some(flow) = find(field!(sk.raw(), unix_peer, u64))
         && flow.role == role::UPSTREAM
     {
         note(&mut flow.read);

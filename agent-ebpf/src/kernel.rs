@@ -76,6 +76,140 @@ pub fn cookie(sk: *const u8) -> u64 {
     unsafe { bpf_get_socket_cookie(sk.cast_mut().cast()) }
 }
 
+/// A socket as a hook hands it over.
+pub trait Socket: Copy {
+    /// The address of its `struct sock`, to calculate with.
+    fn address(self) -> u64;
+    /// The same for reads through the helper.
+    fn raw(self) -> u64;
+    fn is(self, cookie: u64) -> bool;
+    fn cookie(self) -> u64;
+    fn family(self) -> u16;
+    fn netns(self) -> u32;
+    fn tcp_ends(self, out: &mut Ends);
+    fn own_port(self) -> u16;
+    fn own_address(self, family: u16, out: &mut [u8; 16]);
+    /// `write_seq` and `total_retrans` of a TCP socket.
+    fn sent_so_far(self) -> Option<(u32, u32)>;
+}
+
+/// With a type that the verifier knows, from a tracepoint's or function's own arguments: read by plain loads.
+impl Socket for *const u8 {
+    #[inline(always)]
+    fn address(self) -> u64 {
+        address(self)
+    }
+
+    #[inline(always)]
+    fn raw(self) -> u64 {
+        self as u64
+    }
+
+    #[inline(always)]
+    fn is(self, cookie: u64) -> bool {
+        direct::is(self, cookie)
+    }
+
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        cookie(self)
+    }
+
+    #[inline(always)]
+    fn family(self) -> u16 {
+        direct::family(self)
+    }
+
+    #[inline(always)]
+    fn netns(self) -> u32 {
+        direct::netns(self)
+    }
+
+    #[inline(always)]
+    fn tcp_ends(self, out: &mut Ends) {
+        direct::ends(self, out);
+    }
+
+    #[inline(always)]
+    fn own_port(self) -> u16 {
+        direct::own_port(self)
+    }
+
+    #[inline(always)]
+    fn own_address(self, family: u16, out: &mut [u8; 16]) {
+        direct::own_address(self, family, out);
+    }
+
+    #[inline(always)]
+    fn sent_so_far(self) -> Option<(u32, u32)> {
+        let tcp = direct::tcp(self)?;
+        Some((
+            crate::member!(tcp, write_seq, u32),
+            crate::member!(tcp, total_retrans, u32),
+        ))
+    }
+}
+
+/// A socket of which the verifier knows nothing, so that none of its helpers takes it: the agent sees to
+/// it that cookies are then used nowhere (`skc_cookie` is `ABSENT`).
+#[derive(Clone, Copy)]
+pub struct Untyped(pub u64);
+
+impl Socket for Untyped {
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn raw(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn is(self, cookie: u64) -> bool {
+        is(self.0, cookie)
+    }
+
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        now() | 1 << 62
+    }
+
+    #[inline(always)]
+    fn family(self) -> u16 {
+        family(self.0)
+    }
+
+    #[inline(always)]
+    fn netns(self) -> u32 {
+        netns(self.0)
+    }
+
+    #[inline(always)]
+    fn tcp_ends(self, out: &mut Ends) {
+        ends(self.0, out);
+    }
+
+    #[inline(always)]
+    fn own_port(self) -> u16 {
+        field!(self.0, skc_num, u16)
+    }
+
+    #[inline(always)]
+    fn own_address(self, family: u16, out: &mut [u8; 16]) {
+        own_address(self.0, family, out);
+    }
+
+    #[inline(always)]
+    fn sent_so_far(self) -> Option<(u32, u32)> {
+        Some((
+            field!(self.0, write_seq, u32),
+            field!(self.0, total_retrans, u32),
+        ))
+    }
+}
+
 /// Its own address, once a probe has run: see `address`.
 static mut ANCHOR: u64 = 0;
 
@@ -276,11 +410,16 @@ pub fn remote_end(sk: u64, out: &mut Ends) {
 #[inline(always)]
 pub fn own_end(sk: u64, out: &mut Ends) {
     out.local_port = local_port(sk);
-    if out.family == AF_INET6 {
-        out.local = field!(sk, skc_v6_rcv_saddr, [u8; 16]);
+    own_address(sk, out.family, &mut out.local);
+}
+
+#[inline(always)]
+fn own_address(sk: u64, family: u16, out: &mut [u8; 16]) {
+    if family == AF_INET6 {
+        *out = field!(sk, skc_v6_rcv_saddr, [u8; 16]);
     } else {
         let local = field!(sk, skc_rcv_saddr, [u8; 4]);
-        out.local[..4].copy_from_slice(&local);
+        out[..4].copy_from_slice(&local);
     }
 }
 

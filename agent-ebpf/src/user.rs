@@ -16,39 +16,91 @@ pub struct Buffer {
 
 #[cfg(bpf_target_arch = "aarch64")]
 mod arch {
-    /// orig_x0, x1, x2: at a system call's exit x0 holds its result.
-    pub const ARGUMENTS: [usize; 3] = [272, 8, 16];
+    /// orig_x0, x1 to x3: at a system call's exit x0 holds its result.
+    pub const ARGUMENTS: [usize; 4] = [272, 8, 16, 24];
+    /// `syscallno`, of 32 bits.
     pub const NUMBER: usize = 280;
-    pub const READ: u64 = 63;
-    pub const WRITE: u64 = 64;
-    pub const READV: u64 = 65;
-    pub const WRITEV: u64 = 66;
-    pub const SENDTO: u64 = 206;
-    pub const RECVFROM: u64 = 207;
-    pub const SENDMSG: u64 = 211;
-    pub const RECVMSG: u64 = 212;
+    /// `pstate`, and the bit in it that says that the caller runs the 32-bit instructions.
+    pub const MODE: usize = 264;
+    pub const MODE_BITS: u16 = 0x10;
+    pub const MODE_64: u16 = 0;
+    pub const CLOSE: u32 = 57;
+    pub const READ: u32 = 63;
+    pub const WRITE: u32 = 64;
+    pub const READV: u32 = 65;
+    pub const WRITEV: u32 = 66;
+    pub const LISTEN: u32 = 201;
+    pub const CONNECT: u32 = 203;
+    pub const SENDTO: u32 = 206;
+    pub const RECVFROM: u32 = 207;
+    pub const SENDMSG: u32 = 211;
+    pub const RECVMSG: u32 = 212;
 }
 
 #[cfg(not(bpf_target_arch = "aarch64"))]
 mod arch {
-    /// Offsets of the first three arguments (di, si, dx) in `struct pt_regs`.
-    pub const ARGUMENTS: [usize; 3] = [112, 104, 96];
+    /// Offsets of the first four arguments (di, si, dx, r10) in `struct pt_regs`.
+    pub const ARGUMENTS: [usize; 4] = [112, 104, 96, 56];
     /// Offset of the system call's number (orig_ax).
     pub const NUMBER: usize = 120;
-    pub const READ: u64 = 0;
-    pub const WRITE: u64 = 1;
-    pub const READV: u64 = 19;
-    pub const WRITEV: u64 = 20;
-    pub const SENDTO: u64 = 44;
-    pub const RECVFROM: u64 = 45;
-    pub const SENDMSG: u64 = 46;
-    pub const RECVMSG: u64 = 47;
+    /// `cs`: which tells callers of 64 bits from those of 32, whose calls have other numbers.
+    pub const MODE: usize = 136;
+    pub const MODE_BITS: u16 = 0xffff;
+    pub const MODE_64: u16 = 0x33;
+    pub const READ: u32 = 0;
+    pub const WRITE: u32 = 1;
+    pub const CLOSE: u32 = 3;
+    pub const READV: u32 = 19;
+    pub const WRITEV: u32 = 20;
+    pub const CONNECT: u32 = 42;
+    pub const SENDTO: u32 = 44;
+    pub const RECVFROM: u32 = 45;
+    pub const SENDMSG: u32 = 46;
+    pub const RECVMSG: u32 = 47;
+    pub const LISTEN: u32 = 50;
+}
+
+/// What a system call does, of those that concern sockets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    Send,
+    /// With these flags.
+    Receive(i32),
+    Connect,
+    Listen,
+    Close,
+    Other,
+}
+
+impl Call {
+    /// Of the system call whose tracepoint handed over these registers.
+    #[inline(always)]
+    pub fn of(registers: *const u8) -> Call {
+        let caller = Registers {
+            base: registers,
+            typed: true,
+        };
+        let call = match caller.get::<u32>(arch::NUMBER) {
+            arch::SENDTO | arch::WRITE | arch::WRITEV | arch::SENDMSG => Call::Send,
+            arch::READ | arch::READV => Call::Receive(0),
+            arch::RECVFROM => Call::Receive(caller.get::<u64>(arch::ARGUMENTS[3]) as i32),
+            arch::RECVMSG => Call::Receive(caller.get::<u64>(arch::ARGUMENTS[2]) as i32),
+            arch::CONNECT => Call::Connect,
+            arch::LISTEN => Call::Listen,
+            arch::CLOSE => Call::Close,
+            _ => return Call::Other,
+        };
+        match caller.get::<u16>(arch::MODE) & arch::MODE_BITS {
+            arch::MODE_64 => call,
+            _ => Call::Other,
+        }
+    }
 }
 
 /// The `n`th argument of the current system call.
 #[inline(always)]
 pub fn argument(n: usize) -> u64 {
-    Registers::of_caller().get(arch::ARGUMENTS[n])
+    Registers::of_caller().get::<u64>(arch::ARGUMENTS[n])
 }
 
 /// What the caller of the current system call had in its registers.
@@ -75,10 +127,10 @@ impl Registers {
     }
 
     #[inline(always)]
-    fn get(&self, offset: usize) -> u64 {
+    fn get<T: Default + Copy>(&self, offset: usize) -> T {
         if self.typed {
             // SAFETY: a field of `struct pt_regs`, checked by the verifier.
-            unsafe { core::ptr::read_volatile(self.base.add(offset).cast::<u64>()) }
+            unsafe { core::ptr::read_volatile(self.base.add(offset).cast::<T>()) }
         } else {
             kernel::read(self.base as u64, offset as u32)
         }
@@ -89,11 +141,11 @@ impl Registers {
 #[inline(always)]
 pub fn buffer() -> Option<Buffer> {
     let caller = Registers::of_caller();
-    let second = caller.get(arch::ARGUMENTS[1]);
-    match caller.get(arch::NUMBER) & 0xffff_ffff {
+    let second = caller.get::<u64>(arch::ARGUMENTS[1]);
+    match caller.get::<u32>(arch::NUMBER) {
         arch::SENDTO | arch::RECVFROM | arch::WRITE | arch::READ => Some(Buffer {
             ptr: second,
-            len: caller.get(arch::ARGUMENTS[2]),
+            len: caller.get::<u64>(arch::ARGUMENTS[2]),
         }),
         arch::WRITEV | arch::READV => vector(second),
         arch::SENDMSG | arch::RECVMSG => {

@@ -12,7 +12,7 @@ use crate::privileges::{self, Held};
 use crate::sources::kernel::hooks::{Hook, Kind, LADDERS};
 use crate::sources::kernel::load::Seen;
 use crate::sources::kernel::offer::{self, Offer};
-use crate::sources::kernel::plan::plan;
+use crate::sources::kernel::plan::{self, plan};
 use crate::sources::kernel::{layout, load, object};
 use crate::sources::packets::watch;
 
@@ -104,10 +104,14 @@ pub fn expected(offer: &Offer) -> Vec<Line> {
     let held = &offer.capabilities;
     let loaded = match load::refused(held) {
         Some(why) => Err(why),
-        None => Ok((
-            plan(offer).iter().map(Seen::expected).collect(),
-            names(&offer.missing),
-        )),
+        None => {
+            let steps = plan(offer);
+            let mut missing = names(&offer.missing);
+            if plan::expects_untyped(&steps) && !offer.missing.contains(layout::COOKIES) {
+                missing.push(layout::TYPES.to_owned());
+            }
+            Ok((steps.iter().map(Seen::expected).collect(), missing))
+        }
     };
     let captures = privileges::has(held, privileges::PACKETS);
     lines(&Host {
@@ -185,19 +189,9 @@ fn remedy<'a>(mut hooks: impl Iterator<Item = &'a Hook>) -> &'static str {
     let Some(hook) = hooks.next() else {
         return "";
     };
-    let others: Vec<Kind> = hooks.map(|hook| hook.kind).collect();
     match hook.kind {
         Kind::BtfTracepoint if hook.name == "kfree_skb" => {
             "a kernel of 5.17 or later with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON"
-        }
-        Kind::BtfTracepoint if others.contains(&Kind::FunctionExit) => {
-            "a kernel of 6.3 or later, or one that allows fexit, with CONFIG_DEBUG_INFO_BTF, CAP_BPF \
-             and CAP_PERFMON"
-        }
-        Kind::FunctionEntry | Kind::FunctionExit if !others.is_empty() => {
-            "a kernel that allows fentry and fexit, CAP_BPF and CAP_PERFMON; or tracefs at \
-             /sys/kernel/tracing (or CAP_SYS_ADMIN, to mount it for this process alone), \
-             CAP_DAC_READ_SEARCH, CONFIG_FTRACE_SYSCALLS"
         }
         Kind::BtfTracepoint | Kind::FunctionEntry | Kind::FunctionExit => {
             "a kernel with CONFIG_DEBUG_INFO_BTF, CAP_BPF and CAP_PERFMON"

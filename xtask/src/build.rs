@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the agent, with the kernel half inside.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -19,11 +19,17 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<PathBuf> {
     setup::run(&setup::Args::default())?;
     let mut cargo = shell::cargo();
-    cargo.args(["build", "--package", "why502", "--bin", "why502"]);
+    cargo.arg("build");
     if args.release {
         cargo.arg("--release");
     }
-    shell::announce(&cargo);
+    agent(&mut cargo)
+}
+
+/// What this `cargo build` makes of the agent: its path, if the kernel half is in it.
+pub(crate) fn agent(cargo: &mut Command) -> Result<PathBuf> {
+    cargo.args(["--package", "why502", "--bin", "why502"]);
+    shell::announce(cargo);
     let output = cargo
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{
-        self, AF_INET6, AF_UNIX, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1,
+        self, AF_INET6, AF_UNIX, Socket, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1,
         TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
     },
     maps::{CONNECTIONS, JOIN, LISTENERS, TELL_END, UPSTREAM_ENDS, count},
@@ -81,17 +81,17 @@ fn listener_at(mut key: ListenerKey) -> Option<*mut ListenerValue> {
 
 /// Whether a TCP socket's own end is a listener's: then that end was called.
 #[inline(always)]
-pub fn was_accepted(sk: *const u8) -> bool {
+pub fn was_accepted(sk: impl Socket) -> bool {
     let mut key = ListenerKey {
-        netns: kernel::direct::netns(sk),
-        family: kernel::direct::family(sk),
-        port: kernel::direct::own_port(sk),
+        netns: sk.netns(),
+        family: sk.family(),
+        port: sk.own_port(),
         address: [0; 16],
     };
     if key.family == AF_UNIX {
         return false;
     }
-    kernel::direct::own_address(sk, key.family, &mut key.address);
+    sk.own_address(key.family, &mut key.address);
     listener_at(key).is_some()
 }
 

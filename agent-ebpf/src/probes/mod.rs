@@ -5,6 +5,7 @@ mod __sys_listen;
 mod inet_sock_set_state;
 mod kfree_skb;
 mod mark_victim;
+mod raw_syscalls;
 mod sched_process_exec;
 mod sched_process_exit;
 mod sched_process_fork;

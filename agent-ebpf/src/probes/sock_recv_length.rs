@@ -11,7 +11,7 @@ use aya_ebpf::{
 
 use crate::{
     emit, flow,
-    kernel::{self, AF_UNIX},
+    kernel::{self, AF_UNIX, Socket},
     maps::UPSTREAM_ENDS,
     probes::sock_send_length::{interrupted, only_continue, status, stream},
     user,
@@ -24,12 +24,12 @@ const STALL_NS: u64 = 1_000_000_000;
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    received(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+    received(ctx.arg::<*const u8>(0), ctx.arg(1), ctx.arg(2))
 }
 
 /// A receive on this socket has ended with this result.
 #[inline(always)]
-pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
+pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
     if interrupted(ret) || flags & MSG_PEEK != 0 {
         return 0;
     }
@@ -39,19 +39,19 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
         }
         return 0;
     }
-    let flow = match flow::find(kernel::address(sk)) {
-        Some(flow) if kernel::direct::is(sk, flow.cookie) => flow,
+    let flow = match flow::find(sk.address()) {
+        Some(flow) if sk.is(flow.cookie) => flow,
         _ if ret <= 0 => return 0,
         // A socket not seen before that a proxy reads from first is a downstream connection.
-        _ if kernel::direct::family(sk) == AF_UNIX || !stream(sk as u64) => return 0,
+        _ if sk.family() == AF_UNIX || !stream(sk.raw()) => return 0,
         _ => {
             let id = bpf_get_current_pid_tgid();
             let Some(flow) = flow::create(sk, role::DOWNSTREAM, (id >> 32) as u32, id as u32)
             else {
                 return 0;
             };
-            if UPSTREAM_ENDS.get(kernel::address(sk)).is_some() {
-                flow.peer_sk = kernel::address(sk);
+            if UPSTREAM_ENDS.get(sk.address()).is_some() {
+                flow.peer_sk = sk.address();
             }
             flow
         }
@@ -59,7 +59,7 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     if flow.role == role::UPSTREAM && ret > 0 {
-        answer(flow, sk as u64, ret, now);
+        answer(flow, sk.raw(), ret, now);
         several();
         return 0;
     }
@@ -72,10 +72,10 @@ pub fn received(sk: *const u8, ret: i32, flags: i32) -> i32 {
                 // The client is a watched proxy, too.
                 flow::note_read_by_proxy(flow.peer_sk, tgid, tid, now);
             }
-            request(flow, sk as u64, thread, ret, now);
+            request(flow, sk.raw(), thread, ret, now);
         }
     } else {
-        ended(flow, sk as u64, thread, ret, now);
+        ended(flow, sk.raw(), thread, ret, now);
     }
     0
 }

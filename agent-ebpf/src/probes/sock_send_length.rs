@@ -9,8 +9,7 @@ use aya_ebpf::{
 
 use crate::{
     emit, field, flow,
-    kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM},
-    member,
+    kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Socket},
     probes::inet_sock_set_state,
     user,
 };
@@ -26,17 +25,17 @@ pub fn interrupted(ret: i32) -> bool {
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    sent(ctx.arg(0), ctx.arg(1))
+    sent(ctx.arg::<*const u8>(0), ctx.arg(1))
 }
 
 /// A send on this socket has ended with this result.
 #[inline(always)]
-pub fn sent(sk: *const u8, ret: i32) -> i32 {
+pub fn sent(sk: impl Socket, ret: i32) -> i32 {
     if !flow::is_watched() || interrupted(ret) {
         return 0;
     }
-    let flow = match flow::find(kernel::address(sk)) {
-        Some(flow) if flow.cookie == 0 || kernel::direct::is(sk, flow.cookie) => flow,
+    let flow = match flow::find(sk.address()) {
+        Some(flow) if flow.cookie == 0 || sk.is(flow.cookie) => flow,
         _ => match first_send(sk) {
             Some(flow) => flow,
             None => return 0,
@@ -54,9 +53,9 @@ pub fn sent(sk: *const u8, ret: i32) -> i32 {
     };
     let now = kernel::now();
     if flow.cookie == 0 {
-        flow.cookie = kernel::cookie(sk);
+        flow.cookie = sk.cookie();
         if flow.flags & flow_flag::OLDER == 0 {
-            flow::link(flow, sk as u64, thread, now);
+            flow::link(flow, sk.raw(), thread, now);
         }
     }
     request(flow, sk, thread, ret, now);
@@ -66,8 +65,8 @@ pub fn sent(sk: *const u8, ret: i32) -> i32 {
 /// A socket not seen before that a proxy writes to first is an upstream connection, unless it came
 /// through a listener.
 #[inline(always)]
-fn first_send(sk: *const u8) -> Option<&'static mut Flow> {
-    if !stream(sk as u64) || inet_sock_set_state::was_accepted(sk) {
+fn first_send(sk: impl Socket) -> Option<&'static mut Flow> {
+    if !stream(sk.raw()) || inet_sock_set_state::was_accepted(sk) {
         return None;
     }
     let id = bpf_get_current_pid_tgid();
@@ -93,16 +92,16 @@ pub fn stream(sk: u64) -> bool {
 }
 
 #[inline(always)]
-fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u64) {
+fn request(flow: &mut Flow, sk: impl Socket, thread: &mut Thread, ret: i32, now: u64) {
     let tcp = flow.ends.family != AF_UNIX;
     let idle = flow.request_ns == 0 || flow.received > 0 || flow.flags & flow_flag::ENDED != 0;
     if idle && flow.flags & flow_flag::UPGRADED == 0 && !only_continue(flow) {
-        flow::begin_request(flow, sk as u64, thread, now);
+        flow::begin_request(flow, sk.raw(), thread, now);
         keep_request(flow, thread);
-        if tcp && let Some(tcp) = kernel::direct::tcp(sk) {
+        if tcp && let Some((write_seq, retransmits)) = sk.sent_so_far() {
             let written = if ret > 0 { ret as u32 } else { 0 };
-            flow.request_seq = member!(tcp, write_seq, u32).wrapping_sub(written);
-            flow.retransmits_before = member!(tcp, total_retrans, u32);
+            flow.request_seq = write_seq.wrapping_sub(written);
+            flow.retransmits_before = retransmits;
         }
         if ret > 0 && flow.flags & flow_flag::CONNECTING != 0 {
             // The transition was missed: what is sent to is connected.
@@ -119,7 +118,7 @@ fn request(flow: &mut Flow, sk: *const u8, thread: &mut Thread, ret: i32, now: u
         flow.last_send_ns = now;
     } else if ret < 0 {
         flow.send_errno = -ret;
-        emit::attempt_ended(sk as u64, flow, end::SEND_FAILED, -ret, now);
+        emit::attempt_ended(sk.raw(), flow, end::SEND_FAILED, -ret, now);
         emit::noticed(flow, thread);
     }
 }

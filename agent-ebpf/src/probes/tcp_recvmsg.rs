@@ -10,8 +10,8 @@ use crate::{offset, probes::sock_recv_length::received};
 #[fexit(function = "tcp_recvmsg")]
 pub fn tcp_recvmsg(ctx: FExitContext) -> i32 {
     if offset!(tcp_recvmsg_flags) == 4 {
-        received(ctx.arg(0), ctx.arg(6), ctx.arg(4))
+        received(ctx.arg::<*const u8>(0), ctx.arg(6), ctx.arg(4))
     } else {
-        received(ctx.arg(0), ctx.arg(5), ctx.arg(3))
+        received(ctx.arg::<*const u8>(0), ctx.arg(5), ctx.arg(3))
     }
 }

@@ -8,5 +8,5 @@ use crate::probes::sock_send_length::sent;
 
 #[fexit(function = "tcp_sendmsg")]
 pub fn tcp_sendmsg(ctx: FExitContext) -> i32 {
-    sent(ctx.arg(0), ctx.arg(3))
+    sent(ctx.arg::<*const u8>(0), ctx.arg(3))
 }

@@ -96,14 +96,16 @@ fn identity(host: &Host<'_>) -> Line {
     let reason = match &host.loaded {
         Ok((_, missing)) => missing
             .iter()
-            .any(|name| name == layout::COOKIES)
-            .then(|| format!("this kernel has no {}", layout::COOKIES)),
+            .find(|name| layout::fact_of(name) == Some(IDENTITY))
+            .map(|name| format!("this kernel has no {name}")),
         Err(why) => Some(why.clone()),
     };
     Line {
         hook: "bpf_get_socket_cookie".to_owned(),
         gives: "a socket told from the next one at its address: without it nothing is proven",
-        remedy: reason.is_some().then_some("a kernel of 5.12 or later"),
+        remedy: reason
+            .is_some()
+            .then_some("a kernel of 5.12 or later (arm64: 6.3)"),
         needs: super::probes_need(host.version, false),
         ..seen(IDENTITY, reason)
     }

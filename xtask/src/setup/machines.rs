@@ -2,7 +2,7 @@
 //!
 //! Nothing else needs it, so a machine that cannot have it is told so and goes on without.
 
-use super::apt;
+use super::{Proof, apt};
 use crate::shell;
 
 /// Debian's packages and a program of each.
@@ -11,6 +11,26 @@ const PACKAGES: &[(&str, &str)] = &[
     ("e2fsprogs", "debugfs"),
     ("xz-utils", "xz"),
 ];
+
+/// What machines of another kind need besides: installed when one is asked for.
+const FOREIGN: &[(&str, Proof)] = &[
+    ("qemu-system-arm", Proof::Program("qemu-system-aarch64")),
+    (
+        "gcc-aarch64-linux-gnu",
+        Proof::Program("aarch64-linux-gnu-gcc"),
+    ),
+    (
+        "libc6-dev-arm64-cross",
+        Proof::File("/usr/aarch64-linux-gnu/include/stdio.h"),
+    ),
+];
+
+/// Fails where something cannot be had: a person has asked for it.
+pub(crate) fn install_foreign() -> anyhow::Result<()> {
+    let missing = FOREIGN.iter().filter(|(_, proof)| !proof.holds());
+    let missing: Vec<_> = missing.map(|&(package, _)| package).collect();
+    apt::install(&missing)
+}
 
 pub(super) fn missing() -> Vec<String> {
     let missing = packages();

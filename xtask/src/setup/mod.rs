@@ -7,7 +7,7 @@ mod apt;
 mod bpf;
 pub(crate) mod browser;
 mod envoy;
-mod machines;
+pub(crate) mod machines;
 mod node;
 pub(crate) mod wheel;
 
@@ -17,6 +17,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell;
+
+pub(crate) use self::node::WHEEL as NODE;
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {

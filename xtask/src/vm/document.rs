@@ -1,5 +1,6 @@
 //! `docs/kernels.md`, from the recordings of all kernels.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
@@ -17,7 +18,7 @@ One program for every kernel: at its start why502 reads what the kernel offers (
 
 ## Tried
 
-Debian's cloud kernels for x86-64, booted by `cargo xtask vm` in virtual machines (QEMU without acceleration, one processor), with all privileges.
+Debian's cloud kernels for x86-64 and arm64, booted by `cargo xtask vm` (`--arch aarch64`) in virtual machines (QEMU without acceleration, one processor), with all privileges.
 
 ";
 
@@ -27,8 +28,8 @@ const TAIL: &str = "
 - **5.14 (RHEL 9) and 5.15 (Ubuntu 22.04)** cannot be booted by `cargo xtask vm`. By their versions: as 6.1, but blind to `filter_drops` (the reason of a drop is there from 5.17; RHEL may have it earlier).
 - **Kernels before 5.12** prove nothing: no probe can have a socket's cookie made, so a socket is not told from the one before it at its address. Verdicts are `likely` at most and name `socket_identity`.
 - **5.5 to 5.11 without commit e21d2b92354b**, where fexit can crash the host: fexit is not tried, so `reads` and `writes` are blind and packets take their place (`--source packets`). Debian's 5.10 has the repair.
-- **arm64** is not tried. fexit is there from 6.4 only, and there is no kprobe rung: on 6.1 to 6.2 `reads` and `writes` are blind, from 6.3 on nothing should be.
-- **Builds that refuse fexit and have no kprobes** need 6.3 or later. The machine on which why502 is developed runs such a 6.18; the whole lab passes there.
+- **Where there is neither fexit (arm64: from 6.4) nor `sock_send_length` (from 6.3)** reads and writes are taken from all system calls: what io_uring sends and receives is not seen, and no socket has an identity, so verdicts are `likely` at most.
+- **Builds that refuse fexit**: the machine on which why502 is developed runs such a 6.18; the whole lab passes there.
 ";
 
 /// Writes both documents.
@@ -61,7 +62,7 @@ fn text() -> Result<String> {
     scenarios(&mut text, &all);
     text += TAIL;
     if !others.is_empty() {
-        let others: Vec<_> = others.iter().map(|kernel| kernel.series.as_str()).collect();
+        let others: Vec<_> = others.iter().map(|kernel| kernel.name()).collect();
         let _ = writeln!(
             text,
             "- **{}**: `cargo xtask vm` knows them, but nothing is recorded of them yet.",
@@ -74,7 +75,7 @@ fn text() -> Result<String> {
 fn heading(text: &mut String, first: &str, all: &[(Kernel, Recording)]) {
     let _ = write!(text, "| {first} |");
     for (kernel, _) in all {
-        let _ = write!(text, " {} |", kernel.release);
+        let _ = write!(text, " {} |", kernel.title());
     }
     let _ = writeln!(text, "\n|---|{}", "---|".repeat(all.len()));
 }
@@ -109,7 +110,7 @@ fn blind(text: &mut String, all: &[(Kernel, Recording)]) {
     for (kernel, recording) in all {
         for fact in recording.check.iter().filter(|fact| !fact.visible) {
             let why = fact.reason.as_deref().unwrap_or("?");
-            let _ = writeln!(text, "- {}: `{}`: {why}.", kernel.series, fact.fact);
+            let _ = writeln!(text, "- {}: `{}`: {why}.", kernel.name(), fact.fact);
         }
     }
 }
@@ -123,17 +124,18 @@ fn least(text: &mut String, all: &[(Kernel, Recording)]) {
             .into_iter()
             .flat_map(|least| least.blind.difference(&kernel.blind));
         let more: Vec<_> = more.map(|fact| format!("`{fact}`")).collect();
-        let _ = writeln!(text, "- {}: {}", kernel.series, more.join(", "));
+        let _ = writeln!(text, "- {}: {}", kernel.name(), more.join(", "));
     }
 }
 
 fn scenarios(text: &mut String, all: &[(Kernel, Recording)]) {
     *text += "\nScenarios of the lab, with real nginx, gunicorn and Node.js: every verdict right, and `proven` or `likely` as the cell says.\n\n";
     heading(text, "scenario", all);
-    let Some((_, newest)) = all.last() else {
-        return;
-    };
-    for name in newest.scenarios.keys() {
+    let names: BTreeSet<_> = all
+        .iter()
+        .flat_map(|(_, recording)| recording.scenarios.keys())
+        .collect();
+    for name in names {
         let _ = write!(text, "| {name} |");
         for (kernel, recording) in all {
             let cell = match recording.scenarios.get(name) {

@@ -10,11 +10,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::arch::Arch;
+use super::foreign;
 use super::packages::Unpacked;
 use crate::shell;
 
 /// What a host for the lab consists of, with all that these depend on.
-const PACKAGES: &[&str] = &[
+pub(super) const PACKAGES: &[&str] = &[
     "base-files",
     "base-passwd",
     "bash",
@@ -39,7 +41,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// What no program reads.
-const LEFT_OUT: &[&str] = &[
+pub(super) const LEFT_OUT: &[&str] = &[
     "/usr/share/doc/",
     "/usr/share/man/",
     "/usr/share/locale/",
@@ -49,6 +51,7 @@ const LEFT_OUT: &[&str] = &[
     "/usr/share/i18n/",
     "/usr/lib/locale/",
     "/usr/lib/x86_64-linux-gnu/gconv/",
+    "/usr/lib/aarch64-linux-gnu/gconv/",
     "/var/cache/",
     "/var/lib/dpkg/",
 ];
@@ -73,7 +76,7 @@ exec why502-as-nobody bpf,perfmon \"$@\"
 const MODULES: &[&str] = &["drivers/net/tun"];
 
 /// Makes the tree that every kernel's image has in common.
-pub(super) fn tree(place: &Path, programs: &[PathBuf]) -> Result<()> {
+pub(super) fn tree(place: &Path, arch: Arch, programs: &[PathBuf]) -> Result<()> {
     crate::process::fresh_folder(place)?;
     for folder in [
         "usr/bin",
@@ -97,9 +100,22 @@ pub(super) fn tree(place: &Path, programs: &[PathBuf]) -> Result<()> {
     for folder in ["bin", "sbin", "lib", "lib64"] {
         symlink(format!("usr/{folder}"), place.join(folder))?;
     }
-    copy_files(&files()?, place)?;
+    let node = match arch {
+        Arch::X86_64 => {
+            copy_files(&files()?, place)?;
+            let node = shell::find("node");
+            let node = node.context("no node on PATH: `cargo xtask setup` installs it")?;
+            fs::canonicalize(node)?
+        }
+        Arch::Aarch64 => {
+            foreign::unpack_host(arch, place)?;
+            copy_files(&chosen(), place)?;
+            foreign::node(arch)?
+        }
+    };
+    fs::copy(node, place.join("usr/local/bin/node"))?;
     for (from, to) in [("passwd.master", "passwd"), ("group.master", "group")] {
-        let master = Path::new("/usr/share/base-passwd").join(from);
+        let master = place.join("usr/share/base-passwd").join(from);
         fs::copy(&master, place.join("etc").join(to))
             .with_context(|| format!("copy {}", master.display()))?;
     }
@@ -117,8 +133,6 @@ pub(super) fn tree(place: &Path, programs: &[PathBuf]) -> Result<()> {
         fs::write(&path, script)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
-    let node = shell::find("node").context("no node on PATH: `cargo xtask setup` installs it")?;
-    fs::copy(fs::canonicalize(node)?, place.join("usr/local/bin/node"))?;
     Ok(())
 }
 
@@ -159,20 +173,22 @@ fn files() -> Result<Vec<String>> {
                 .is_ok_and(|file| !file.is_dir())
         })
         .collect();
-    // What the packages' own scripts chose.
-    for entry in fs::read_dir("/etc/alternatives")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        files.insert(entry.path().display().to_string());
-    }
+    files.extend(chosen());
     ensure!(
         files.len() > 1000,
         "dpkg-query named only {} files",
         files.len()
     );
     Ok(files.into_iter().collect())
+}
+
+/// What the packages' own scripts chose here: links that name no kind of machine.
+fn chosen() -> Vec<String> {
+    let links = fs::read_dir("/etc/alternatives");
+    let links = links.into_iter().flatten().flatten();
+    links
+        .map(|entry| entry.path().display().to_string())
+        .collect()
 }
 
 fn copy_files(files: &[String], place: &Path) -> Result<()> {

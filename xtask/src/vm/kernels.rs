@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use super::arch::Arch;
+
 const FILE: &str = include_str!("kernels.toml");
 
 /// One kernel of the matrix.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Kernel {
+    #[serde(default)]
+    pub(super) arch: Arch,
     /// `6.12`: what a person calls it.
     pub(super) series: String,
     /// Of Debian, in which its packages are.
@@ -29,13 +33,38 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
+    /// `6.12`, `6.12-aarch64`: of its files here.
+    pub(super) fn id(&self) -> String {
+        match self.arch {
+            Arch::X86_64 => self.series.clone(),
+            other => format!("{}-{}", self.series, other.name()),
+        }
+    }
+
+    /// `6.12`, `6.12 arm64`: for people.
+    pub(super) fn name(&self) -> String {
+        self.named(&self.series)
+    }
+
+    /// The same with its whole version.
+    pub(super) fn title(&self) -> String {
+        self.named(&self.release)
+    }
+
+    fn named(&self, version: &str) -> String {
+        match self.arch {
+            Arch::X86_64 => version.to_owned(),
+            other => format!("{version} {}", other.debian()),
+        }
+    }
+
     /// Before 5.12 nothing is proven, so right verdicts are to be `likely`.
     pub(super) fn proves(&self) -> bool {
         !self.blind.contains("socket_identity")
     }
 }
 
-/// All of them, oldest first.
+/// All of them, each kind of machine's oldest first.
 pub(super) fn all() -> Result<Vec<Kernel>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -46,25 +75,30 @@ pub(super) fn all() -> Result<Vec<Kernel>> {
     Ok(file.kernel)
 }
 
-/// The oldest and the newest.
+/// The oldest and the newest of this kind of machine.
 pub(super) fn ends() -> Result<Vec<Kernel>> {
-    let mut all = all()?;
+    let mut all = chosen(&[], Arch::default())?;
     let newest = all.pop();
     all.truncate(1);
     all.extend(newest);
     Ok(all)
 }
 
-/// Those that a person names, or all.
-pub(super) fn chosen(names: &[String]) -> Result<Vec<Kernel>> {
-    let all = all()?;
+/// Those that a person names, or all of this kind of machine.
+pub(super) fn chosen(names: &[String], arch: Arch) -> Result<Vec<Kernel>> {
+    let mut all = all()?;
+    all.retain(|kernel| kernel.arch == arch);
     let known = || {
         let known: Vec<_> = all.iter().map(|kernel| kernel.series.as_str()).collect();
         known.join(", ")
     };
     for name in names {
         if !all.iter().any(|kernel| kernel.series == *name) {
-            bail!("no kernel {name}; there are {}", known());
+            bail!(
+                "no kernel {name} for {}; there are {}",
+                arch.name(),
+                known()
+            );
         }
     }
     let wanted = |kernel: &Kernel| names.is_empty() || names.contains(&kernel.series);
@@ -87,6 +121,7 @@ mod tests {
             assert!(kernel.release.starts_with(&kernel.series), "{kernel:?}");
             for (name, checksum) in kernel.packages {
                 assert!(name.contains("{}"), "{name}");
+                assert!(name.ends_with(kernel.arch.debian()), "{name}");
                 assert_eq!(checksum.len(), 64, "{name}");
             }
         }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::arch::Arch;
 use super::packages::Unpacked;
 use crate::process::{Process, until};
 use crate::shell;
-
-pub(super) const QEMU: &str = "qemu-system-x86_64";
 
 /// What became of a machine.
 pub(super) struct Ran {
@@ -21,10 +20,17 @@ pub(super) struct Ran {
 }
 
 /// Runs the machine until it powers off; its console is kept in a file.
-pub(super) fn run(kernel: &Unpacked, disk: &Path, console: &Path, limit: Duration) -> Result<Ran> {
+pub(super) fn run(
+    arch: Arch,
+    kernel: &Unpacked,
+    disk: &Path,
+    console: &Path,
+    limit: Duration,
+) -> Result<Ran> {
     let start = Instant::now();
-    let mut qemu = shell::command(QEMU);
-    qemu.args(["-accel", "tcg", "-cpu", "max", "-m", "2048", "-smp", "1"])
+    let mut qemu = shell::command(arch.qemu());
+    qemu.args(arch.machine())
+        .args(["-accel", "tcg", "-m", "2048", "-smp", "1"])
         // The machine's clock counts its instructions and leaps over idle time: however busy this
         // host is, the machine is as fast by its own clock, and races are as narrow as on a real one.
         .args(["-icount", "shift=1,sleep=off"])
@@ -38,10 +44,11 @@ pub(super) fn run(kernel: &Unpacked, disk: &Path, console: &Path, limit: Duratio
         ])
         .arg("-kernel")
         .arg(&kernel.image)
-        .args([
-            "-append",
-            "console=ttyS0 quiet root=/dev/nvme0n1 rw init=/usr/bin/vm-init panic=-1",
-        ])
+        .arg("-append")
+        .arg(format!(
+            "console={} quiet root=/dev/nvme0n1 rw init=/usr/bin/vm-init panic=-1",
+            arch.console()
+        ))
         .arg("-drive")
         .arg(format!(
             "file={},if=none,id=disk,format=raw",

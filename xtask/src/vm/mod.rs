@@ -1,6 +1,8 @@
 //! `cargo xtask vm`: the agent and the lab on Debian's kernels, each in a virtual machine of its own.
 
+pub(crate) mod arch;
 mod document;
+mod foreign;
 mod image;
 mod kernels;
 mod machine;
@@ -15,18 +17,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::arch::Arch;
 use self::image::LEAST;
 use self::kernels::Kernel;
 use self::packages::Unpacked;
 use self::result::Recording;
 use crate::test::Count;
-use crate::{build, process, shell};
+use crate::{build, process, setup, shell};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Kernels by their series, as 6.12; all of them without any
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
+    /// The kind of machine
+    #[arg(long, default_value = "x86_64")]
+    arch: Arch,
     /// Fewer scenarios: under two minutes for each kernel
     #[arg(long)]
     quick: bool,
@@ -57,12 +63,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return document::write();
     }
     process::end_all_when_interrupted();
-    let kernels = kernels::chosen(&args.kernels)?;
-    let program = build::run(&build::Args { release: true })?;
-    if let Some(lacking) = lacking() {
+    let kernels = kernels::chosen(&args.kernels, args.arch)?;
+    let carried = match args.arch {
+        Arch::X86_64 => {
+            let agent = build::run(&build::Args { release: true })?;
+            programs(&agent, args.record)?
+        }
+        Arch::Aarch64 => {
+            setup::run(&setup::Args::default())?;
+            setup::machines::install_foreign()?;
+            foreign::programs(args.arch, args.record)?
+        }
+    };
+    if let Some(lacking) = lacking(args.arch) {
         bail!("{lacking}: `cargo xtask setup` installs it");
     }
-    let outcome = boot(&kernels, &program, args.quick, args.record)?;
+    let outcome = boot(&kernels, args.arch, &carried, args.quick, args.record)?;
     if args.record {
         document::write()?;
     }
@@ -79,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// a kernel's packages cannot be had.
 pub(crate) fn ends(agent: &Path) -> Result<Count> {
     let kernels = kernels::ends()?;
-    if let Some(lacking) = lacking() {
+    if let Some(lacking) = lacking(Arch::default()) {
         for kernel in &kernels {
             println!("vm: Linux {} SKIPPED: {lacking}", kernel.series);
         }
@@ -88,7 +104,8 @@ pub(crate) fn ends(agent: &Path) -> Result<Count> {
             ..Count::default()
         });
     }
-    let outcome = boot(&kernels, agent, true, false)?;
+    let carried = programs(agent, false)?;
+    let outcome = boot(&kernels, Arch::default(), &carried, true, false)?;
     Ok(Count {
         passed: outcome.passed,
         failed: outcome.failed.len() as u64,
@@ -107,9 +124,9 @@ struct Outcome {
 }
 
 /// Why no machine can be run here; `None` if one can.
-fn lacking() -> Option<String> {
+fn lacking(arch: Arch) -> Option<String> {
     let tools = [
-        machine::QEMU,
+        arch.qemu(),
         "mkfs.ext4",
         "debugfs",
         "xz",
@@ -123,18 +140,23 @@ fn lacking() -> Option<String> {
     if !missing.is_empty() {
         return Some(format!("{} not installed", missing.join(", ")));
     }
-    let runs = shell::ask(shell::command(machine::QEMU).arg("-version")).is_some();
-    (!runs).then(|| format!("{} does not run", machine::QEMU))
+    let runs = shell::ask(shell::command(arch.qemu()).arg("-version")).is_some();
+    (!runs).then(|| format!("{} does not run", arch.qemu()))
 }
 
 /// Boots the kernels, as many at once as this host has processors.
-fn boot(kernels: &[Kernel], agent: &Path, quick: bool, record: bool) -> Result<Outcome> {
+fn boot(
+    kernels: &[Kernel],
+    arch: Arch,
+    carried: &[PathBuf],
+    quick: bool,
+    record: bool,
+) -> Result<Outcome> {
     let start = Instant::now();
-    let carried = build(agent, record)?;
     let folder = packages::folder();
     std::fs::create_dir_all(&folder)?;
-    let tree = folder.join("root");
-    image::tree(&tree, &carried)?;
+    let tree = folder.join(format!("root-{}", arch.name()));
+    image::tree(&tree, arch, carried)?;
     // Images are made one after another: each has its own files put into the tree.
     let tree = Mutex::new(tree);
     let waiting = Mutex::new(kernels.iter());
@@ -142,7 +164,7 @@ fn boot(kernels: &[Kernel], agent: &Path, quick: bool, record: bool) -> Result<O
     let next = || waiting.lock().ok()?.next();
     let take = || {
         while let Some(kernel) = next() {
-            println!("vm: Linux {} …", kernel.series);
+            println!("vm: Linux {} …", kernel.name());
             let became = one(kernel, &tree, quick, record);
             if let Ok(mut outcome) = outcome.lock() {
                 outcome.add(kernel, became);
@@ -170,16 +192,16 @@ impl Outcome {
     fn add(&mut self, kernel: &Kernel, became: Became) {
         match became {
             Became::Skipped(why) => {
-                println!("vm: Linux {} SKIPPED: {why}", kernel.series);
+                println!("vm: Linux {} SKIPPED: {why}", kernel.name());
                 self.skipped += 1;
             }
             Became::Judged(problems) if problems.is_empty() => self.passed += 1,
             Became::Judged(problems) => {
-                println!("vm: Linux {} FAILED", kernel.series);
+                println!("vm: Linux {} FAILED", kernel.name());
                 for problem in problems {
                     println!("    {problem}");
                 }
-                self.failed.push(kernel.series.clone());
+                self.failed.push(kernel.name());
             }
         }
     }
@@ -194,7 +216,7 @@ enum Became {
 }
 
 /// What the machines run: the agent, the lab, process 1, and what makes recordings.
-fn build(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
+fn programs(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
     let cargo = || {
         let mut cargo = shell::cargo();
         cargo.args(["build", "--release", "--locked"]);
@@ -235,7 +257,7 @@ fn judge(
     quick: bool,
     record: bool,
 ) -> Result<Vec<String>> {
-    let place = packages::folder().join(&kernel.series);
+    let place = packages::folder().join(kernel.id());
     process::fresh_folder(&place)?;
     let disk = place.join("disk");
     {
@@ -244,7 +266,7 @@ fn judge(
         };
         image::make(&tree, unpacked, &commands(kernel, quick, record), &disk)?;
     }
-    let ran = machine::run(unpacked, &disk, &place.join("console"), LIMIT)?;
+    let ran = machine::run(kernel.arch, unpacked, &disk, &place.join("console"), LIMIT)?;
     let results = image::results(&disk, &place)?;
     std::fs::remove_file(&disk).context("remove the disk's image")?;
 

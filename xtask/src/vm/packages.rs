@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
+use super::arch::Arch;
 use super::kernels::Kernel;
 use crate::shell;
 
@@ -43,7 +44,7 @@ pub(super) fn unpack(kernel: &Kernel) -> Result<Unpacked> {
         }
         return extract(kernel, &kernel.release, &pinned);
     }
-    let apt = Apt::new(&kernel.suite)?;
+    let apt = Apt::new(&[&kernel.suite], kernel.arch)?;
     if let Ok(()) = apt.fetch_pinned(kernel, &pinned) {
         return extract(kernel, &kernel.release, &pinned);
     }
@@ -70,7 +71,7 @@ fn verify(file: &Path, wanted: &str) -> Result<()> {
 }
 
 fn extract(kernel: &Kernel, release: &str, packages: &[PathBuf]) -> Result<Unpacked> {
-    let place = folder().join("kernels").join(&kernel.series);
+    let place = folder().join("kernels").join(kernel.id());
     let done = place.join("release");
     if fs::read_to_string(&done).unwrap_or_default() != release {
         crate::process::fresh_folder(&place)?;
@@ -84,7 +85,7 @@ fn extract(kernel: &Kernel, release: &str, packages: &[PathBuf]) -> Result<Unpac
         }
         fs::write(&done, release)?;
     }
-    let name = format!("{release}-cloud-amd64");
+    let name = format!("{release}-cloud-{}", kernel.arch.debian());
     let first = |candidates: &[String]| {
         let mut paths = candidates.iter().map(|path| place.join(path));
         paths.find(|path| path.exists())
@@ -104,23 +105,31 @@ fn extract(kernel: &Kernel, release: &str, packages: &[PathBuf]) -> Result<Unpac
     })
 }
 
-/// apt, for one suite, with lists of its own.
-struct Apt {
+/// apt, for some suites and one kind of machine, with lists of its own.
+pub(super) struct Apt {
     configuration: PathBuf,
+    place: PathBuf,
 }
 
 impl Apt {
-    fn new(suite: &str) -> Result<Apt> {
-        let place = folder().join("apt").join(suite);
+    pub(super) fn new(suites: &[&str], arch: Arch) -> Result<Apt> {
+        let mut name = suites.join("+");
+        if arch != Arch::default() {
+            name = format!("{name}-{}", arch.name());
+        }
+        let place = folder().join("apt").join(&name);
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(place.join(part))?;
         }
-        let base = archive(suite.ends_with("-security"))?;
-        let sources = place.join("sources.list");
-        fs::write(
-            &sources,
-            format!("deb [arch=amd64 signed-by={KEYRING}] {base} {suite} main\n"),
-        )?;
+        let mut sources = String::new();
+        let arch = arch.debian();
+        for suite in suites {
+            let base = archive(suite.ends_with("-security"))?;
+            sources += &format!("deb [arch={arch} signed-by={KEYRING}] {base} {suite} main\n");
+        }
+        fs::write(place.join("sources.list"), sources)?;
+        // Nothing is installed: what a package depends on is fetched with it.
+        fs::write(place.join("status"), [])?;
         let configuration = place.join("apt.conf");
         let show = place.display();
         fs::write(
@@ -129,7 +138,12 @@ impl Apt {
                 "Dir::Etc::sourcelist \"{show}/sources.list\";\n\
                  Dir::Etc::sourceparts \"/dev/null\";\n\
                  Dir::State::lists \"{show}/lists\";\n\
+                 Dir::State::status \"{show}/status\";\n\
                  Dir::Cache \"{show}/cache\";\n\
+                 APT::Architecture \"{arch}\";\n\
+                 APT::Architectures {{ \"{arch}\"; }};\n\
+                 APT::Install-Recommends \"false\";\n\
+                 Debug::NoLocking \"true\";\n\
                  Acquire::Languages \"none\";\n\
                  Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
                  // A suite that is only looked into may be older than it would like to be.\n\
@@ -137,10 +151,13 @@ impl Apt {
                  APT::Sandbox::User \"root\";\n"
             ),
         )?;
-        let apt = Apt { configuration };
-        println!("vm: asking the archive for {suite}");
+        let apt = Apt {
+            configuration,
+            place,
+        };
+        println!("vm: asking the archive for {name}");
         shell::run(apt.command("apt-get").args(["-q=2", "update"]))
-            .with_context(|| format!("read the package lists of {suite}"))?;
+            .with_context(|| format!("read the package lists of {name}"))?;
         Ok(apt)
     }
 
@@ -206,17 +223,36 @@ impl Apt {
         Ok((release, files))
     }
 
-    fn download(&self, package: &str) -> Result<PathBuf> {
+    /// The packages and all that they depend on, each checked against the archive's signature.
+    pub(super) fn fetch_whole(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        let archives = self.place.join("cache/archives");
+        for old in debs(&archives)? {
+            fs::remove_file(old)?;
+        }
+        let mut apt = self.command("apt-get");
+        apt.args(["-q=2", "install", "--yes", "--download-only"]);
+        shell::run(apt.args(packages))?;
+        debs(&archives)
+    }
+
+    pub(super) fn download(&self, package: &str) -> Result<PathBuf> {
         let place = folder().join("download");
         crate::process::fresh_folder(&place)?;
         let mut apt = self.command("apt-get");
         apt.current_dir(&place);
         shell::run(apt.args(["-q=2", "download", package]))?;
-        let mut files = fs::read_dir(&place)?.flatten().map(|entry| entry.path());
-        files
-            .find(|path| path.extension().is_some_and(|end| end == "deb"))
+        debs(&place)?
+            .pop()
             .with_context(|| format!("apt left no package of {package}"))
     }
+}
+
+pub(super) fn debs(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    let files = files.flatten().map(|entry| entry.path());
+    Ok(files
+        .filter(|path| path.extension().is_some_and(|end| end == "deb"))
+        .collect())
 }
 
 /// Where this system gets Debian from: of what its own sources name, what is of the archive or of its

@@ -24,7 +24,7 @@ What loads and attaches is given up when it is done: of root's capabilities the 
 const TAIL: &str = "
 - Before 5.19 every bpf() call needs CAP_BPF where unprivileged BPF is disabled, as it is by default: it is kept there, since the maps are read and written while the program runs.
 - CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, and CAP_DAC_OVERRIDE for CAP_DAC_READ_SEARCH, where these are not given.
-- Where fentry and fexit are refused, `connect_errors`, `closes` and `unix_listens` are seen through tracefs, which needs CAP_DAC_READ_SEARCH besides, and CAP_SYS_ADMIN where it is not mounted.
+- Where fentry and fexit are refused, `connect_errors`, `closes` and `unix_listens` are seen through tracefs, which needs CAP_DAC_READ_SEARCH besides, and CAP_SYS_ADMIN where it is not mounted; without these, from the way into and out of every system call, for which the whole host pays.
 - Before 5.11 BPF maps count as locked memory: there the limit (`ulimit -l`, LimitMEMLOCK) has to be raised, or CAP_SYS_RESOURCE given.
 - `packets` and `namespaces` matter to `--source packets` and `capture -w` alone; so does what is kept for them.
 - Without `processes` it is not told what a slow upstream's thread waits for, nor how long the queue of a Unix socket was that another user's process holds; advice knows no settings of other users' proxies.
@@ -47,7 +47,7 @@ pub(super) fn text(all: &[(Kernel, Recording)]) -> String {
     };
     text += "| fact | gives |";
     for (kernel, _) in all {
-        let _ = write!(text, " {} |", kernel.series);
+        let _ = write!(text, " {} |", kernel.name());
     }
     let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(all.len()));
     for fact in &newest.check {
@@ -61,7 +61,7 @@ pub(super) fn text(all: &[(Kernel, Recording)]) -> String {
     text += "| kernel | `why502 run` as root keeps |\n|---|---|\n";
     for (kernel, recording) in all {
         let kept = list(recording.kept.iter().map(String::as_str));
-        let _ = writeln!(text, "| {} | {kept} |", kernel.release);
+        let _ = writeln!(text, "| {} | {kept} |", kernel.title());
     }
     text += "\nWith CAP_BPF and CAP_PERFMON alone the lab's scenarios of races, deaths and read timeouts are judged as with all privileges ([kernels.md](kernels.md), \"least privileges\"): on 7.2 and 7.3 as another user and on a root that nobody can write; on the older ones that was recorded as root without its other capabilities.\n";
     text + TAIL

@@ -89,7 +89,7 @@ impl Recording {
 
     fn path(kernel: &Kernel) -> PathBuf {
         let folder = shell::root().join("agent/tests/kernels");
-        folder.join(format!("{}-x86_64.json", kernel.series))
+        folder.join(format!("{}-{}.json", kernel.series, kernel.arch.name()))
     }
 
     pub(super) fn write(&self, kernel: &Kernel) -> Result<()> {

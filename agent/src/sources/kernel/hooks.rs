@@ -27,6 +27,8 @@ pub struct Hook {
     pub kind: Kind,
     /// The first kernel that has it as this program needs it.
     pub since: &'static str,
+    /// Where it is, if not on every kind of machine (`uname -m`).
+    pub machine: Option<&'static str>,
 }
 
 impl Hook {
@@ -84,6 +86,7 @@ const fn hook(kind: Kind, name: &'static str, since: &'static str) -> Hook {
         program: name,
         kind,
         since,
+        machine: None,
     }
 }
 
@@ -99,11 +102,25 @@ const fn tracefs(category: &'static str, name: &'static str) -> Hook {
     hook(Kind::Tracepoint { category }, name, "4.7")
 }
 
-/// close() as the system call's table names it.
-const CLOSE: &str = match cfg!(target_arch = "aarch64") {
-    true => "__arm64_sys_close",
-    false => "__x64_sys_close",
-};
+/// close() as the system call's table names it there.
+const fn close(name: &'static str, machine: &'static str) -> Hook {
+    Hook {
+        machine: Some(machine),
+        ..hook(Kind::FunctionEntry, name, "5.5")
+    }
+}
+
+/// What every system call of the host pays for: last, but it needs neither fexit nor tracefs.
+const fn call(name: &'static str, program: &'static str) -> Hook {
+    Hook {
+        program,
+        ..btf(name, "5.5")
+    }
+}
+
+/// Hands over no socket that has a type: where sends or receives are seen by it, no probe can have a
+/// cookie made for all sockets, and so none is believed.
+pub const UNTYPED: &str = "sys_exit";
 
 /// In the order in which they are attached: state first, then what uses it.
 pub const LADDERS: &[Ladder] = &[
@@ -174,6 +191,7 @@ pub const LADDERS: &[Ladder] = &[
         rungs: &[
             &[btf("sock_recv_length", "6.3")],
             &[exit("tcp_recvmsg"), exit("unix_stream_recvmsg")],
+            &[call(UNTYPED, "call_receives")],
         ],
     },
     Ladder {
@@ -183,6 +201,7 @@ pub const LADDERS: &[Ladder] = &[
         rungs: &[
             &[btf("sock_send_length", "6.3")],
             &[exit("tcp_sendmsg"), exit("unix_stream_sendmsg")],
+            &[call(UNTYPED, "call_sends")],
         ],
     },
     Ladder {
@@ -193,6 +212,7 @@ pub const LADDERS: &[Ladder] = &[
         rungs: &[
             &[exit("__sys_connect")],
             &[tracefs("syscalls", "sys_exit_connect")],
+            &[call("sys_exit", "call_connects")],
         ],
     },
     Ladder {
@@ -200,8 +220,10 @@ pub const LADDERS: &[Ladder] = &[
         gives: "the proxy's timeouts on Unix sockets, and which response followed which close",
         core: false,
         rungs: &[
-            &[hook(Kind::FunctionEntry, CLOSE, "5.5")],
+            &[close("__x64_sys_close", "x86_64")],
+            &[close("__arm64_sys_close", "aarch64")],
             &[tracefs("syscalls", "sys_enter_close")],
+            &[call("sys_enter", "call_closes")],
         ],
     },
     Ladder {
@@ -211,6 +233,7 @@ pub const LADDERS: &[Ladder] = &[
         rungs: &[
             &[exit("__sys_listen")],
             &[tracefs("syscalls", "sys_exit_listen")],
+            &[call("sys_exit", "call_listens")],
         ],
     },
     Ladder {

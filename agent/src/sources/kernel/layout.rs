@@ -10,6 +10,9 @@ pub const ABSENT: u32 = u32::MAX;
 /// Before 5.12 no probe can have a socket's cookie made: what stands in for a missing member then.
 pub const COOKIES: &str = "bpf_get_socket_cookie() for probes";
 
+/// Where sends or receives are seen by system calls alone: the same.
+pub const TYPES: &str = "hook that hands over typed sockets for sends and receives";
+
 /// The kernel stack of a thread, on x86-64 and on arm64 with pages of 4 KiB.
 const THREAD_SIZE: u32 = 16 << 10;
 
@@ -20,7 +23,7 @@ pub fn fact_of(member: &str) -> Option<&'static str> {
         "tcp_sock" if member.ends_with("lsndtime") => return None,
         "net" if member.ends_with("somaxconn") => return None,
         "inet_connection_sock" | "request_sock" => return None,
-        COOKIES => "socket_identity",
+        COOKIES | TYPES => "socket_identity",
         "sk_buff" => "filter_drops",
         "task_struct" | "signal_struct" => "process_exits",
         "kernel_siginfo" => "signals",
@@ -137,6 +140,14 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         missing.push(COOKIES);
     }
     (layout, missing)
+}
+
+/// No probe can have a cookie made for every socket: none is used.
+pub fn without_cookies(layout: &mut Layout, missing: &mut Vec<&'static str>) {
+    if layout.skc_cookie != ABSENT {
+        layout.skc_cookie = ABSENT;
+        missing.push(TYPES);
+    }
 }
 
 /// The kernel's names for why it sends a reset, each at its number, without what they all begin with.

@@ -14,7 +14,7 @@ use aya::{
 use super::hooks::{self, Hook, Kind, Ladder, Rung};
 use super::misses::Misses;
 use super::offer::Offer;
-use super::plan::{Step, plan};
+use super::plan::{self, Step, plan};
 use super::{btf, layout, object};
 use crate::privileges::{self, Held};
 
@@ -126,7 +126,7 @@ pub fn load() -> Result<Probes> {
     // First: it parses the kernel's BTF whole before it can be told not to, and nothing else should
     // be held then.
     let first = loader();
-    let (mut layout, missing, reset_reasons, offer, names) = {
+    let (mut layout, mut missing, reset_reasons, offer, names) = {
         let btf = btf::Btf::of_kernel()?;
         let (layout, missing) = layout::read(&btf);
         let offer = Offer::of_host(&btf, &missing);
@@ -141,11 +141,25 @@ pub fn load() -> Result<Probes> {
         steps.any(|step: &Step| step.ladder.fact == fact && !step.offered.is_empty())
     };
     layout.closes_seen = u32::from(offered("closes"));
+    if plan::expects_untyped(&steps) {
+        layout::without_cookies(&mut layout, &mut missing);
+    }
     let (mut ebpf, mut facts) = attach_all(first, &steps, &layout, &kernel)?;
     let closes = facts.iter().find(|seen| seen.ladder.fact == "closes");
-    if layout.closes_seen == 1 && closes.is_some_and(|seen| seen.by.is_none()) {
-        // Other programs wait for the closes that they were promised: once more without.
-        layout.closes_seen = 0;
+    let no_closes = layout.closes_seen == 1 && closes.is_some_and(|seen| seen.by.is_none());
+    let seen = facts
+        .iter()
+        .filter_map(|seen| Some((seen.ladder, seen.by?)));
+    let no_types = layout.skc_cookie != layout::ABSENT && plan::untyped(seen);
+    if no_closes || no_types {
+        // Other programs wait for the closes that they were promised, or believe in cookies: once more
+        // without.
+        if no_closes {
+            layout.closes_seen = 0;
+        }
+        if no_types {
+            layout::without_cookies(&mut layout, &mut missing);
+        }
         drop(ebpf);
         (ebpf, facts) = attach_all(loader(), &steps, &layout, &kernel)?;
     }

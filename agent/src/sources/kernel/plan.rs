@@ -1,6 +1,6 @@
 //! Which hooks to try for each fact, in which order, and why not the others. Pure.
 
-use super::hooks::{Hook, Kind, LADDERS, Ladder, Rung};
+use super::hooks::{self, Hook, Kind, LADDERS, Ladder, Rung};
 use super::offer::Offer;
 
 /// Kernels that a hook is known to bring down: it is not tried there, others are.
@@ -42,7 +42,8 @@ fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
         offered: Vec::new(),
         refused: Vec::new(),
     };
-    for &rung in ladder.rungs {
+    let here = |hook: &Hook| hook.machine.is_none_or(|machine| machine == offer.machine);
+    for &rung in ladder.rungs.iter().filter(|rung| rung.iter().all(here)) {
         match rung.iter().find_map(|hook| lacking(hook, offer)) {
             Some(why) => step.refused.push((rung, why)),
             None => step.offered.push(rung),
@@ -50,6 +51,26 @@ fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
     }
     step
 }
+
+/// Whether sends or receives are seen without types, so that no cookie is to be had.
+pub fn untyped<'a>(mut seen: impl Iterator<Item = (&'static Ladder, &'a Rung)>) -> bool {
+    seen.any(|(ladder, rung)| {
+        ["reads", "writes"].contains(&ladder.fact)
+            && rung.iter().any(|hook| hook.name == hooks::UNTYPED)
+    })
+}
+
+/// What is expected of `untyped`, where all loads that is offered.
+pub fn expects_untyped(steps: &[Step]) -> bool {
+    untyped(
+        steps
+            .iter()
+            .filter_map(|step| Some((step.ladder, *step.offered.first()?))),
+    )
+}
+
+/// From which kernel on arm64 has trampolines, which fentry and fexit go by.
+const ARM64_TRAMPOLINES: (u32, u32) = (6, 4);
 
 /// Why this host cannot have the hook; `None` if it is worth trying.
 fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
@@ -60,6 +81,14 @@ fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
         }
     }
     match hook.kind {
+        Kind::FunctionEntry | Kind::FunctionExit
+            if offer.machine == "aarch64" && offer.version() < ARM64_TRAMPOLINES =>
+        {
+            let (major, minor) = ARM64_TRAMPOLINES;
+            Some(format!(
+                "arm64 has fentry and fexit from Linux {major}.{minor} on"
+            ))
+        }
         Kind::Tracepoint { category } => match &offer.no_tracefs {
             Some(why) => Some(why.clone()),
             None => (!offer.tracepoints.contains(&format!("{category}/{name}")))
