@@ -63,7 +63,7 @@ pub(super) fn text(all: &[(Kernel, Recording)]) -> String {
         let kept = list(recording.kept.iter().map(String::as_str));
         let _ = writeln!(text, "| {} | {kept} |", kernel.title());
     }
-    text += "\nWith CAP_BPF and CAP_PERFMON alone the lab's scenarios of races, deaths and read timeouts are judged as with all privileges ([kernels.md](kernels.md), \"least privileges\"): on 7.2 and 7.3 as another user and on a root that nobody can write; on the older ones that was recorded as root without its other capabilities.\n";
+    text += "\nWith CAP_BPF and CAP_PERFMON alone, on x86-64, the lab's scenarios of races, deaths and read timeouts are judged as with all privileges ([kernels.md](kernels.md), \"least privileges\"): on 7.2 and 7.3 as another user and on a root that nobody can write; on the older ones that was recorded as root without its other capabilities.\n";
     text + TAIL
 }
 
