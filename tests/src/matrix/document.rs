@@ -162,7 +162,7 @@ fn of_source(text: &mut String, source: Source, cells: &Cells) {
         "\n## Source `{}`\n\n\
          {} failed responses: {} right, {} of them proven, {} likely; {} unknown, {} without a \
          verdict, {} wrong, {} wrong but proven; {} verdicts for what had not failed. \
-         `likely` is right in {}. Macro-F1 {:.3}.\n",
+         `likely` is right in {}. {}Macro-F1 {:.3}.\n",
         source.name(),
         sum.failed,
         share(sum.right, sum.failed),
@@ -174,6 +174,10 @@ fn of_source(text: &mut String, source: Source, cells: &Cells) {
         sum.wrong_but_proven,
         sum.flagged,
         share(sum.likely, sum.likely + sum.wrong - sum.wrong_but_proven),
+        match sum.shown {
+            0 => String::new(),
+            shown => format!("Of {shown} it names what it can show of the cause. "),
+        },
         score::macro_f1(&told),
     );
     matrix(text, cells);
