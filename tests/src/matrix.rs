@@ -7,6 +7,7 @@
 mod causes;
 mod document;
 mod draw;
+mod merge;
 mod observers;
 mod pairs;
 mod print;
@@ -23,7 +24,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::expect::Expect;
 use crate::ledger::Sent;
@@ -68,6 +69,9 @@ pub struct Args {
     /// Also writes the results as a page of the documentation.
     #[arg(long)]
     document: Option<PathBuf>,
+    /// Runs nothing: takes together what these earlier runs (`matrix.json`) measured.
+    #[arg(long, value_delimiter = ',')]
+    merge: Vec<PathBuf>,
 }
 
 /// What became of a pair.
@@ -81,10 +85,19 @@ struct Played {
 }
 
 /// The results of one (proxy, cause) for one source.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Cell {
     judged: Judged,
-    upstreams: BTreeMap<&'static str, u32>,
+    upstreams: BTreeMap<String, u32>,
+}
+
+impl Cell {
+    fn add(&mut self, other: Cell) {
+        self.judged.add(other.judged);
+        for (upstream, failed) in other.upstreams {
+            *self.upstreams.entry(upstream).or_default() += failed;
+        }
+    }
 }
 
 /// By proxy and cause.
@@ -92,6 +105,9 @@ type Cells = BTreeMap<(&'static str, &'static str), Cell>;
 
 /// Whether all pairs that were run are right. Prints everything.
 pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
+    if !args.merge.is_empty() {
+        return merge::run(args);
+    }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
     let began = Instant::now();
     let chosen = pairs::choose(args, seed)?;
@@ -129,7 +145,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         let broke = |score: &Score| score.failed == 0;
         if number == 0 {
             let none = cells.iter().filter(|(_, cell)| broke(&cell.judged.score));
-            skipped.extend(none.map(|((p, c), _)| format!("{p} × {c}: no response failed")));
+            skipped.extend(none.map(|((p, c), _)| format!("{p} × {c}: {}", document::NONE_FAILED)));
         }
         let run = cells
             .values()
@@ -148,7 +164,8 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         println!("SKIPPED {why}");
     }
     let whole = serde_json::json!({
-        "seed": seed, "repeat": args.repeat, "failures": args.failures, "seconds": began.elapsed().as_secs(),
+        "seed": seed, "repeat": args.repeat, "failures": args.failures, "jobs": args.jobs,
+        "seconds": began.elapsed().as_secs(),
         "sources": results, "broken": broken, "skipped": skipped,
     });
     let file = out.join("matrix.json");
@@ -156,13 +173,17 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         .with_context(|| format!("write {}", file.display()))?;
     if let Some(file) = &args.document {
         let measured = document::Measured {
-            seed,
-            args,
-            skipped: &skipped,
-            broken: &broken,
+            runs: vec![document::Seeded {
+                seed,
+                repeat: args.repeat,
+                failures: args.failures,
+                jobs: args.jobs,
+                proxies: chosen.proxies.iter().map(|proxy| proxy.name).collect(),
+            }],
+            skipped: skipped.iter().cloned().collect(),
+            broken: broken.iter().cloned().collect(),
         };
-        std::fs::write(file, document::page(&measured, &pages))
-            .with_context(|| format!("write {}", file.display()))?;
+        document::write(file, &measured, &pages)?;
     }
     println!(
         "seed {seed}, {} s, results in {}",
@@ -268,13 +289,9 @@ fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
             .entry((played.pair.proxy.name, played.pair.cause.name))
             .or_default();
         if let Some(upstream) = played.pair.upstream {
-            *cell.upstreams.entry(upstream.name).or_default() += judged.score.failed;
+            *cell.upstreams.entry(upstream.name.to_owned()).or_default() += judged.score.failed;
         }
-        cell.judged.score.add(&judged.score);
-        for (given, count) in judged.given {
-            *cell.judged.given.entry(given).or_default() += count;
-        }
-        cell.judged.mistakes.extend(judged.mistakes);
+        cell.judged.add(judged);
     }
     cells
 }

@@ -278,6 +278,14 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     {
         return handshake(finding, how).with_log_facts(facts);
     }
+    if causes.contains(&finding.cause) && only_unlinked(case, attempt, &finding) {
+        return Finding {
+            confidence: Confidence::Proven,
+            missing: Vec::new(),
+            ..finding
+        }
+        .with_log_facts(facts);
+    }
     if let [cause] = causes[..]
         && finding.confidence != Confidence::Proven
         && agrees(said, attempt)
@@ -295,6 +303,25 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
         .with_log_facts(against);
     finding.contradicted = true;
     finding
+}
+
+/// Nothing is missing but whose connect it was, which the line tells, and its error has no other cause.
+fn only_unlinked(case: &Case<'_>, attempt: Option<&Attempt>, finding: &Finding) -> bool {
+    let Some(attempt) = attempt.filter(|_| case.named) else {
+        return false;
+    };
+    let End::ConnectFailed { errno } = attempt.end else {
+        return false;
+    };
+    let last = case.attempts.last().map(|tried| tried.attempt.flow);
+    let place = Place::of(&attempt.upstream.0);
+    let admitted = admits(Said::ConnectFailed { errno }, None, place);
+    let linked = |missing: &String| missing.starts_with("exchange_link");
+    case.source == Source::Kernel
+        && last == Some(attempt.flow)
+        && finding.confidence == Confidence::Likely
+        && finding.missing.iter().all(linked)
+        && admitted == [finding.cause]
 }
 
 /// The one cause that the log admits, where nothing else proves one.

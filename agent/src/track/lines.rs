@@ -172,6 +172,24 @@ impl Tracker {
         self.recent.push_back(exchange.seen().clone());
     }
 
+    /// Another response that is not decided yet fits them, however badly: the attempt by which this one
+    /// fits better may be that one's.
+    pub(super) fn may_answer_another(&self, exchange: &Exchange, told: &Told) -> bool {
+        let errors = self.errors_are_read();
+        self.open.iter().any(|(key, other)| {
+            let of_another = other.response.is_some() && !std::ptr::eq(other, exchange);
+            let logged = matches!(key, Key::Logged(_));
+            of_another && !logged && self.fit(other, told, errors).is_some()
+        })
+    }
+
+    /// They came too late for another exchange that they fit.
+    pub(super) fn may_be_of_one_decided(&self, told: &Told) -> bool {
+        let errors = self.errors_are_read();
+        let fits = |seen: &Seen| seen.fit(told, errors).is_some();
+        self.recent.iter().any(fits)
+    }
+
     /// The request these lines are about may still be saved by another attempt.
     fn is_tried_again(&self, id: ToldId) -> bool {
         let retried = self

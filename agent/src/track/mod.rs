@@ -6,6 +6,7 @@ pub mod host;
 mod lines;
 mod logs;
 mod moments;
+mod named;
 mod pools;
 pub mod render;
 mod seen;
@@ -304,6 +305,7 @@ impl Tracker {
             response: exchange.response.as_ref().map(|(_, _, response)| response),
             source: exchange.source(),
             told: exchange.told.as_ref(),
+            named: self.names_connect(exchange),
             host: &self.host,
             lost: self.host.lost_since(exchange.began()),
             deadline_passed,

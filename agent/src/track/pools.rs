@@ -14,15 +14,23 @@ use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
 const KEPT: usize = 64;
 
 #[derive(Debug, Default)]
-pub(super) struct Connects(VecDeque<Tried>);
+pub(super) struct Connects {
+    recent: VecDeque<Tried>,
+    /// Up to then some were forgotten.
+    forgotten: Nanos,
+}
 
 impl Connects {
     pub(super) fn ended(&mut self, at: Nanos, source: Source, attempt: &Attempt) {
         if !matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp) {
             return;
         }
-        self.0.truncate(KEPT - 1);
-        self.0.push_front(Tried {
+        if self.recent.len() >= KEPT
+            && let Some(oldest) = self.recent.pop_back()
+        {
+            self.forgotten = self.forgotten.max(oldest.at);
+        }
+        self.recent.push_front(Tried {
             at,
             source,
             attempt: attempt.clone(),
@@ -40,12 +48,24 @@ impl Connects {
                 tried.attempt.proxy == response.proxy && tried.attempt.thread == response.thread;
             of_it && at_once(tried.at, at)
         };
-        let deciding = self.0.iter().filter(here).max_by_key(|tried| {
+        let deciding = self.recent.iter().filter(here).max_by_key(|tried| {
             let failed = matches!(tried.attempt.end, End::ConnectFailed { .. });
             (failed, tried.at.saturating_sub(tried.attempt.began))
         })?;
         let one = |tried: &Tried| tried.attempt.upstream == deciding.attempt.upstream;
-        self.0.iter().filter(here).all(one).then_some(deciding)
+        self.recent.iter().filter(here).all(one).then_some(deciding)
+    }
+
+    /// Whether each connect of its proxy that failed between these moments ended as this one did.
+    pub(super) fn ended_alike(&self, attempt: &Attempt, since: Nanos, until: Nanos) -> bool {
+        let meanwhile = |at: Nanos| {
+            let known = (since..=until).contains(&at);
+            known || at_once(at, since) || at_once(at, until)
+        };
+        let own = |tried: &&Tried| tried.attempt.proxy == attempt.proxy && meanwhile(tried.at);
+        let alike = |tried: &Tried| tried.attempt.end == attempt.end;
+        let all = self.forgotten < since && !at_once(self.forgotten, since);
+        all && self.recent.iter().filter(own).all(alike)
     }
 }
 

@@ -2,37 +2,89 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 
 use super::observers::Source;
 use super::score::{self, Score, Told};
-use super::{Args, Cells, print};
+use super::{Cells, print, proxies};
 
-/// What a page needs to know of its run.
-pub(super) struct Measured<'a> {
+/// Why a pair has no figures.
+pub(super) const NONE_FAILED: &str = "no response failed";
+/// What is wanted: failures of each pair, and proven of right ones from all facts.
+const WANTED: u32 = 30;
+const PROVEN: f64 = 0.9;
+/// Wanted, and not built into the matrix.
+const LACKING: &str = "Varnish, h2o, pingora, HAProxy 3.2 and nginx 1.30";
+
+/// How one run was begun.
+pub(super) struct Seeded {
     pub(super) seed: u64,
-    pub(super) args: &'a Args,
-    pub(super) skipped: &'a [String],
-    pub(super) broken: &'a [String],
+    pub(super) repeat: u32,
+    pub(super) failures: usize,
+    pub(super) jobs: usize,
+    pub(super) proxies: BTreeSet<&'static str>,
 }
 
-pub(super) fn page(run: &Measured<'_>, results: &[(Source, Cells)]) -> String {
+impl Seeded {
+    /// The option that chooses its proxies, where that is not all of them.
+    fn chosen(&self) -> String {
+        if proxies::ALL.iter().all(|p| self.proxies.contains(p.name)) {
+            return String::new();
+        }
+        let names: Vec<&str> = self.proxies.iter().copied().collect();
+        format!(" --proxy {}", names.join(","))
+    }
+}
+
+/// What a page needs to know of its runs.
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) runs: Vec<Seeded>,
+    pub(super) skipped: BTreeSet<String>,
+    pub(super) broken: BTreeSet<String>,
+}
+
+pub(super) fn write(file: &Path, measured: &Measured, results: &[(Source, Cells)]) -> Result<()> {
+    std::fs::write(file, page(measured, results))
+        .with_context(|| format!("write {}", file.display()))
+}
+
+fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
     let mut text = String::from(
         "# How often a verdict is right\n\n\
          Written by `cargo xtask lab --document`. Each pair of proxy and cause is broken for real in \
          network namespaces of its own; the truth is the injector's. A response counts as right if \
          its verdict names the true cause, `proven` or `likely`. Distances, crowds, sizes, idle ages \
-         and moments are drawn from the seed.\n\n",
+         and moments are drawn from the seed.\n\n```\n",
     );
-    let _ = writeln!(
-        text,
-        "```\ncargo xtask lab --seed {} --repeat {} --failures {} --jobs {}\n```",
-        run.seed, run.args.repeat, run.args.failures, run.args.jobs
-    );
+    for (number, run) in measured.runs.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "cargo xtask lab --seed {} --repeat {} --failures {} --jobs {}{} --out lab-{number}",
+            run.seed,
+            run.repeat,
+            run.failures,
+            run.jobs,
+            run.chosen()
+        );
+    }
+    if measured.runs.len() > 1 {
+        let numbers = 0..measured.runs.len();
+        let files: Vec<_> = numbers.map(|n| format!("lab-{n}/matrix.json")).collect();
+        let _ = writeln!(
+            text,
+            "cargo xtask lab --merge {} --document docs/accuracy.md",
+            files.join(",")
+        );
+    }
+    text.push_str("```\n");
+    short_of(&mut text, results);
     for (source, cells) in results {
         of_source(&mut text, *source, cells);
     }
-    for (title, lines) in [("Not run", run.skipped), ("Broken", run.broken)] {
-        let lines: BTreeSet<&String> = lines.iter().collect();
+    for (title, lines) in [("Not run", &measured.skipped), ("Broken", &measured.broken)] {
         if !lines.is_empty() {
             let _ = writeln!(text, "\n## {title}\n");
         }
@@ -41,6 +93,62 @@ pub(super) fn page(run: &Measured<'_>, results: &[(Source, Cells)]) -> String {
         }
     }
     text
+}
+
+/// What was wanted and is not there.
+fn short_of(text: &mut String, results: &[(Source, Cells)]) {
+    text.push_str("\n## Short of what is wanted\n\n");
+    for (source, cells) in results {
+        let mut sum = Score::default();
+        for cell in cells.values() {
+            sum.add(&cell.judged.score);
+        }
+        let (right, proven) = (f64::from(sum.right), f64::from(sum.proven));
+        // Packets and logs alone are not meant to prove as much.
+        if matches!(source, Source::Kernel | Source::All) && proven < PROVEN * right {
+            let _ = writeln!(
+                text,
+                "- `{}`: {} of the right verdicts are `proven`; {:.0} % are wanted.",
+                source.name(),
+                share(sum.proven, sum.right),
+                PROVEN * 100.0
+            );
+        }
+        if sum.unknown + sum.missing + sum.wrong > 0 {
+            let _ = writeln!(
+                text,
+                "- `{}`: {} of {} failures are `unknown`, {} have no verdict, {} a wrong one.",
+                source.name(),
+                sum.unknown,
+                sum.failed,
+                sum.missing,
+                sum.wrong
+            );
+        }
+    }
+    if let Some((_, cells)) = results.first() {
+        let failures = |cell: &super::Cell| cell.judged.score.failed;
+        let failing = || cells.iter().filter(|(_, cell)| failures(cell) > 0);
+        let few = failing().filter(|(_, cell)| failures(cell) < WANTED);
+        let few: Vec<String> = few
+            .map(|((proxy, cause), cell)| format!("{proxy} × {cause} ({})", failures(cell)))
+            .collect();
+        if !few.is_empty() {
+            let _ = writeln!(
+                text,
+                "- {} of the {} pairs that fail have fewer than {WANTED} failures: {}.",
+                few.len(),
+                failing().count(),
+                few.join(", ")
+            );
+        }
+    }
+    let _ = writeln!(
+        text,
+        "- No proxy was told to retry or to check the health of its upstreams, which make both \
+         proof and cause harder to tell.\n- Not among the proxies: {LACKING}. No mixed faults, and \
+         no crowd of requests for one path at once."
+    );
 }
 
 fn of_source(text: &mut String, source: Source, cells: &Cells) {
@@ -54,7 +162,7 @@ fn of_source(text: &mut String, source: Source, cells: &Cells) {
         "\n## Source `{}`\n\n\
          {} failed responses: {} right, {} of them proven, {} likely; {} unknown, {} without a \
          verdict, {} wrong, {} wrong but proven; {} verdicts for what had not failed. \
-         `likely` is right in {}. Macro-F1 {:.3}.\n",
+         `likely` is right in {}. {}Macro-F1 {:.3}.\n",
         source.name(),
         sum.failed,
         share(sum.right, sum.failed),
@@ -66,6 +174,10 @@ fn of_source(text: &mut String, source: Source, cells: &Cells) {
         sum.wrong_but_proven,
         sum.flagged,
         share(sum.likely, sum.likely + sum.wrong - sum.wrong_but_proven),
+        match sum.shown {
+            0 => String::new(),
+            shown => format!("Of {shown} it names what it can show of the cause. "),
+        },
         score::macro_f1(&told),
     );
     matrix(text, cells);

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::proxies::Proxy;
@@ -26,7 +26,9 @@ const WRITTEN: Duration = Duration::from_secs(1);
 const KERNEL: &str = "why502-kernel";
 const RECORDING: &str = "recording.jsonl";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Source {
     /// The probes alone.

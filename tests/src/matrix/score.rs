@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::observers::Source;
@@ -11,7 +11,7 @@ use crate::ledger::Sent;
 use crate::packets;
 
 /// The failed responses of one pair and what was said of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Score {
     pub(super) failed: u32,
     /// The cause is the true one: `proven` and `likely` of these.
@@ -60,6 +60,14 @@ impl Score {
 }
 
 impl Judged {
+    pub(super) fn add(&mut self, other: Judged) {
+        self.score.add(&other.score);
+        for (given, count) in other.given {
+            *self.given.entry(given).or_default() += count;
+        }
+        self.mistakes.extend(other.mistakes);
+    }
+
     /// Counts verdicts about requests that nobody made.
     pub(super) fn flag_strays(
         &mut self,
@@ -76,7 +84,7 @@ impl Judged {
 }
 
 /// One pair, judged.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Judged {
     pub(super) score: Score,
     /// True cause (`none` where nothing failed) and given cause, by count; the diagonal too.

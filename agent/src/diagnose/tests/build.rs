@@ -370,6 +370,7 @@ impl Scene {
             response: self.response.as_ref(),
             host,
             told: None,
+            named: false,
             lost: self.lost,
             deadline_passed: self.deadline_passed,
         }

@@ -1,0 +1,247 @@
+//! Whether the proxy's own line surely tells of the connect that an exchange was given. Pure.
+//!
+//! A connect that failed says nothing of what it was for. The proxy's log does, where its line can be
+//! about no other exchange and says of the same upstream what was seen of the connect.
+
+use super::Tracker;
+use super::exchange::Exchange;
+use super::told::{port, same_request};
+use crate::signal::{Address, End, Said, Source};
+
+impl Tracker {
+    /// Whether it says so of the last attempt.
+    pub(super) fn names_connect(&self, exchange: &Exchange) -> bool {
+        let (Some(told), Some((at, Source::Kernel, response)), Some(tried)) =
+            (&exchange.told, &exchange.response, exchange.attempts.last())
+        else {
+            return false;
+        };
+        let attempt = &tried.attempt;
+        let End::ConnectFailed { errno } = attempt.end else {
+            return false;
+        };
+        if tried.source != Source::Kernel || !told.alone || told.ambiguous || told.guessed {
+            return false;
+        }
+        let last = told.tries.last().map(|(_, one)| one);
+        let says = last.is_some_and(|one| {
+            let this = one.upstream.as_ref() == Some(&attempt.upstream);
+            this && one.said == Some(Said::ConnectFailed { errno })
+        });
+        let asked = response.request.is_some()
+            && told.request.is_some()
+            && same_request(response.request.as_ref(), told.request.as_ref());
+        let client =
+            (told.client.as_ref()).is_none_or(|a| same_client(a, response.client.as_ref()));
+        let since = response.request_at.unwrap_or(attempt.began);
+        says && asked
+            && client
+            && self.connects.ended_alike(attempt, since, *at)
+            && !self.may_answer_another(exchange, told)
+            && !self.may_be_of_one_decided(told)
+    }
+}
+
+/// A client that the line names is the response's, at its port where the line has one.
+fn same_client(told: &Address, seen: Option<&Address>) -> bool {
+    seen.is_some_and(|seen| match port(Some(told)) {
+        Some(_) => told == seen,
+        None => told.ip() == seen.ip(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::cause::Cause;
+    use crate::signal::{Nanos, Signal};
+    use crate::track::{Decided, Tracker};
+    use crate::verdict::{Confidence, Kind};
+
+    const MS: Nanos = 1_000_000;
+    const UPSTREAM: &str = "10.0.0.2:9009";
+
+    fn asked(path: &str) -> Value {
+        json!({
+            "protocol": "http_request", "method": "GET", "path": path, "path_complete": true,
+            "host": null,
+        })
+    }
+
+    fn connect(flow: u64, errno: i32) -> Value {
+        json!({
+            "kind": "attempt_ended", "flow": flow, "proxy": 1, "thread": 7, "downstream": null,
+            "retry_of": null, "upstream": UPSTREAM, "local": null, "began": 1000 * MS,
+            "connected": null, "reused": false, "requests_before": 0, "idle_ns": null,
+            "request": null, "received": 0, "response": null,
+            "end": {"how": "connect_failed", "errno": errno}, "tcp": null, "peer": null,
+            "queue": null,
+        })
+    }
+
+    fn response(downstream: u64, path: &str) -> Value {
+        json!({
+            "kind": "response_sent", "proxy": 1, "thread": 7, "downstream": downstream,
+            "ordinal": 1, "status": 502, "client": "10.0.0.7:4000", "proxy_address": null,
+            "request": asked(path), "request_at": 999 * MS, "adjacent": null,
+            "last_attempt": null,
+        })
+    }
+
+    fn line(path: &str, errno: i32) -> Value {
+        let one = json!({
+            "upstream": UPSTREAM, "said": {"said": "connect_failed", "errno": errno},
+            "status": null, "connect": null, "took": null,
+        });
+        json!({
+            "kind": "logged", "proxy": "caddy", "line": "error", "pid": null, "connection": null,
+            "client": "10.0.0.7:4000", "within": MS, "took": null, "said": null, "status": null,
+            "request": asked(path), "tries": [one],
+        })
+    }
+
+    fn decided(signals: &[(Nanos, &str, Value)]) -> Vec<Decided> {
+        let process = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "caddy", "software": "caddy",
+            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+        });
+        let sees = ["caddy_error_log", "proxy_log"];
+        let log = json!({"kind": "source_started", "sees": sees, "blind": []});
+        let first = [(1, "kernel", process), (1, "log", log)];
+        let mut tracker = Tracker::default();
+        let mut out = Vec::new();
+        for (at, source, fact) in first.iter().chain(signals) {
+            let signal = json!({"at": at, "source": source, "fact": fact});
+            let signal: Signal = serde_json::from_value(signal).unwrap();
+            out.extend(tracker.observe(&signal));
+        }
+        out.extend(tracker.finish());
+        out.retain(|decided| decided.kind == Kind::Verdict);
+        out
+    }
+
+    /// A refused request and its line, with what else is there.
+    fn refused(connect: Value, line: Value, more: &[(Nanos, &'static str, Value)]) -> Decided {
+        let mut signals = vec![
+            (1001 * MS, "kernel", connect),
+            (1001 * MS, "kernel", response(5, "/a")),
+            (1001 * MS, "log", line),
+        ];
+        signals.splice(1..1, more.iter().cloned());
+        let mut out = decided(&signals);
+        out.retain(|d| d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5));
+        assert_eq!(out.len(), 1, "{out:#?}");
+        out.remove(0)
+    }
+
+    fn confidence(decided: &Decided) -> (Cause, Confidence) {
+        (decided.diagnosis.cause, decided.diagnosis.confidence)
+    }
+
+    fn changed(mut value: Value, pointer: &str, to: Value) -> Value {
+        *value.pointer_mut(pointer).unwrap() = to;
+        value
+    }
+
+    #[test]
+    fn what_the_proxy_says_of_its_connect_proves_whose_it_was() {
+        let verdict = refused(connect(1, 111), line("/a", 111), &[]);
+        assert_eq!(
+            confidence(&verdict),
+            (Cause::ConnectionRefused, Confidence::Proven)
+        );
+        assert!(verdict.diagnosis.missing.is_empty());
+    }
+
+    #[test]
+    fn a_line_that_does_not_name_this_connect_proves_nothing() {
+        let likely = (Cause::ConnectionRefused, Confidence::Likely);
+        let with = |line| confidence(&refused(connect(1, 111), line, &[]));
+        let own = || line("/a", 111);
+        for (pointer, to) in [
+            ("/tries/0/upstream", Value::Null),
+            ("/tries/0/said", json!({"said": "not_connected"})),
+            ("/request", Value::Null),
+            ("/request/path", "/b".into()),
+            ("/client", "10.0.0.7:4001".into()),
+            ("/client", "10.0.0.8".into()),
+        ] {
+            let line = changed(own(), pointer, to.clone());
+            assert_eq!(with(line), likely, "{pointer} {to}");
+        }
+        let elsewhere = changed(own(), "/tries/0/upstream", "10.0.0.3:9009".into());
+        assert_ne!(with(elsewhere).1, Confidence::Proven);
+        assert_ne!(with(line("/a", 113)).1, Confidence::Proven);
+    }
+
+    #[test]
+    fn nor_does_one_where_another_connect_ended_otherwise() {
+        let other = [(1001 * MS, "kernel", connect(2, 113))];
+        let verdict = refused(connect(1, 111), line("/a", 111), &other);
+        assert_ne!(confidence(&verdict).1, Confidence::Proven);
+        // Nor where more failed, of others, than are remembered.
+        let elsewhere = |flow| {
+            let other = changed(connect(flow, 111), "/upstream", "10.0.0.9:1".into());
+            changed(other, "/proxy", 2.into())
+        };
+        let many = |count: u64| -> Vec<_> {
+            let others = (3..3 + count).map(|flow| (1001 * MS, "kernel", elsewhere(flow)));
+            others.collect()
+        };
+        let among = |others: &[_]| confidence(&refused(connect(1, 111), line("/a", 111), others)).1;
+        assert_eq!(among(&many(10)), Confidence::Proven);
+        assert_ne!(among(&many(100)), Confidence::Proven);
+    }
+
+    #[test]
+    fn nor_one_that_may_be_about_another_request() {
+        let twin = [(1001 * MS, "kernel", response(6, "/a"))];
+        let verdict = refused(connect(1, 111), line("/a", 111), &twin);
+        assert_ne!(confidence(&verdict).1, Confidence::Proven);
+        // The twin is decided, and its line had not come.
+        let later = |value, pointer| changed(value, pointer, (1250 * MS).into());
+        let twin = [
+            (1001 * MS, "kernel", connect(1, 111)),
+            (1001 * MS, "kernel", response(6, "/a")),
+            (1252 * MS, "kernel", json!({"kind": "tick"})),
+        ];
+        let this = [
+            (1252 * MS, "kernel", later(connect(2, 111), "/began")),
+            (1252 * MS, "kernel", later(response(5, "/a"), "/request_at")),
+            (
+                1000 * MS,
+                "log",
+                changed(line("/a", 111), "/within", (1000 * MS).into()),
+            ),
+        ];
+        let of_this = |signals: &[_]| {
+            let out = decided(signals);
+            let this = |d: &&Decided| d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5);
+            out.iter().find(this).map(confidence)
+        };
+        let refused = |confidence| Some((Cause::ConnectionRefused, confidence));
+        assert_eq!(of_this(&this), refused(Confidence::Proven));
+        let both: Vec<_> = twin.into_iter().chain(this).collect();
+        assert_eq!(of_this(&both), refused(Confidence::Likely));
+    }
+
+    #[test]
+    fn what_has_more_than_one_cause_is_not_proven_by_its_line() {
+        let timed_out = refused(connect(1, 110), line("/a", 110), &[]);
+        assert_ne!(confidence(&timed_out).1, Confidence::Proven);
+    }
+
+    #[test]
+    fn where_signals_were_lost_the_line_proves_nothing() {
+        let lost = json!({
+            "kind": "signals_lost", "stage": "kernel", "reason": "full", "count": 1,
+        });
+        let verdict = refused(
+            connect(1, 111),
+            line("/a", 111),
+            &[(1001 * MS, "kernel", lost)],
+        );
+        assert_eq!(confidence(&verdict).1, Confidence::Likely);
+    }
+}

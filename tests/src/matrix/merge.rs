@@ -1,0 +1,176 @@
+//! Several runs of the matrix taken together, from what each has written of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::document::{self, Measured, Seeded};
+use super::observers::Source;
+use super::{Args, Cell, Cells, causes, print, proxies};
+
+/// `matrix.json`
+#[derive(Deserialize)]
+struct Written {
+    seed: u64,
+    repeat: u32,
+    failures: usize,
+    jobs: usize,
+    sources: BTreeMap<Source, Pairs>,
+    broken: BTreeSet<String>,
+    skipped: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Pairs {
+    pairs: Vec<Pair>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    proxy: String,
+    cause: String,
+    cell: Cell,
+}
+
+/// What they measured together.
+#[derive(Default)]
+struct Merged {
+    measured: Measured,
+    sources: BTreeMap<Source, Cells>,
+}
+
+impl Merged {
+    fn take(&mut self, text: &str) -> Result<()> {
+        let written: Written =
+            serde_json::from_str(text).context("not what a run of the matrix writes")?;
+        self.measured.broken.extend(written.broken);
+        self.measured.skipped.extend(written.skipped);
+        let seed = written.seed;
+        let mut run = Seeded {
+            seed,
+            repeat: written.repeat,
+            failures: written.failures,
+            jobs: written.jobs,
+            proxies: BTreeSet::new(),
+        };
+        for (source, pairs) in written.sources {
+            let cells = self.sources.entry(source).or_default();
+            for pair in pairs.pairs {
+                let (proxy, cause) = known(&pair)?;
+                let mut others = self.measured.runs.iter().filter(|run| run.seed == seed);
+                if others.any(|other| other.proxies.contains(proxy)) {
+                    bail!("seed {seed} of {proxy} is among the others already");
+                }
+                run.proxies.insert(proxy);
+                cells.entry((proxy, cause)).or_default().add(pair.cell);
+            }
+        }
+        self.measured.runs.push(run);
+        Ok(())
+    }
+
+    /// What one run left out, or failed no response in, another may have.
+    fn judge_skipped(&mut self) {
+        let proxies = || self.measured.runs.iter().flat_map(|run| &run.proxies);
+        let ran = |why: &String| proxies().any(|proxy| why.starts_with(&format!("{proxy}: ")));
+        let stale = |why: &String| why.ends_with(document::NONE_FAILED) || ran(why);
+        let mut skipped = self.measured.skipped.clone();
+        skipped.retain(|why| !stale(why));
+        self.measured.skipped = skipped;
+        let Some(cells) = self.sources.values().next() else {
+            return;
+        };
+        let empty = cells
+            .iter()
+            .filter(|(_, cell)| cell.judged.score.failed == 0);
+        let why = empty.map(|((p, c), _)| format!("{p} × {c}: {}", document::NONE_FAILED));
+        self.measured.skipped.extend(why);
+    }
+}
+
+/// Prints them; whether nothing broke, and every pair holds.
+pub(super) fn run(args: &Args) -> Result<bool> {
+    let mut merged = Merged::default();
+    for file in &args.merge {
+        let named = || file.display().to_string();
+        let text = std::fs::read_to_string(file).with_context(named)?;
+        merged.take(&text).with_context(named)?;
+    }
+    merged.judge_skipped();
+    let Merged { measured, sources } = merged;
+    for (source, cells) in &sources {
+        print::matrix(*source, cells);
+    }
+    let holds = sources.iter().all(|(source, cells)| {
+        let mut scores = cells.values().map(|cell| &cell.judged.score);
+        scores.all(|score| score.holds(*source))
+    });
+    let sound = measured.broken.is_empty() && holds;
+    if let Some(file) = &args.document {
+        let pages: Vec<(Source, Cells)> = sources.into_iter().collect();
+        document::write(file, &measured, &pages)?;
+    }
+    Ok(sound)
+}
+
+fn known(pair: &Pair) -> Result<(&'static str, &'static str)> {
+    let proxy = proxies::ALL.iter().find(|p| p.name == pair.proxy);
+    let cause = causes::ALL.iter().find(|c| c.name == pair.cause);
+    match (proxy, cause) {
+        (Some(proxy), Some(cause)) => Ok((proxy.name, cause.name)),
+        _ => bail!("there is no pair {} × {}", pair.proxy, pair.cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::score::Judged;
+    use super::*;
+
+    fn written(seed: u64, proxy: &str, failed: u32, skipped: &str) -> String {
+        let mut judged = Judged::default();
+        judged.score.failed = failed;
+        judged.score.right = failed;
+        let cell = Cell {
+            judged,
+            upstreams: [("node".to_owned(), failed)].into(),
+        };
+        let pair = json!({"proxy": proxy, "cause": "worker_killed", "cell": cell});
+        let whole: Value = json!({
+            "seed": seed, "repeat": 1, "failures": 6, "jobs": 3, "seconds": 1,
+            "sources": {"kernel": {"pairs": [pair]}}, "broken": [], "skipped": [skipped],
+        });
+        whole.to_string()
+    }
+
+    #[test]
+    fn runs_are_summed_by_pair_and_each_counts_once() {
+        let none = "nginx × worker_killed: no response failed";
+        let mut merged = Merged::default();
+        merged.take(&written(1, "nginx", 0, none)).unwrap();
+        merged.judge_skipped();
+        assert!(merged.measured.skipped.contains(none));
+        merged
+            .take(&written(2, "nginx", 6, "caddy: absent"))
+            .unwrap();
+        merged
+            .take(&written(3, "nginx", 5, "caddy: absent"))
+            .unwrap();
+        merged.judge_skipped();
+        let cell = &merged.sources[&Source::Kernel][&("nginx", "worker_killed")];
+        assert_eq!((cell.judged.score.failed, cell.upstreams["node"]), (11, 11));
+        let skipped: Vec<_> = merged.measured.skipped.iter().collect();
+        assert_eq!(skipped, ["caddy: absent"]);
+        assert!(merged.take(&written(3, "nginx", 5, "")).is_err());
+        merged.take(&written(3, "caddy", 5, "")).unwrap();
+        merged.measured.skipped.clear();
+        merged.measured.skipped.insert("caddy: absent".into());
+        merged.judge_skipped();
+        assert!(merged.measured.skipped.is_empty());
+        assert!(merged.take(&written(4, "squid", 5, "")).is_err());
+        assert!(merged.take("{}").is_err());
+    }
+}
