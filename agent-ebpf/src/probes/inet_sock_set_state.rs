@@ -79,22 +79,6 @@ fn listener_at(mut key: ListenerKey) -> Option<*mut ListenerValue> {
     found
 }
 
-/// Whether a TCP socket's own end is a listener's: then that end was called.
-#[inline(always)]
-pub fn was_accepted(sk: impl Socket) -> bool {
-    let mut key = ListenerKey {
-        netns: sk.netns(),
-        family: sk.family(),
-        port: sk.own_port(),
-        address: [0; 16],
-    };
-    if key.family == AF_UNIX {
-        return false;
-    }
-    sk.own_address(key.family, &mut key.address);
-    listener_at(key).is_some()
-}
-
 #[inline(always)]
 fn remember_listener(flow: &mut Flow) {
     let key = ListenerKey {

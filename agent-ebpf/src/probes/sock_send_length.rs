@@ -10,7 +10,6 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Socket},
-    probes::inet_sock_set_state,
     user,
 };
 
@@ -62,11 +61,10 @@ pub fn sent(sk: impl Socket, ret: i32) -> i32 {
     0
 }
 
-/// A socket not seen before that a proxy writes to first is an upstream connection, unless it came
-/// through a listener.
+/// A socket not seen before that a proxy writes to first is an upstream connection.
 #[inline(always)]
 fn first_send(sk: impl Socket) -> Option<&'static mut Flow> {
-    if !stream(sk.raw()) || inet_sock_set_state::was_accepted(sk) {
+    if !stream(sk.raw()) {
         return None;
     }
     let id = bpf_get_current_pid_tgid();

@@ -82,9 +82,15 @@ fn doing(before: Option<&Past<ProcessSample>>, sample: &Past<ProcessSample>) -> 
     let thread = &sample.fact.thread;
     match thread.state {
         'R' => {
-            let before = &before?.fact.thread;
+            let earlier = before?;
+            let before = &earlier.fact.thread;
             let cpu = thread.cpu_ns.saturating_sub(before.cpu_ns);
             let wait = thread.wait_ns.saturating_sub(before.wait_ns);
+            let between = sample.at.saturating_sub(earlier.at);
+            if matches!(before.state, 'S' | 'I') && cpu.saturating_add(wait) < between / 2 {
+                // Awake at this moment only: an event loop told of another request that was given up.
+                return sleeping_in(&earlier.fact);
+            }
             Some(if wait > cpu {
                 Variant::Runnable
             } else {

@@ -108,6 +108,24 @@ fn what_the_thread_waited_in() {
     );
 }
 
+/// All its requests end at once: an event loop is awake when the last one does, and slept before.
+#[test]
+fn who_is_awake_for_a_moment_was_not_running() {
+    let awake = |cpu_ns: u64| {
+        timed_out()
+            .peer(true, true)
+            .sample(T + 9 * S, |s| {
+                s.thread.syscall = Some("clock_nanosleep".into())
+            })
+            .sample(T + 10 * S - MS, move |s| {
+                s.thread.state = 'R';
+                s.thread.cpu_ns = cpu_ns;
+            })
+    };
+    awake(MS).is(Cause::ReadTimeoutNoReply, Variant::Sleeping, Proven, true);
+    awake(S).is(Cause::ReadTimeoutNoReply, Variant::Running, Proven, true);
+}
+
 /// The worker is released right after the proxy gave up: what it does then is not what it did.
 #[test]
 fn a_late_sample_counts_only_if_nothing_has_happened_since() {
