@@ -85,10 +85,7 @@ pub trait Socket: Copy {
     fn is(self, cookie: u64) -> bool;
     fn cookie(self) -> u64;
     fn family(self) -> u16;
-    fn netns(self) -> u32;
     fn tcp_ends(self, out: &mut Ends);
-    fn own_port(self) -> u16;
-    fn own_address(self, family: u16, out: &mut [u8; 16]);
     /// `write_seq` and `total_retrans` of a TCP socket.
     fn sent_so_far(self) -> Option<(u32, u32)>;
 }
@@ -121,23 +118,8 @@ impl Socket for *const u8 {
     }
 
     #[inline(always)]
-    fn netns(self) -> u32 {
-        direct::netns(self)
-    }
-
-    #[inline(always)]
     fn tcp_ends(self, out: &mut Ends) {
         direct::ends(self, out);
-    }
-
-    #[inline(always)]
-    fn own_port(self) -> u16 {
-        direct::own_port(self)
-    }
-
-    #[inline(always)]
-    fn own_address(self, family: u16, out: &mut [u8; 16]) {
-        direct::own_address(self, family, out);
     }
 
     #[inline(always)]
@@ -182,23 +164,8 @@ impl Socket for Untyped {
     }
 
     #[inline(always)]
-    fn netns(self) -> u32 {
-        netns(self.0)
-    }
-
-    #[inline(always)]
     fn tcp_ends(self, out: &mut Ends) {
         ends(self.0, out);
-    }
-
-    #[inline(always)]
-    fn own_port(self) -> u16 {
-        field!(self.0, skc_num, u16)
-    }
-
-    #[inline(always)]
-    fn own_address(self, family: u16, out: &mut [u8; 16]) {
-        own_address(self.0, family, out);
     }
 
     #[inline(always)]
@@ -410,16 +377,11 @@ pub fn remote_end(sk: u64, out: &mut Ends) {
 #[inline(always)]
 pub fn own_end(sk: u64, out: &mut Ends) {
     out.local_port = local_port(sk);
-    own_address(sk, out.family, &mut out.local);
-}
-
-#[inline(always)]
-fn own_address(sk: u64, family: u16, out: &mut [u8; 16]) {
-    if family == AF_INET6 {
-        *out = field!(sk, skc_v6_rcv_saddr, [u8; 16]);
+    if out.family == AF_INET6 {
+        out.local = field!(sk, skc_v6_rcv_saddr, [u8; 16]);
     } else {
         let local = field!(sk, skc_rcv_saddr, [u8; 4]);
-        out[..4].copy_from_slice(&local);
+        out.local[..4].copy_from_slice(&local);
     }
 }
 

@@ -14,8 +14,8 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{
-        self, AF_INET6, AF_UNIX, Socket, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1,
-        TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
+        self, AF_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LISTEN,
+        TCP_SYN_RECV, TCP_SYN_SENT,
     },
     maps::{CONNECTIONS, JOIN, LISTENERS, TELL_END, UPSTREAM_ENDS, count},
     member, offset,
@@ -63,9 +63,14 @@ fn connecting(sk: *const u8) {
 
 const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-/// Who listens at this address, or at any of its namespace.
 #[inline(always)]
-fn listener_at(mut key: ListenerKey) -> Option<*mut ListenerValue> {
+fn remember_listener(flow: &mut Flow) {
+    let mut key = ListenerKey {
+        netns: flow.ends.netns,
+        family: flow.ends.family,
+        port: flow.ends.remote_port,
+        address: flow.ends.remote,
+    };
     let mut found = LISTENERS.get_ptr_mut(key);
     if found.is_none() {
         key.address = [0; 16];
@@ -76,20 +81,7 @@ fn listener_at(mut key: ListenerKey) -> Option<*mut ListenerValue> {
         key.family = AF_INET6;
         found = LISTENERS.get_ptr_mut(key);
     }
-    found
-}
-
-#[inline(always)]
-fn remember_listener(flow: &mut Flow) {
-    let key = ListenerKey {
-        netns: flow.ends.netns,
-        family: flow.ends.family,
-        port: flow.ends.remote_port,
-        address: flow.ends.remote,
-    };
-    let Some(found) = listener_at(key) else {
-        return;
-    };
+    let Some(found) = found else { return };
     // SAFETY: a map value; `peak` may lose a race, by one connection.
     let listener = unsafe { &mut *found };
     if !kernel::is(listener.sk, listener.cookie) {
