@@ -1,9 +1,10 @@
 //! `worker_oom_killed`, `worker_timeout_killed`, `upstream_shutdown`, `worker_killed`, `worker_crashed`:
 //! the process that held the request died.
 //!
-//! Needs: who held the connection, and its exit within 250 ms around the close. gunicorn's timeout
-//! closes 0.2 ms after the arbiter's SIGABRT and exits 38 ms later with status 1 and no signal, so
-//! the exit alone tells little: the signals sent before decide, in this order: the kernel's OOM
+//! Needs: who held the connection, and its exit around the close: within 250 ms, or later where it
+//! must come. gunicorn's timeout closes 0.2 ms after the arbiter's SIGABRT and exits 38 ms later with
+//! status 1 and no signal; one that is told to quit exits some 340 ms after its close. So the exit
+//! alone tells little: the signals sent before decide, in this order: the kernel's OOM
 //! mark; its supervisor's ABRT or KILL, if nobody had told that one to stop; a fault of its own;
 //! QUIT, TERM, INT or HUP to it or its parent within the graceful time; another's KILL; else it
 //! ended by itself. That nobody sent a signal is only known where signals are seen at all.
@@ -19,6 +20,8 @@ use super::text;
 const EXIT_WITHIN: Nanos = 250 * MILLISECOND;
 /// A killed process has to get a CPU to die: on a crowded host that takes longer.
 pub(crate) const DYING: Nanos = 2 * SECOND;
+/// Servers that obey an order to stop tidy up between closing their connections and their exit.
+const LEAVING: Nanos = SECOND;
 const GRACEFUL: Nanos = 35 * SECOND;
 /// Services may be given longer (uWSGI's `worker-reload-mercy` is 60 s): whose end falls into this
 /// time may have been told to stop, or ran into a limit.
@@ -44,6 +47,14 @@ pub(super) fn asks_to_stop(signal: u8) -> bool {
 
 fn ends_at_once(signal: u8) -> bool {
     matches!(signal, ABRT | KILL)
+}
+
+/// Whether it stops when it is told to.
+fn obeys(host: &Host, pid: u32) -> bool {
+    matches!(
+        host.process(pid).map(|p| p.software),
+        Some(Software::Gunicorn | Software::Uwsgi | Software::Nginx)
+    )
 }
 
 /// Signals that a process's own fault raises.
@@ -112,8 +123,8 @@ struct Death<'a> {
     pid: u32,
     closed: Nanos,
     exit: Option<&'a Past<ProcessExit>>,
-    /// It was sent a signal that ends it, so that its exit must come.
-    killed: bool,
+    /// It was sent a signal that ends it, or was told to stop and obeys: its exit must come.
+    doomed: bool,
     /// To the process, up to its close.
     signals: Vec<&'a Past<SignalSent>>,
     /// To its parent, as far as they concern this process.
@@ -134,15 +145,22 @@ impl<'a> Death<'a> {
         let killed = signals
             .iter()
             .any(|s| ends_at_once(s.fact.signal) && s.at + KILL_WITHIN >= closed);
-        let within = if killed { DYING } else { EXIT_WITHIN };
-        let exit = host.exit_near(pid, closed, within);
-        let until = exit.map_or(closed, |e| e.at.max(closed));
         // A worker started after the reload is not the one that the reload replaced.
         let started = host.process(pid).map_or(0, |p| p.started);
         let parent = host.parent_of(pid);
         let to_parent = parent.map_or_else(Vec::new, |parent| {
             host.signals_to(parent, from.max(started), sent_until)
         });
+        let told = signals.iter().chain(&to_parent);
+        let told = told.into_iter().any(|s| asks_to_stop(s.fact.signal));
+        let leaving = told && obeys(host, pid);
+        let within = match (killed, leaving) {
+            (true, _) => DYING,
+            (_, true) => LEAVING,
+            _ => EXIT_WITHIN,
+        };
+        let exit = host.exit_near(pid, closed, within);
+        let until = exit.map_or(closed, |e| e.at.max(closed));
         let mut long_before = [Some(pid), parent].into_iter().flatten().flat_map(|pid| {
             let since = closed.saturating_sub(MERCIFUL).max(started);
             host.signals_to(pid, since, from)
@@ -153,7 +171,7 @@ impl<'a> Death<'a> {
             pid,
             closed,
             exit,
-            killed,
+            doomed: killed || leaving,
             signals,
             to_parent,
             told_long_before,
@@ -174,7 +192,7 @@ impl<'a> Death<'a> {
     /// Proven once the exit is there too.
     fn with_exit(&self, cause: Cause) -> Finding {
         Finding {
-            awaits_exit: self.killed && self.exit.is_none(),
+            awaits_exit: self.doomed && self.exit.is_none(),
             ..Finding::proven_if(self.exit.is_some(), cause, NO_EXIT)
         }
     }
@@ -287,19 +305,13 @@ impl<'a> Death<'a> {
             return None;
         }
         let mut finding = self.with_exit(Cause::UpstreamShutdown);
-        let obeys = |pid: u32| {
-            matches!(
-                host.process(pid).map(|p| p.software),
-                Some(Software::Gunicorn | Software::Uwsgi | Software::Nginx)
-            )
-        };
         let died_of_it = self.exit.is_some_and(|e| e.fact.signal == told.fact.signal);
         // Its own exit status other than 0, long after it was told, may be its own fault.
         let stopped = self
             .exit
             .is_none_or(|e| e.fact.signal != 0 || e.fact.status == 0);
         let at_once = self.closed.saturating_sub(told.at) < SECOND;
-        if !died_of_it && !(obeys(self.pid) && (stopped || at_once)) {
+        if !died_of_it && !(obeys(host, self.pid) && (stopped || at_once)) {
             finding = finding.at_most_likely(
                 "signal_handled: whether the process ended for the signal or by itself",
             );

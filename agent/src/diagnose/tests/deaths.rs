@@ -139,6 +139,22 @@ fn who_killed_it() {
     }
 }
 
+/// gunicorn's workers close their connections at once and exit some 340 ms later.
+#[test]
+fn who_obeys_an_order_to_stop_is_waited_for() {
+    let told = |software| {
+        worker_gone(End::PeerClosed, software)
+            .signal(T + 2 * S - 2 * MS, sent(3, WORKER, MASTER, MASTER))
+    };
+    let leaving = told(Software::Gunicorn);
+    leaving.is(Cause::UpstreamShutdown, None, Likely, false);
+    assert!(leaving.judge().awaits_exit);
+    let left = leaving.signal(T + 2 * S + 340 * MS, exited(0, 0));
+    left.is(Cause::UpstreamShutdown, None, Proven, true);
+    // Node.js may do with it what it likes.
+    assert!(!told(Software::Node).judge().awaits_exit);
+}
+
 #[test]
 fn a_supervisor_that_kills_is_not_proven_to_be_anybody() {
     // The worker was never seen alive, or has a name of its own.
