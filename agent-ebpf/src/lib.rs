@@ -35,6 +35,8 @@ pub const JOIN_SLOTS: u32 = 1024;
 pub const JOIN_WAYS: usize = 4;
 /// Slots for resets that kernels here have sent and that have not arrived yet: 56 kB.
 pub const RESET_SLOTS: u32 = 1024;
+/// Slots for upstreams that have answered HTTP with HTTP: 8 kB.
+pub const SPOKEN_SLOTS: u32 = 1024;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
 pub const WATCHED_THREADS: u32 = 1 << 20;
 /// Thread ids in one entry of `WATCHED`.
@@ -51,6 +53,37 @@ pub const fn bucket_of(sk: u64) -> u32 {
     let line = sk >> 6;
     let mixed = (line ^ (line >> 15)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> (64 - BUCKETS.trailing_zeros())) as u32
+}
+
+/// Where `SPOKEN` keeps that this flow's upstream has answered HTTP with HTTP, and what stands there
+/// then, which is never 0. `None` where it is not known who listens or serves there.
+///
+/// By the listener's identity (TCP), or by name and the process that reads there (Unix): whoever
+/// listens at that address later may speak something else.
+#[inline(always)]
+pub fn spoken(flow: &Flow) -> Option<(u32, u64)> {
+    const AF_UNIX: u16 = 1;
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let ends = &flow.ends;
+    let who = match ends.family {
+        AF_UNIX => u64::from(flow.read.tgid),
+        _ => flow.listener_cookie,
+    };
+    if who == 0 {
+        return None;
+    }
+    let mut all = (who ^ u64::from(ends.path_len) << 48).wrapping_mul(MIX);
+    // What lies behind the name is anything. Without branches, each of which the verifier would follow.
+    let whole = u64::from(ends.path_len / 4);
+    let rest = (1_u64 << (ends.path_len % 4 * 8)) - 1;
+    for (i, word) in ends.path.as_chunks::<4>().0.iter().enumerate() {
+        let before = (i as u64).wrapping_sub(whole) >> 63;
+        let at = (i as u64 ^ whole).wrapping_sub(1) >> 63;
+        let known = 0_u64.wrapping_sub(before) | (0_u64.wrapping_sub(at) & rest);
+        let word = u64::from(u32::from_le_bytes(*word)) & known;
+        all = (all ^ all >> 29 ^ word).wrapping_mul(MIX);
+    }
+    Some(((all >> 40) as u32 % SPOKEN_SLOTS, all | 1))
 }
 
 /// Values of `PROXY_NAMES`.

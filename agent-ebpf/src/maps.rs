@@ -2,8 +2,8 @@
 
 use agent_ebpf::{
     BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Joins, ListenerKey,
-    ListenerValue, Peer, RESET_SLOTS, SLOTS, SentReset, Thread, UnixKey, WATCHED_BLOCK,
-    WATCHED_THREADS, WAYS, counter,
+    ListenerValue, Peer, RESET_SLOTS, SLOTS, SPOKEN_SLOTS, SentReset, Thread, UnixKey,
+    WATCHED_BLOCK, WATCHED_THREADS, WAYS, counter,
 };
 use aya_ebpf::{
     macros::map,
@@ -93,6 +93,10 @@ pub static FILTERED: LruHashMap<Destination, Filtered> = LruHashMap::with_max_en
 /// they answer: a later one takes the slot.
 #[map]
 pub static RESETS: Array<SentReset> = Array::with_max_entries(RESET_SLOTS, 0);
+
+/// Upstreams that have answered HTTP with HTTP: a later one takes the slot. The agent reads it.
+#[map]
+pub static SPOKEN: Array<u64> = Array::with_max_entries(SPOKEN_SLOTS, MMAPABLE);
 
 /// Records to the agent. 2,000 failures a second are 5 MB a second; the agent reads within milliseconds.
 #[map]

@@ -187,6 +187,9 @@ pub struct Attempt {
     /// Where the upstream's own end of the connection is, if it was seen on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_end: Option<Place>,
+    /// This upstream has answered an HTTP request with HTTP before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spoke_http: bool,
 }
 
 /// An address in a network namespace of this host.

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use crate::{
     emit, flow,
     kernel::{self, AF_UNIX, Socket},
-    maps::UPSTREAM_ENDS,
+    maps::{SPOKEN, UPSTREAM_ENDS},
     probes::sock_send_length::{interrupted, only_continue, status, stream},
     user,
 };
@@ -165,6 +165,27 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
     }
     flow.received = flow.received.wrapping_add(ret as u32);
     flow.last_receive_ns = now;
+    // Asked here, and not where the head is read: every way through that would be verified with it.
+    if flow.ordinal == 1 && flow.received == ret as u32 && status(&flow.response) != 0 {
+        spoke(flow);
+    }
+}
+
+/// Keeps that this upstream speaks HTTP, if it was asked in it: uWSGI's own protocol and FastCGI are
+/// answered with a status line, too, or nearly so.
+#[inline(always)]
+fn spoke(flow: &Flow) {
+    let mut first = [flow.head[0]];
+    if flow.head_size == 0 {
+        user::read_user(flow.head_ptr, 1, &mut first);
+    }
+    if first[0].is_ascii_uppercase()
+        && let Some((slot, who)) = agent_ebpf::spoken(flow)
+        && let Some(slot) = SPOKEN.get_ptr_mut(slot)
+    {
+        // SAFETY: a map value; whoever writes last is kept.
+        unsafe { *slot = who };
+    }
 }
 
 /// Who goes on with other requests when an upstream answers may begin an attempt for any of them: what

@@ -60,11 +60,20 @@ pub(super) fn diagnose(known: &Known<'_>) -> Finding {
     };
     // A server that gets what it does not speak reads it and closes, too.
     let attempt = known.attempt();
-    let spoken = attempt.received > 0 || (attempt.reused && known.upstream_process().is_some());
-    let finding = if spoken {
-        finding
-    } else {
-        finding.at_most_likely("upstream_protocol: that the upstream speaks what it was sent")
+    let answers = attempt.received > 0 || (attempt.reused && known.upstream_process().is_some());
+    let asked_in_http = matches!(
+        known.request().map(|request| &request.opening),
+        Some(Opening::HttpRequest { .. })
+    );
+    let finding = match (answers, attempt.spoke_http && asked_in_http) {
+        (true, _) => finding,
+        (_, true) => finding.fact_at(
+            attempt.began,
+            known.tried.source,
+            "upstream_protocol",
+            "it has answered HTTP before".to_owned(),
+        ),
+        _ => finding.at_most_likely("upstream_protocol: that the upstream speaks what it was sent"),
     };
     if exit_known {
         return finding.settled();

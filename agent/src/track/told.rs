@@ -322,6 +322,7 @@ impl Told {
                         queue: None,
                         netns: 0,
                         upstream_end: None,
+                        spoke_http: false,
                     },
                     closed: None,
                     said: one.said.map(|said| (at, said)),

@@ -301,6 +301,17 @@ fn a_loss_before_a_death_may_hide_who_ordered_it() {
 fn an_upstream_that_has_not_answered_yet_may_not_speak_http() {
     let early = worker_gone(End::PeerClosed, Software::Node);
     assert_eq!(judged(early.clone().reused()).1, Confidence::Proven);
+    let spoke = early.clone().attempt(|a| a.spoke_http = true);
+    assert_eq!(judged(spoke.clone()).1, Confidence::Proven);
+    // What it had spoken was not what it is sent now.
+    let sealed = spoke.attempt(|a| {
+        let request = a.request.take();
+        a.request = request.map(|sent| RequestSent {
+            opening: Opening::Tls,
+            ..sent
+        });
+    });
+    assert_eq!(judged(sealed).1, Confidence::Likely);
     let (cause, confidence, missing) = judged(early);
     assert_eq!(cause, Cause::UpstreamClosedEarly);
     assert_eq!(confidence, Confidence::Likely);

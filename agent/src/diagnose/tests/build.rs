@@ -90,6 +90,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         queue: None,
         netns: 1,
         upstream_end: None,
+        spoke_http: false,
     };
     let response = Response {
         proxy: PROXY,

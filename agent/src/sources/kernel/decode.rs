@@ -31,14 +31,21 @@ pub enum Record {
     Listening,
 }
 
+/// What a record alone does not tell.
+#[derive(Clone, Copy)]
+pub struct Beside<'a> {
+    /// The names of the kernel's reasons for a reset, by number.
+    pub reasons: &'a [String],
+    /// Whether a flow's upstream is known to have answered HTTP with HTTP.
+    pub spoken: &'a dyn Fn(&abi::Flow) -> bool,
+}
+
 /// Decodes one record of the ring buffer; `None` for a kind or a length that is not known.
-///
-/// `reasons`: the names of the kernel's reasons for a reset, by number.
-pub fn record(bytes: &[u8], reasons: &[String]) -> Option<Record> {
+pub fn record(bytes: &[u8], beside: Beside<'_>) -> Option<Record> {
     let (header, _) = abi::Header::read_from_prefix(bytes).ok()?;
     let fact = match header.kind {
-        kind::ATTEMPT => Fact::AttemptEnded(Box::new(attempt_ended(&read(bytes)?, reasons))),
-        kind::RESPONSE => Fact::ResponseSent(Box::new(response(&read(bytes)?, reasons))),
+        kind::ATTEMPT => Fact::AttemptEnded(Box::new(attempt_ended(&read(bytes)?, beside))),
+        kind::RESPONSE => Fact::ResponseSent(Box::new(response(&read(bytes)?, beside))),
         kind::CLOSED => {
             let closed: abi::Closed = read(bytes)?;
             Fact::FlowClosed(FlowClosed {
@@ -50,7 +57,7 @@ pub fn record(bytes: &[u8], reasons: &[String]) -> Option<Record> {
                     &closed.sample,
                     end::GIVEN_UP,
                     header.at,
-                    reasons,
+                    beside,
                 ),
             })
         }
@@ -184,14 +191,14 @@ pub fn inet(family: u16, address: &[u8; 16], port: u16) -> Address {
     Address(format!("{v4}:{port}"))
 }
 
-fn attempt_ended(record: &abi::Attempt, reasons: &[String]) -> Attempt {
+fn attempt_ended(record: &abi::Attempt, beside: Beside<'_>) -> Attempt {
     let mut attempt = attempt(
         &record.flow,
         &record.sample,
         record.end,
         record.errno,
         record.header.at,
-        reasons,
+        beside,
     );
     if let Some(link) = &mut attempt.downstream {
         if record.downstream_ends.family != 0 {
@@ -230,7 +237,7 @@ fn attempt(
     how: u8,
     errno: i32,
     at: u64,
-    reasons: &[String],
+    beside: Beside<'_>,
 ) -> Attempt {
     let older = flow.flags & flow_flag::OLDER != 0;
     let reused = flow.ordinal > 1 || (older && flow.ordinal > 0);
@@ -259,7 +266,7 @@ fn attempt(
             .then(|| wire::response(&flow.response[..(flow.received as usize).min(abi::RESPONSE)])),
         end: ending(how, errno),
         tcp: (tcp && sample.known & sampled::TCP != 0).then(|| tcp_facts(flow, sample)),
-        peer: peer(flow, sample, how, at, reasons),
+        peer: peer(flow, sample, how, at, beside),
         queue: (sample.known & sampled::QUEUE != 0).then_some(Queue {
             length: sample.queue_length,
             limit: sample.queue_limit,
@@ -272,6 +279,7 @@ fn attempt(
             address: inet(flow.peer_family, &flow.peer_address, flow.peer_port),
             netns: flow.peer_netns,
         }),
+        spoke_http: (beside.spoken)(flow),
     }
 }
 
@@ -371,7 +379,7 @@ fn peer(
     sample: &abi::Sample,
     how: u8,
     at: u64,
-    reasons: &[String],
+    beside: Beside<'_>,
 ) -> Option<Peer> {
     let reader = reader(flow, sample);
     if flow.flags & flow_flag::PEER_CLOSED != 0 {
@@ -399,7 +407,7 @@ fn peer(
                 },
                 reset_reason: usize::from(flow.peer_reset_reason)
                     .checked_sub(1)
-                    .and_then(|number| reasons.get(number).cloned()),
+                    .and_then(|number| beside.reasons.get(number).cloned()),
             }),
         });
     }
@@ -440,7 +448,7 @@ fn peer(
     })
 }
 
-fn response(record: &abi::Response, reasons: &[String]) -> Response {
+fn response(record: &abi::Response, beside: Beside<'_>) -> Response {
     let flow = &record.flow;
     let head = &flow.head[..(flow.head_size as usize).min(abi::HEAD)];
     // The buffer may hold something else by now: believed only where it begins as the request did.
@@ -470,7 +478,7 @@ fn response(record: &abi::Response, reasons: &[String]) -> Response {
                 end,
                 errno,
                 at,
-                reasons,
+                beside,
             ))
         }),
         untied: None,

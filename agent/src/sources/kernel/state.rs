@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use agent_ebpf::{BUCKETS, Bucket, Flow, Peer, WAYS, bucket_of};
+use agent_ebpf::{BUCKETS, Bucket, Flow, Peer, SPOKEN_SLOTS, WAYS, bucket_of, spoken};
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
@@ -118,6 +118,31 @@ impl<V: aya::Pod> State<V> {
     }
 }
 
+/// Upstreams that have answered HTTP with HTTP.
+pub(super) struct Spoken(MmapRaw);
+
+impl Spoken {
+    pub(super) fn open(ebpf: &Ebpf) -> Result<Spoken> {
+        memory::<u64>(ebpf, "SPOKEN", SPOKEN_SLOTS as usize).map(Spoken)
+    }
+
+    /// Whether this flow's upstream has.
+    pub(super) fn has(&self, flow: &Flow) -> bool {
+        let Some((slot, who)) = spoken(flow) else {
+            return false;
+        };
+        // SAFETY: within the mapping.
+        let kept = unsafe {
+            self.0
+                .as_ptr()
+                .cast::<u64>()
+                .add(slot as usize)
+                .read_volatile()
+        };
+        kept == who
+    }
+}
+
 /// The memory of an array of `len` values.
 fn memory<T>(ebpf: &Ebpf, name: &str, len: usize) -> Result<MmapRaw> {
     let Some(Map::Array(map)) = ebpf.map(name) else {
@@ -133,7 +158,49 @@ fn memory<T>(ebpf: &Ebpf, name: &str, len: usize) -> Result<MmapRaw> {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros as _;
+
     use super::*;
+
+    #[test]
+    fn who_has_spoken_is_told_from_others() {
+        let unix = |pid: u32, path: &[u8], behind: u8| {
+            let mut flow = Flow::new_zeroed();
+            flow.ends.family = 1;
+            flow.read.tgid = pid;
+            flow.ends.path = [behind; agent_ebpf::PATH];
+            flow.ends.path[..path.len()].copy_from_slice(path);
+            flow.ends.path_len = path.len() as u16;
+            spoken(&flow)
+        };
+        let known = unix(7, b"/run/app.sock", 0);
+        assert!(known.is_some_and(|(slot, who)| slot < SPOKEN_SLOTS && who != 0));
+        assert_eq!(known, unix(7, b"/run/app.sock", b'x'));
+        let longest = [b'a'; agent_ebpf::PATH];
+        let others = [
+            unix(8, b"/run/app.sock", 0),
+            unix(7, b"/run/app.sock2", 0),
+            unix(7, b"/run/app.soc", b'k'),
+            unix(7, b"/run/app.socl", 0),
+            unix(7, b"/run/aqp.sock", 0),
+            unix(7, b"", b'/'),
+            unix(7, &longest, 0),
+        ];
+        assert!(
+            others
+                .iter()
+                .all(|other| other.is_some() && *other != known)
+        );
+        assert_eq!(unix(0, b"/run/app.sock", 0), None);
+        let tcp = |listener: u64| {
+            let mut flow = Flow::new_zeroed();
+            flow.ends.family = 2;
+            flow.listener_cookie = listener;
+            spoken(&flow)
+        };
+        assert_eq!(tcp(0), None);
+        assert_ne!(tcp(5), tcp(6));
+    }
 
     /// Sockets lie side by side in slabs: where each has a slot, nothing is allocated.
     #[test]

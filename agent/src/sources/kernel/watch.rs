@@ -14,10 +14,10 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use zerocopy::FromZeros as _;
 
-use super::decode::{self, Record};
+use super::decode::{self, Beside, Record};
 use super::listeners::Listeners;
 use super::load::Probes;
-use super::state::State;
+use super::state::{Spoken, State};
 use super::{Selection, layout, proxies, sockets};
 use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
@@ -54,6 +54,7 @@ pub(super) struct Watch {
     probes: Probes,
     flows: State<Flow>,
     peers: State<Peer>,
+    spoken: Spoken,
     selection: Selection,
     out: SyncSender<Signal>,
     listeners: Listeners,
@@ -94,6 +95,7 @@ impl Watch {
         let mut watch = Watch {
             flows: State::flows(&probes.ebpf)?,
             peers: State::peers(&probes.ebpf)?,
+            spoken: Spoken::open(&probes.ebpf)?,
             probes,
             selection,
             out,
@@ -170,7 +172,11 @@ impl Watch {
 
     /// One record of the ring buffer.
     pub(super) fn record(&mut self, bytes: &[u8]) {
-        match decode::record(bytes, &self.probes.reset_reasons) {
+        let beside = Beside {
+            reasons: &self.probes.reset_reasons,
+            spoken: &|flow| self.spoken.has(flow),
+        };
+        match decode::record(bytes, beside) {
             Some(Record::Signal(signal)) => self.signal(signal),
             Some(Record::ProxyStarted { pid, name }) => {
                 // It may have become another program meanwhile.

@@ -252,6 +252,7 @@ impl Packets {
             queue: None,
             netns: 0,
             upstream_end: None,
+            spoke_http: false,
         }
     }
 

@@ -167,6 +167,7 @@ fn attempt(end: End) -> Attempt {
             address: Address("172.17.0.2:80".to_owned()),
             netns: 4_026_532_246,
         }),
+        spoke_http: false,
         queue: Some(Queue {
             length: 129,
             limit: 128,

@@ -102,6 +102,7 @@ fn attempt(upstream: &str) -> Attempt {
         queue: None,
         netns: 0,
         upstream_end: None,
+        spoke_http: false,
     }
 }
 
@@ -216,6 +217,7 @@ fn listeners_by_address_wildcard_and_namespace() {
             address: Address("172.17.0.2:82".into()),
             netns: 2,
         }),
+        spoke_http: false,
         ..call("10.0.0.5:8080")
     };
     assert_eq!(seen(&host, &joined), at("[::]:82", 2, false));
