@@ -305,23 +305,25 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     finding
 }
 
-/// Nothing is missing but whose connect it was, which the line tells, and its error has no other cause.
+/// Nothing is missing but whose attempt it was, which the line tells; a connect's error has no other
+/// cause.
 fn only_unlinked(case: &Case<'_>, attempt: Option<&Attempt>, finding: &Finding) -> bool {
     let Some(attempt) = attempt.filter(|_| case.named) else {
         return false;
     };
-    let End::ConnectFailed { errno } = attempt.end else {
-        return false;
+    let errno = match attempt.end {
+        End::ConnectFailed { errno } => Some(errno),
+        _ => None,
     };
     let last = case.attempts.last().map(|tried| tried.attempt.flow);
     let place = Place::of(&attempt.upstream.0);
-    let admitted = admits(Said::ConnectFailed { errno }, None, place);
+    let admitted = errno.map(|errno| admits(Said::ConnectFailed { errno }, None, place));
     let linked = |missing: &String| missing.starts_with("exchange_link");
     case.source == Source::Kernel
         && last == Some(attempt.flow)
         && finding.confidence == Confidence::Likely
         && finding.missing.iter().all(linked)
-        && admitted == [finding.cause]
+        && admitted.is_none_or(|admitted| admitted == [finding.cause])
 }
 
 /// The one cause that the log admits, where nothing else proves one.

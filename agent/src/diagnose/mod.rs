@@ -51,8 +51,8 @@ pub struct Case<'a> {
     pub host: &'a Host,
     /// What lines of logs say about it.
     pub told: Option<&'a Told>,
-    /// They can be about no other exchange, and say of the last attempt's upstream what was seen of its
-    /// connect.
+    /// They can be about no other exchange, and say of the last attempt's upstream what was seen of that
+    /// attempt, the only one that can be meant.
     pub named: bool,
     /// Signals lost since the exchange began: with any, nothing is proven.
     pub lost: u64,

@@ -96,11 +96,12 @@ impl Exchange {
         };
         let mut open: Vec<_> = told.tries.iter().filter_map(said).collect();
         let alone = open.len() == 1;
-        for tried in &mut self.attempts {
+        // Of one upstream's several attempts that one line tells of, the last.
+        for tried in self.attempts.iter_mut().rev() {
             let same = |upstream: &Option<crate::signal::Address>| {
                 upstream.as_ref() == Some(&tried.attempt.upstream)
             };
-            let place = open.iter().position(|(_, upstream, _)| same(upstream));
+            let place = open.iter().rposition(|(_, upstream, _)| same(upstream));
             tried.said = place.map(|place| {
                 let (at, _, said) = open.remove(place);
                 (at, said)

@@ -305,7 +305,7 @@ impl Tracker {
             response: exchange.response.as_ref().map(|(_, _, response)| response),
             source: exchange.source(),
             told: exchange.told.as_ref(),
-            named: self.names_connect(exchange),
+            named: self.names_attempt(exchange),
             host: &self.host,
             lost: self.host.lost_since(exchange.began()),
             deadline_passed,

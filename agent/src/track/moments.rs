@@ -33,6 +33,8 @@ struct Moment {
     /// What was asked; `None` where nothing was (a connect that failed).
     asked: Option<u64>,
     who: Who,
+    /// An attempt that got no connection.
+    unconnected: bool,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +54,13 @@ impl Moments {
             );
         if !answered_well {
             let asked = attempt.request.as_ref().and_then(|r| asked(&r.opening));
-            self.keep(at, attempt.proxy, asked, Who::Attempt(attempt.flow));
+            self.keep(Moment {
+                at,
+                proxy: attempt.proxy,
+                asked,
+                who: Who::Attempt(attempt.flow),
+                unconnected: is_unconnected(attempt),
+            });
         }
     }
 
@@ -62,24 +70,46 @@ impl Moments {
         }
         let asked = response.request.as_ref().and_then(asked);
         let who = Who::Response(response.downstream, response.ordinal);
-        self.keep(at, response.proxy, asked, who);
+        self.keep(Moment {
+            at,
+            proxy: response.proxy,
+            asked,
+            who,
+            unconnected: false,
+        });
     }
 
-    fn keep(&mut self, at: Nanos, proxy: u32, asked: Option<u64>, who: Who) {
+    fn keep(&mut self, moment: Moment) {
         while let Some(oldest) = self.recent.front() {
-            let old = oldest.at + HORIZON < at;
+            let old = oldest.at + HORIZON < moment.at;
             if !old && self.recent.len() < KEPT {
                 break;
             }
             self.forgotten = self.forgotten.max(oldest.at);
             self.recent.pop_front();
         }
-        self.recent.push_back(Moment {
-            at,
-            proxy,
-            asked,
-            who,
+        self.recent.push_back(moment);
+    }
+
+    /// Whether no other attempt of its proxy that ended between these moments can have been for the same
+    /// request as this one. Connects that failed are not looked at.
+    pub(super) fn only(&self, attempt: &Attempt, since: Nanos, until: Nanos) -> bool {
+        let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening));
+        let unconnected = is_unconnected(attempt);
+        if self.forgotten >= since
+            || at_once(self.forgotten, since)
+            || wanted.is_none() != unconnected
+        {
+            return false;
+        }
+        let mut others = self.recent.iter().filter(|moment| {
+            let own = moment.who == Who::Attempt(attempt.flow);
+            let attempted = matches!(moment.who, Who::Attempt(_));
+            let meanwhile = meanwhile(moment.at, since, until);
+            attempted && !own && !moment.unconnected && moment.proxy == attempt.proxy && meanwhile
         });
+        // One that got a connection is no other's connect, but for what cannot be compared: a handshake.
+        others.all(|moment| moment.asked.is_some() && moment.asked != wanted)
     }
 
     /// Whether the first of these attempts began when the request came and the last one ended when the
@@ -113,7 +143,7 @@ impl Moments {
             if wanted.is_none() || wanted != answered {
                 return false;
             }
-        } else if !matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp) {
+        } else if !is_unconnected(attempt) {
             return false;
         }
         let mut here = self.recent.iter().filter(|m| m.proxy == attempt.proxy);
@@ -138,6 +168,15 @@ fn tried_again(attempt: &Attempt) -> bool {
         End::PeerClosed | End::Reset | End::SendFailed { .. }
     );
     broken && attempt.received == 0
+}
+
+fn is_unconnected(attempt: &Attempt) -> bool {
+    matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp)
+}
+
+/// Whether a moment is between these two, or may be one of them.
+pub(super) fn meanwhile(at: Nanos, since: Nanos, until: Nanos) -> bool {
+    (since..=until).contains(&at) || at_once(at, since) || at_once(at, until)
 }
 
 /// Whether two moments may be one.

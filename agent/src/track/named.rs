@@ -1,44 +1,77 @@
-//! Whether the proxy's own line surely tells of the connect that an exchange was given. Pure.
+//! Whether the proxy's own line surely tells of the attempt that an exchange was given. Pure.
 //!
-//! A connect that failed says nothing of what it was for. The proxy's log does, where its line can be
-//! about no other exchange and says of the same upstream what was seen of the connect.
+//! A connect that failed says nothing of what it was for, and what was asked may have been asked for
+//! two clients. The proxy's log tells whose it was, where its line can be about no other exchange and
+//! says of the same upstream what was seen of the attempt, and no other attempt there was can be meant.
 
 use super::Tracker;
 use super::exchange::Exchange;
+use super::seen::is_address;
 use super::told::{port, same_request};
-use crate::signal::{Address, End, Said, Source};
+use crate::diagnose;
+use crate::signal::{Address, Attempt, End, LoggedTry, Nanos, Response, Said, Source};
 
 impl Tracker {
     /// Whether it says so of the last attempt.
-    pub(super) fn names_connect(&self, exchange: &Exchange) -> bool {
+    pub(super) fn names_attempt(&self, exchange: &Exchange) -> bool {
         let (Some(told), Some((at, Source::Kernel, response)), Some(tried)) =
             (&exchange.told, &exchange.response, exchange.attempts.last())
         else {
             return false;
         };
         let attempt = &tried.attempt;
-        let End::ConnectFailed { errno } = attempt.end else {
-            return false;
-        };
         if tried.source != Source::Kernel || !told.alone || told.ambiguous || told.guessed {
             return false;
         }
-        let last = told.tries.last().map(|(_, one)| one);
-        let says = last.is_some_and(|one| {
-            let this = one.upstream.as_ref() == Some(&attempt.upstream);
-            this && one.said == Some(Said::ConnectFailed { errno })
-        });
+        let Some((_, last)) = told.tries.last() else {
+            return false;
+        };
         let asked = response.request.is_some()
             && told.request.is_some()
             && same_request(response.request.as_ref(), told.request.as_ref());
         let client =
             (told.client.as_ref()).is_none_or(|a| same_client(a, response.client.as_ref()));
         let since = response.request_at.unwrap_or(attempt.began);
-        says && asked
+        asked
             && client
-            && self.connects.ended_alike(attempt, since, *at)
+            && self.tells_of(last, attempt, response, (since, *at))
             && !self.may_answer_another(exchange, told)
             && !self.may_be_of_one_decided(told)
+    }
+
+    /// Whether a try that failed between these moments can only be this attempt.
+    fn tells_of(
+        &self,
+        told: &LoggedTry,
+        attempt: &Attempt,
+        response: &Response,
+        (since, until): (Nanos, Nanos),
+    ) -> bool {
+        let Some(said) = told.said else {
+            return false;
+        };
+        let upstream = told.upstream.as_ref();
+        let this = upstream == Some(&attempt.upstream);
+        // HAProxy has names of its own for its servers.
+        let may_be = this || upstream.is_some_and(|name| !is_address(name));
+        let ended_so = diagnose::ended_so(said, attempt.end);
+        match attempt.end {
+            End::ConnectFailed { errno } if this && said == (Said::ConnectFailed { errno }) => {
+                self.connects.ended_alike(attempt, since, until)
+            }
+            // What the line calls a connect may have been a handshake as well.
+            End::ConnectFailed { .. } | End::ConnectGivenUp => {
+                let only = self.connects.only(attempt, since, until);
+                may_be && ended_so && only && self.moments.only(attempt, since, until)
+            }
+            _ => {
+                let same = diagnose::same_request(attempt, response.request.as_ref());
+                (may_be || upstream.is_none())
+                    && ended_so
+                    && same
+                    && self.moments.only(attempt, since, until)
+            }
+        }
     }
 }
 
@@ -102,13 +135,22 @@ mod tests {
     }
 
     fn decided(signals: &[(Nanos, &str, Value)]) -> Vec<Decided> {
+        decided_of("caddy", signals)
+    }
+
+    fn decided_of(software: &str, signals: &[(Nanos, &str, Value)]) -> Vec<Decided> {
         let process = json!({
-            "kind": "process_seen", "pid": 1, "parent": 0, "name": "caddy", "software": "caddy",
-            "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": software,
+            "software": software, "settings": [], "started": 0, "netns": 0, "sagemaker": false,
         });
         let sees = ["caddy_error_log", "proxy_log"];
         let log = json!({"kind": "source_started", "sees": sees, "blind": []});
-        let first = [(1, "kernel", process), (1, "log", log)];
+        let exits = json!({"kind": "source_started", "sees": ["process_exited"], "blind": []});
+        let first = [
+            (1, "kernel", process),
+            (1, "kernel", exits),
+            (1, "log", log),
+        ];
         let mut tracker = Tracker::default();
         let mut out = Vec::new();
         for (at, source, fact) in first.iter().chain(signals) {
@@ -161,7 +203,6 @@ mod tests {
         let own = || line("/a", 111);
         for (pointer, to) in [
             ("/tries/0/upstream", Value::Null),
-            ("/tries/0/said", json!({"said": "not_connected"})),
             ("/request", Value::Null),
             ("/request/path", "/b".into()),
             ("/client", "10.0.0.7:4001".into()),
@@ -230,6 +271,97 @@ mod tests {
     fn what_has_more_than_one_cause_is_not_proven_by_its_line() {
         let timed_out = refused(connect(1, 110), line("/a", 110), &[]);
         assert_ne!(confidence(&timed_out).1, Confidence::Proven);
+    }
+
+    /// A failed exchange at this proxy, with what else ended meanwhile.
+    fn told_by(
+        software: &str,
+        attempt: Value,
+        said: Value,
+        upstream: Value,
+        more: &[Value],
+    ) -> Confidence {
+        let line = changed(line("/a", 111), "/proxy", software.into());
+        let line = changed(line, "/tries/0/said", said);
+        let line = changed(line, "/tries/0/upstream", upstream);
+        let more = more
+            .iter()
+            .map(|other| (1001 * MS, "kernel", other.clone()));
+        let mut signals: Vec<_> = more.collect();
+        signals.push((1001 * MS, "kernel", attempt));
+        signals.push((
+            1001 * MS,
+            "kernel",
+            changed(response(5, "/a"), "/status", 503.into()),
+        ));
+        signals.push((1001 * MS, "log", line));
+        signals.push((1300 * MS, "kernel", json!({"kind": "tick"})));
+        let out = decided_of(software, &signals);
+        let this = |d: &&Decided| d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5);
+        confidence(out.iter().find(this).expect("a verdict")).1
+    }
+
+    #[test]
+    fn a_server_that_the_log_names_in_its_own_way_is_the_only_one_that_was_called() {
+        let not_connected = || json!({"said": "not_connected"});
+        let of = |name: Value, more: &[Value]| {
+            told_by("haproxy", connect(1, 111), not_connected(), name, more)
+        };
+        let named = || json!("back/server1");
+        assert_eq!(of(named(), &[]), Confidence::Proven);
+        assert_eq!(of(UPSTREAM.into(), &[]), Confidence::Proven);
+        assert_eq!(of(Value::Null, &[]), Confidence::Likely);
+        assert_eq!(of(named(), &[connect(2, 111)]), Confidence::Proven);
+        let elsewhere = changed(connect(2, 111), "/upstream", "10.0.0.9:1".into());
+        assert_eq!(of(named(), &[elsewhere]), Confidence::Likely);
+        // A handshake that failed, which HAProxy calls no connection as well.
+        let handshake = ended(2, json!({"protocol": "tls"}));
+        assert_eq!(of(named(), &[handshake]), Confidence::Likely);
+        let other_request = ended(2, asked("/b"));
+        assert_eq!(of(named(), &[other_request]), Confidence::Proven);
+    }
+
+    /// An attempt that was read and then closed, by a server that has answered before and lives on.
+    fn ended(flow: u64, request: Value) -> Value {
+        let mut one = connect(flow, 0);
+        one["request"] =
+            json!({"at": 1000 * MS, "bytes": 50, "opening": request, "write_errno": null});
+        one["end"] = json!({"how": "peer_closed"});
+        one["spoke_http"] = true.into();
+        one["peer"] = json!({
+            "accepted": true, "read": true,
+            "reader": {"pid": 9, "thread": 9, "at": 1000 * MS, "at_end": null},
+            "closed": {"at": 1001 * MS, "pid": 9, "accepted": true, "read": true, "reset": false},
+        });
+        one
+    }
+
+    #[test]
+    fn what_was_asked_once_is_what_the_line_tells_of() {
+        let of = |said: &str, upstream: Value, more: &[Value]| {
+            told_by(
+                "envoy",
+                ended(1, asked("/a")),
+                json!({"said": said}),
+                upstream,
+                more,
+            )
+        };
+        let closed = |upstream: Value, more: &[Value]| of("closed_or_reset", upstream, more);
+        let here = || Value::from(UPSTREAM);
+        // Envoy tries again by itself, and says 503 of what it does not try: alone it proves nothing.
+        assert_eq!(of("no_live_upstreams", here(), &[]), Confidence::Likely);
+        assert_eq!(closed(here(), &[]), Confidence::Proven);
+        assert_eq!(closed(Value::Null, &[]), Confidence::Proven);
+        assert_eq!(closed("10.0.0.9:1".into(), &[]), Confidence::Likely);
+        // Another client's, that was tried again.
+        assert_eq!(closed(here(), &[ended(2, asked("/a"))]), Confidence::Likely);
+        assert_eq!(
+            closed(here(), &[ended(2, json!({"protocol": "tls"}))]),
+            Confidence::Likely
+        );
+        assert_eq!(closed(here(), &[ended(2, asked("/b"))]), Confidence::Proven);
+        assert_eq!(closed(here(), &[connect(2, 111)]), Confidence::Proven);
     }
 
     #[test]

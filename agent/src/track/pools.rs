@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::moments::at_once;
+use super::moments::{at_once, meanwhile};
 use super::{Key, Tracker};
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
@@ -58,14 +58,32 @@ impl Connects {
 
     /// Whether each connect of its proxy that failed between these moments ended as this one did.
     pub(super) fn ended_alike(&self, attempt: &Attempt, since: Nanos, until: Nanos) -> bool {
-        let meanwhile = |at: Nanos| {
-            let known = (since..=until).contains(&at);
-            known || at_once(at, since) || at_once(at, until)
+        self.all(attempt, (since, until), |other| other.end == attempt.end)
+    }
+
+    /// The same, and whether each called the same upstream.
+    pub(super) fn only(&self, attempt: &Attempt, since: Nanos, until: Nanos) -> bool {
+        let like =
+            |other: &Attempt| (other.end, &other.upstream) == (attempt.end, &attempt.upstream);
+        self.all(attempt, (since, until), like)
+    }
+
+    fn all(
+        &self,
+        attempt: &Attempt,
+        (since, until): (Nanos, Nanos),
+        like: impl Fn(&Attempt) -> bool,
+    ) -> bool {
+        let own = |tried: &&Tried| {
+            tried.attempt.proxy == attempt.proxy && meanwhile(tried.at, since, until)
         };
-        let own = |tried: &&Tried| tried.attempt.proxy == attempt.proxy && meanwhile(tried.at);
-        let alike = |tried: &Tried| tried.attempt.end == attempt.end;
-        let all = self.forgotten < since && !at_once(self.forgotten, since);
-        all && self.recent.iter().filter(own).all(alike)
+        let known = self.forgotten < since && !at_once(self.forgotten, since);
+        known
+            && self
+                .recent
+                .iter()
+                .filter(own)
+                .all(|tried| like(&tried.attempt))
     }
 }
 
