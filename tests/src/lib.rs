@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod matrix;
 pub mod netns;
 pub mod packets;
+pub mod panels;
 pub mod pcap;
 pub mod process;
 pub mod prometheus;

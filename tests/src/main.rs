@@ -179,6 +179,16 @@ fn run(args: &Args, wanted: &Rows) -> Result<bool> {
         let agent = options.why502.is_some();
         report.add(scenario.row, scenario.name, began.elapsed(), agent, outcome);
     }
+    if let Some(prometheus) = &options.prometheus {
+        let title = "dashboards and rules";
+        match (
+            prometheus.panels(),
+            wanted.row.is_empty() && wanted.name.is_none(),
+        ) {
+            (result, true) => report.check(title, result),
+            (Ok(text) | Err(text), false) => println!("{title}: {text}"),
+        }
+    }
     report.print_confusion();
     report.check_packets(wanted.row.is_empty() && wanted.name.is_none());
     let settings = serde_json::json!({"full": wanted.full, "agent": options.why502});

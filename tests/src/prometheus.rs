@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::agent::Capture;
 use crate::judge;
 use crate::ledger::Ledger;
+use crate::panels::{Panels, RULES};
 use crate::process::{self, Proc};
 use crate::wait;
 
@@ -27,6 +28,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 pub struct Prometheus {
     port: u16,
     agents_port: u16,
+    panels: Mutex<Panels>,
     _proc: Proc,
     _folder: tempfile::TempDir,
 }
@@ -74,7 +76,8 @@ impl Prometheus {
         std::fs::write(
             &config,
             format!(
-                "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\nscrape_configs:\n\
+                "global:\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n\
+                 \x20 evaluation_interval: 1s\nrule_files: ['{RULES}']\nscrape_configs:\n\
                  \x20 - job_name: why502\n    static_configs:\n\
                  \x20     - targets: ['127.0.0.1:{agents_port}']\n"
             ),
@@ -96,6 +99,7 @@ impl Prometheus {
         Ok(Prometheus {
             port,
             agents_port,
+            panels: Mutex::new(Panels::load()?),
             _proc: proc,
             _folder: folder,
         })
@@ -122,6 +126,19 @@ impl Prometheus {
             let newest = query(self.port, age).unwrap_or_default();
             newest.iter().any(|(_, at)| *at >= now.as_secs_f64())
         })
+    }
+
+    /// Asks what the dashboards and rules ask.
+    fn ask_panels(&self) -> Result<()> {
+        let (_, rules) = get(self.port, "/api/v1/rules")?;
+        let mut panels = self.panels.lock().expect("the panels");
+        panels.add_rules(&serde_json::from_str(&rules)?)?;
+        panels.ask(|expression| query(self.port, expression))
+    }
+
+    /// Whether all queries of dashboards and rules have returned data in some scenario.
+    pub fn panels(&self) -> Result<String, String> {
+        self.panels.lock().expect("the panels").result()
     }
 
     /// What is counted of nginx's responses and attempts, as Prometheus has it.
@@ -188,6 +205,7 @@ impl Watched {
                 std::mem::take(&mut seen).without(&foreign(&self.agent.lines(), ledger, proxies));
             failure.is_some() || enough(&seen)
         });
+        self.prometheus.ask_panels()?;
         failure.map_or(Ok(seen), Err)
     }
 
