@@ -179,18 +179,12 @@ fn run(args: &Args, wanted: &Rows) -> Result<bool> {
         let agent = options.why502.is_some();
         report.add(scenario.row, scenario.name, began.elapsed(), agent, outcome);
     }
-    if let Some(prometheus) = &options.prometheus {
-        let title = "dashboards and rules";
-        match (
-            prometheus.panels(),
-            wanted.row.is_empty() && wanted.name.is_none(),
-        ) {
-            (result, true) => report.check(title, result),
-            (Ok(text) | Err(text), false) => println!("{title}: {text}"),
-        }
+    let whole = wanted.row.is_empty() && wanted.name.is_none();
+    if let Some(prometheus) = options.prometheus.as_ref().filter(|_| whole) {
+        report.check("dashboards and rules", prometheus.panels());
     }
     report.print_confusion();
-    report.check_packets(wanted.row.is_empty() && wanted.name.is_none());
+    report.check_packets(whole);
     let settings = serde_json::json!({"full": wanted.full, "agent": options.why502});
     let results = options.out.join("results.json");
     std::fs::write(

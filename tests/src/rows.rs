@@ -25,6 +25,7 @@ mod r20_live_packets;
 mod r21_logs;
 mod r22_haproxy;
 mod r23_containers;
+mod r24_readme;
 
 use crate::run::{Need, Scenario};
 
@@ -57,6 +58,7 @@ pub fn all() -> Vec<Scenario> {
         r21_logs::scenarios(),
         r22_haproxy::scenarios(),
         r23_containers::scenarios(),
+        r24_readme::scenarios(),
     ]
     .into_iter()
     .flatten()
