@@ -193,7 +193,8 @@ impl Map {
             len: size_of::<MapInfo>() as u32,
             info: (&raw mut info) as u64,
         };
-        call(INFO_BY_FD, &mut attr)?.with_context(|| format!("map {id} tells nothing of itself"))?;
+        call(INFO_BY_FD, &mut attr)?
+            .with_context(|| format!("map {id} tells nothing of itself"))?;
         let name = info.name.split(|byte| *byte == 0).next().unwrap_or(&[]);
         let name = String::from_utf8_lossy(name).into_owned();
         Ok(Some(Map { fd, info, name }))

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::front::{Front, PLAIN_PORT};
 use super::deaths::{self, Death};
+use super::front::{Front, PLAIN_PORT};
 use super::pool::{self, Wire};
 use super::{NGINX, r02_keepalive_race};
 use crate::client::Request;

@@ -41,22 +41,74 @@ pub(crate) struct Args {
     /// With --quick, scenarios that were not run stay as they were recorded
     #[arg(long)]
     record: bool,
+    /// On the oldest kernel and the newest, start and kill the agent 1,000 times, not 50
+    #[arg(long, conflicts_with = "quick")]
+    churn: bool,
     /// Boot nothing: write docs/kernels.md and docs/privileges.md from what is recorded
-    #[arg(long, conflicts_with_all = ["quick", "record"])]
+    #[arg(long, conflicts_with_all = ["quick", "record", "churn"])]
     document: bool,
 }
 
 /// A machine without acceleration is twenty times slower than this one.
 const LIMIT: Duration = Duration::from_secs(1200);
+/// The same for one that starts the agent 1,000 times.
+const CHURN_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
-/// Scenarios of the lab: their rows, part of their names, and whether the agent has the least privileges
-/// with which the core facts are seen.
-const QUICK: &[(&str, &str, bool)] = &[
-    ("1", "unix-backlog-128", false),
-    ("2", "other-variants", false),
-    ("4,7", "", false),
+/// Scenarios of the lab.
+struct Scenarios {
+    rows: &'static str,
+    /// Part of their names.
+    name: &'static str,
+    /// The agent has the least privileges with which the core facts are seen.
+    least: bool,
+    /// As many as the lab's full run has of everything.
+    full: bool,
+}
+
+const fn scenarios(rows: &'static str, name: &'static str) -> Scenarios {
+    Scenarios {
+        rows,
+        name,
+        least: false,
+        full: false,
+    }
+}
+
+const QUICK: &[Scenarios] = &[
+    scenarios("1", "unix-backlog-128"),
+    scenarios("2", "other-variants"),
+    scenarios("4,7", ""),
 ];
-const ALL: &[(&str, &str, bool)] = &[("1,2,3,4,5,6,7,8,11", "", false), ("2,4,7", "", true)];
+const ALL: &[Scenarios] = &[
+    scenarios("1,2,3,4,5,6,7,8,11", ""),
+    Scenarios {
+        least: true,
+        ..scenarios("2,4,7", "")
+    },
+];
+const BRIEF_CHURN: &[Scenarios] = &[scenarios("19", "churn")];
+const CHURN: &[Scenarios] = &[
+    scenarios("19", "churn-connections"),
+    Scenarios {
+        full: true,
+        ..scenarios("19", "churn-agents")
+    },
+];
+
+/// What the machines are to do, of all that they can.
+#[derive(Clone, Copy, Default)]
+struct Task<'a> {
+    quick: bool,
+    record: bool,
+    /// The kernels on which the agent is started 1,000 times.
+    churn: &'a [Kernel],
+}
+
+impl Task<'_> {
+    fn churns(self, kernel: &Kernel) -> bool {
+        self.churn.iter().any(|one| one.id() == kernel.id())
+    }
+}
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.document {
@@ -78,7 +130,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(lacking) = lacking(args.arch) {
         bail!("{lacking}: `cargo xtask setup` installs it");
     }
-    let outcome = boot(&kernels, args.arch, &carried, args.quick, args.record)?;
+    let ends = kernels::ends(args.arch)?;
+    let task = Task {
+        quick: args.quick,
+        record: args.record,
+        churn: if args.churn { &ends } else { &[] },
+    };
+    let outcome = boot(&kernels, args.arch, &carried, task)?;
     if args.record {
         document::write()?;
     }
@@ -94,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The oldest kernel and the newest, for `cargo xtask test`: skipped where no machine can be run, and where
 /// a kernel's packages cannot be had.
 pub(crate) fn ends(agent: &Path) -> Result<Count> {
-    let kernels = kernels::ends()?;
+    let kernels = kernels::ends(Arch::default())?;
     if let Some(lacking) = lacking(Arch::default()) {
         for kernel in &kernels {
             println!("vm: Linux {} SKIPPED: {lacking}", kernel.series);
@@ -105,7 +163,11 @@ pub(crate) fn ends(agent: &Path) -> Result<Count> {
         });
     }
     let carried = programs(agent, false)?;
-    let outcome = boot(&kernels, Arch::default(), &carried, true, false)?;
+    let task = Task {
+        quick: true,
+        ..Task::default()
+    };
+    let outcome = boot(&kernels, Arch::default(), &carried, task)?;
     Ok(Count {
         passed: outcome.passed,
         failed: outcome.failed.len() as u64,
@@ -145,13 +207,7 @@ fn lacking(arch: Arch) -> Option<String> {
 }
 
 /// Boots the kernels, as many at once as this host has processors.
-fn boot(
-    kernels: &[Kernel],
-    arch: Arch,
-    carried: &[PathBuf],
-    quick: bool,
-    record: bool,
-) -> Result<Outcome> {
+fn boot(kernels: &[Kernel], arch: Arch, carried: &[PathBuf], task: Task<'_>) -> Result<Outcome> {
     let start = Instant::now();
     let folder = packages::folder();
     std::fs::create_dir_all(&folder)?;
@@ -165,7 +221,7 @@ fn boot(
     let take = || {
         while let Some(kernel) = next() {
             println!("vm: Linux {} …", kernel.name());
-            let became = one(kernel, &tree, quick, record);
+            let became = one(kernel, &tree, task);
             if let Ok(mut outcome) = outcome.lock() {
                 outcome.add(kernel, became);
             }
@@ -236,7 +292,7 @@ fn programs(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, quick: bool, record: bool) -> Became {
+fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, task: Task<'_>) -> Became {
     let unpacked = {
         // One at a time: several may be of the same suite.
         let _tree = tree.lock();
@@ -245,7 +301,7 @@ fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, quick: bool, record: bool) -> Bec
             Err(error) => return Became::Skipped(format!("{error:#}")),
         }
     };
-    let problems = judge(kernel, &unpacked, tree, quick, record);
+    let problems = judge(kernel, &unpacked, tree, task);
     Became::Judged(problems.unwrap_or_else(|error| vec![format!("{error:#}")]))
 }
 
@@ -254,8 +310,7 @@ fn judge(
     kernel: &Kernel,
     unpacked: &Unpacked,
     tree: &Mutex<PathBuf>,
-    quick: bool,
-    record: bool,
+    task: Task<'_>,
 ) -> Result<Vec<String>> {
     let place = packages::folder().join(kernel.id());
     process::fresh_folder(&place)?;
@@ -264,18 +319,23 @@ fn judge(
         let Ok(tree) = tree.lock() else {
             bail!("another machine's thread panicked");
         };
-        image::make(&tree, unpacked, &commands(kernel, quick, record), &disk)?;
+        image::make(&tree, unpacked, &commands(kernel, task), &disk)?;
     }
-    let ran = machine::run(kernel.arch, unpacked, &disk, &place.join("console"), LIMIT)?;
+    let limit = if task.churns(kernel) {
+        CHURN_LIMIT
+    } else {
+        LIMIT
+    };
+    let ran = machine::run(kernel.arch, unpacked, &disk, &place.join("console"), limit)?;
     let results = image::results(&disk, &place)?;
     std::fs::remove_file(&disk).context("remove the disk's image")?;
 
     let check = result::check(&results.join("check.json"))?;
     let least = result::check(&results.join("least.json"))?;
     let scenarios = result::scenarios(&results)?;
-    if record {
+    if task.record {
         let mut now = Recording::of(&results, &check, &scenarios)?;
-        if quick {
+        if task.quick {
             now.keep_scenarios_of(Recording::scenarios(kernel));
         }
         now.write(kernel)?;
@@ -324,20 +384,27 @@ fn judge(
 }
 
 /// What a machine is to do.
-fn commands(kernel: &Kernel, quick: bool, record: bool) -> Vec<String> {
+fn commands(kernel: &Kernel, task: Task<'_>) -> Vec<String> {
     let mut commands = vec![
         "why502 check --json > check.json 2> check.err".to_owned(),
         format!("{LEAST} check --json > least.json 2> least.err"),
     ];
-    if record {
+    if task.record {
         commands.push("kernel_offer > offer.json".to_owned());
         commands.extend(rights::commands());
     }
-    let labs = if quick { QUICK } else { ALL };
-    for (number, (rows, name, least)) in labs.iter().enumerate() {
-        let mut lab = format!("lab --no-prometheus --row {rows}");
-        if !name.is_empty() {
-            lab += &format!(" --name {name}");
+    let labs: &[&[Scenarios]] = match task {
+        Task { quick: true, .. } => &[QUICK],
+        _ if task.churns(kernel) => &[ALL, CHURN],
+        _ => &[ALL, BRIEF_CHURN],
+    };
+    for (number, scenarios) in labs.iter().copied().flatten().enumerate() {
+        let mut lab = format!("lab --no-prometheus --row {}", scenarios.rows);
+        if !scenarios.name.is_empty() {
+            lab += &format!(" --name {}", scenarios.name);
+        }
+        if scenarios.full {
+            lab += " --full";
         }
         if !kernel.proves() {
             lab += " --unproven";
@@ -345,7 +412,7 @@ fn commands(kernel: &Kernel, quick: bool, record: bool) -> Vec<String> {
         if kernel.lossy {
             lab += " --lossy";
         }
-        commands.push(match least {
+        commands.push(match scenarios.least {
             true => rights::least_lab(&lab, &format!("least-{number}")),
             false => {
                 format!("{lab} --why502 /usr/bin/why502 --out lab-{number} > lab-{number}.txt 2>&1")

@@ -157,7 +157,8 @@ fn exchange(stream: &mut TcpStream, path: &str) -> Result<u16> {
         };
         let head = head.to_ascii_lowercase();
         let mut lines = head.lines();
-        let length = lines.find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let length =
+            lines.find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
         let length: usize = length.with_context(|| format!("no length in {head:?}"))?;
         if body.len() >= length {
             let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
