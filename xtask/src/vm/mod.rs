@@ -10,18 +10,19 @@ pub(crate) mod packages;
 mod privileges;
 mod result;
 mod rights;
+mod task;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
 use self::arch::Arch;
-use self::image::LEAST;
 use self::kernels::Kernel;
 use self::packages::Unpacked;
 use self::result::Recording;
+use self::task::Task;
 use crate::test::Count;
 use crate::{build, process, setup, shell};
 
@@ -47,67 +48,6 @@ pub(crate) struct Args {
     /// Boot nothing: write docs/kernels.md and docs/privileges.md from what is recorded
     #[arg(long, conflicts_with_all = ["quick", "record", "churn"])]
     document: bool,
-}
-
-/// A machine without acceleration is twenty times slower than this one.
-const LIMIT: Duration = Duration::from_secs(1200);
-/// The same for one that starts the agent 1,000 times.
-const CHURN_LIMIT: Duration = Duration::from_secs(4 * 3600);
-
-/// Scenarios of the lab.
-struct Scenarios {
-    rows: &'static str,
-    /// Part of their names.
-    name: &'static str,
-    /// The agent has the least privileges with which the core facts are seen.
-    least: bool,
-    /// As many as the lab's full run has of everything.
-    full: bool,
-}
-
-const fn scenarios(rows: &'static str, name: &'static str) -> Scenarios {
-    Scenarios {
-        rows,
-        name,
-        least: false,
-        full: false,
-    }
-}
-
-const QUICK: &[Scenarios] = &[
-    scenarios("1", "unix-backlog-128"),
-    scenarios("2", "other-variants"),
-    scenarios("4,7", ""),
-];
-const ALL: &[Scenarios] = &[
-    scenarios("1,2,3,4,5,6,7,8,11", ""),
-    Scenarios {
-        least: true,
-        ..scenarios("2,4,7", "")
-    },
-];
-const BRIEF_CHURN: &[Scenarios] = &[scenarios("19", "churn")];
-const CHURN: &[Scenarios] = &[
-    scenarios("19", "churn-connections"),
-    Scenarios {
-        full: true,
-        ..scenarios("19", "churn-agents")
-    },
-];
-
-/// What the machines are to do, of all that they can.
-#[derive(Clone, Copy, Default)]
-struct Task<'a> {
-    quick: bool,
-    record: bool,
-    /// The kernels on which the agent is started 1,000 times.
-    churn: &'a [Kernel],
-}
-
-impl Task<'_> {
-    fn churns(self, kernel: &Kernel) -> bool {
-        self.churn.iter().any(|one| one.id() == kernel.id())
-    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -319,14 +259,15 @@ fn judge(
         let Ok(tree) = tree.lock() else {
             bail!("another machine's thread panicked");
         };
-        image::make(&tree, unpacked, &commands(kernel, task), &disk)?;
+        image::make(&tree, unpacked, &task.commands(kernel), &disk)?;
     }
-    let limit = if task.churns(kernel) {
-        CHURN_LIMIT
-    } else {
-        LIMIT
-    };
-    let ran = machine::run(kernel.arch, unpacked, &disk, &place.join("console"), limit)?;
+    let ran = machine::run(
+        kernel.arch,
+        unpacked,
+        &disk,
+        &place.join("console"),
+        task.limit(kernel),
+    )?;
     let results = image::results(&disk, &place)?;
     std::fs::remove_file(&disk).context("remove the disk's image")?;
 
@@ -381,43 +322,4 @@ fn judge(
         ran.took.as_secs()
     );
     Ok(problems)
-}
-
-/// What a machine is to do.
-fn commands(kernel: &Kernel, task: Task<'_>) -> Vec<String> {
-    let mut commands = vec![
-        "why502 check --json > check.json 2> check.err".to_owned(),
-        format!("{LEAST} check --json > least.json 2> least.err"),
-    ];
-    if task.record {
-        commands.push("kernel_offer > offer.json".to_owned());
-        commands.extend(rights::commands());
-    }
-    let labs: &[&[Scenarios]] = match task {
-        Task { quick: true, .. } => &[QUICK],
-        _ if task.churns(kernel) => &[ALL, CHURN],
-        _ => &[ALL, BRIEF_CHURN],
-    };
-    for (number, scenarios) in labs.iter().copied().flatten().enumerate() {
-        let mut lab = format!("lab --no-prometheus --row {}", scenarios.rows);
-        if !scenarios.name.is_empty() {
-            lab += &format!(" --name {}", scenarios.name);
-        }
-        if scenarios.full {
-            lab += " --full";
-        }
-        if !kernel.proves() {
-            lab += " --unproven";
-        }
-        if kernel.lossy {
-            lab += " --lossy";
-        }
-        commands.push(match scenarios.least {
-            true => rights::least_lab(&lab, &format!("least-{number}")),
-            false => {
-                format!("{lab} --why502 /usr/bin/why502 --out lab-{number} > lab-{number}.txt 2>&1")
-            }
-        });
-    }
-    commands
 }

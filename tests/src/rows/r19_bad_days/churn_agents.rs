@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Host, fail, refused, under_load};
 use crate::agent::Capture;
-use crate::bpf;
+use crate::bpf::{self, Objects};
 use crate::client::{Conn, Request};
 use crate::expect::Expect;
 use crate::process;
@@ -31,7 +31,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
     let host = Host::start(run)?;
     let objects = bpf::all()?;
     let before = ns_per_request(run, &host)?;
-    let (whole, watched) = first_start(run, &host)?;
+    let (whole, watched) = first_start(run, &host, &objects)?;
     let starts = run.either(50, 1000);
     // Those that fail around a kill are told or not, as it happens.
     let meanwhile = Expect::apart("meanwhile", &[502]);
@@ -74,12 +74,13 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
 }
 
 /// How long a start takes, and nginx's requests when it is watched.
-fn first_start(run: &Run, host: &Host) -> Result<(Duration, f64)> {
+fn first_start(run: &Run, host: &Host, objects: &Objects) -> Result<(Duration, f64)> {
     let began = Instant::now();
     let agent = Capture::start(run.why502()?, &run.out.join("first"), &[])?;
     let whole = began.elapsed();
-    if bpf::held_by(agent.pid())?.len() < 10 {
-        bail!("the harness does not see what the agent holds in the kernel");
+    let held = bpf::held_by(agent.pid())?;
+    if held.len() < 10 || !(&bpf::all()? - objects).is_superset(&held) {
+        bail!("the harness does not see what the agent holds in the kernel: {held:?}");
     }
     let watched = ns_per_request(run, host)?;
     agent.end(libc::SIGKILL)?;
