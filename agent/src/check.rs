@@ -66,6 +66,7 @@ pub fn check(settings: &Check) -> Result<Exit> {
         loaded,
         packets: watch::possible().err(),
         version: offer::version(&offer::release()),
+        machine: std::env::consts::ARCH,
         held: &held,
     });
     let mut out = std::io::stdout().lock();
@@ -96,6 +97,8 @@ struct Host<'a> {
     /// Why packets cannot be captured.
     packets: Option<String>,
     version: (u32, u32),
+    /// As `uname -m` gives it.
+    machine: &'a str,
     held: &'a Held,
 }
 
@@ -118,6 +121,7 @@ pub fn expected(offer: &Offer) -> Vec<Line> {
         loaded,
         packets: (!captures).then(|| others::NOT_CAPTURED.to_owned()),
         version: offer.version(),
+        machine: &offer.machine,
         held,
     })
 }
@@ -130,7 +134,9 @@ fn lines(host: &Host<'_>) -> Vec<Line> {
     let (facts, missing) = match &host.loaded {
         Ok((facts, missing)) => (facts.clone(), missing.as_slice()),
         Err(why) => {
-            let refused = LADDERS.iter().map(|ladder| Seen::refused(ladder, why));
+            let refused = LADDERS
+                .iter()
+                .map(|ladder| Seen::refused(ladder, why, host.machine));
             (refused.collect(), [].as_slice())
         }
     };

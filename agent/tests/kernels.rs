@@ -116,6 +116,30 @@ fn a_hook_less_changes_its_facts_and_no_other() {
     }
 }
 
+/// Without rights, too, and where nothing that a fact could be seen by is there.
+#[test]
+fn no_hook_of_another_kind_of_machine_is_named() {
+    for (kernel, recording) in recordings() {
+        let mut powerless = recording.offer.clone();
+        powerless.capabilities.clear();
+        let mut bare = recording.offer.clone();
+        bare.btf.clear();
+        bare.tracepoints.clear();
+        for offer in [recording.offer, powerless, bare] {
+            let foreign = hooks::all().filter(|hook| {
+                let of = hook.machine;
+                of.is_some_and(|machine| machine != offer.machine)
+            });
+            let foreign: BTreeSet<_> = foreign.map(|hook| hook.name).collect();
+            assert!(!foreign.is_empty());
+            for line in expected(&offer) {
+                let named = foreign.iter().find(|name| line.hook.contains(*name));
+                assert_eq!(named, None, "{kernel}: {}: {}", line.fact, line.hook);
+            }
+        }
+    }
+}
+
 #[test]
 fn without_tracefs_only_its_tracepoints_are_gone() {
     for (kernel, recording) in recordings() {

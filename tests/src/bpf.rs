@@ -1,10 +1,13 @@
-//! The programs, maps and links in the kernel that a process holds, and which of them are still there.
+//! The programs, maps and links in the kernel: what a process holds, what is left over when it is gone,
+//! and how many entries its maps have.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use agent_ebpf::Bucket;
+use anyhow::{Context, Result, bail};
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
 /// What `bpf_attr` begins with for the commands used here: the id, the next id, open flags.
 #[repr(C)]
@@ -22,13 +25,41 @@ pub enum Kind {
     Link,
 }
 
+/// How the kernel is asked for objects of a kind.
+struct Way {
+    kind: Kind,
+    /// The word in a descriptor's `fdinfo`.
+    word: &'static str,
+    /// The commands that open one by its id, and that tell the next id.
+    open: i64,
+    next: i64,
+}
+
 impl Kind {
-    /// The word in a descriptor's `fdinfo`, and the command that opens one by its id.
-    const ALL: [(Kind, &'static str, i64); 3] = [
-        (Kind::Program, "prog_id:", 13),
-        (Kind::Map, "map_id:", 14),
-        (Kind::Link, "link_id:", 30),
+    const WAYS: [Way; 3] = [
+        Way {
+            kind: Kind::Program,
+            word: "prog_id:",
+            open: 13,
+            next: 11,
+        },
+        Way {
+            kind: Kind::Map,
+            word: "map_id:",
+            open: 14,
+            next: 12,
+        },
+        Way {
+            kind: Kind::Link,
+            word: "link_id:",
+            open: 30,
+            next: 31,
+        },
     ];
+
+    fn way(self) -> &'static Way {
+        &Kind::WAYS[self as usize]
+    }
 }
 
 pub type Objects = BTreeSet<(Kind, u32)>;
@@ -41,9 +72,9 @@ pub fn held_by(pid: u32) -> Result<Objects> {
         // A descriptor may have been closed meanwhile.
         let text = fs::read_to_string(file?.path()).unwrap_or_default();
         // A link's says which program it runs, a program's and a map's only who they are.
-        let own = Kind::ALL.into_iter().rev().find_map(|(kind, word, _)| {
-            let id = text.lines().find_map(|line| line.strip_prefix(word))?;
-            Some((kind, id.trim().parse().ok()?))
+        let own = Kind::WAYS.iter().rev().find_map(|way| {
+            let id = text.lines().find_map(|line| line.strip_prefix(way.word))?;
+            Some((way.kind, id.trim().parse().ok()?))
         });
         objects.extend(own);
     }
@@ -53,33 +84,197 @@ pub fn held_by(pid: u32) -> Result<Objects> {
 /// Those of them that the kernel still has, whoever holds them.
 pub fn alive(objects: &Objects) -> Result<Objects> {
     let mut left = Objects::new();
-    for (kind, id) in objects {
-        if exists(*kind, *id)? {
-            left.insert((*kind, *id));
+    for &(kind, id) in objects {
+        if open(kind, id)?.is_some() {
+            left.insert((kind, id));
         }
     }
     Ok(left)
 }
 
-fn exists(kind: Kind, id: u32) -> Result<bool> {
-    let (.., command) = Kind::ALL
-        .into_iter()
-        .find(|(of, ..)| *of == kind)
-        .context("a kind without a command")?;
-    let attr = ById {
+/// All that the kernel has, of whomever.
+pub fn all() -> Result<Objects> {
+    let mut objects = Objects::new();
+    for way in &Kind::WAYS {
+        let mut attr = ById::default();
+        while call(way.next, &mut attr)?.is_some() {
+            objects.insert((way.kind, attr.next_id));
+            attr.id = attr.next_id;
+        }
+    }
+    Ok(objects)
+}
+
+/// What has come since `before` and belongs to no process that lives.
+pub fn orphans(before: &Objects) -> Result<Objects> {
+    // First: what comes while processes are looked through is not taken for an orphan.
+    let mut left = all()?;
+    left.retain(|object| !before.contains(object));
+    if left.is_empty() {
+        return Ok(left);
+    }
+    for process in fs::read_dir("/proc")?.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // It may have ended meanwhile.
+        let held = held_by(pid).unwrap_or_default();
+        left.retain(|object| !held.contains(object));
+    }
+    alive(&left)
+}
+
+/// How many entries each map of a process has that can grow, by name.
+pub fn entries(pid: u32) -> Result<BTreeMap<String, usize>> {
+    let mut entries = BTreeMap::new();
+    for (kind, id) in held_by(pid)? {
+        if kind == Kind::Map
+            && let Some(map) = Map::open(id)?
+            && let Some(count) = map.count()?
+        {
+            *entries.entry(map.name).or_default() += count;
+        }
+    }
+    if entries.len() < 5 {
+        bail!("the agent has {entries:?}: the harness does not see its maps");
+    }
+    Ok(entries)
+}
+
+/// The beginning of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoByFd {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    fd: u32,
+    pad: u32,
+    key: u64,
+    /// Or the next key.
+    value: u64,
+    flags: u64,
+}
+
+struct Map {
+    fd: OwnedFd,
+    info: MapInfo,
+    name: String,
+}
+
+impl Map {
+    /// `None` if it is gone.
+    fn open(id: u32) -> Result<Option<Map>> {
+        const INFO_BY_FD: i64 = 15;
+        let Some(fd) = open(Kind::Map, id)? else {
+            return Ok(None);
+        };
+        let mut info = MapInfo::default();
+        let mut attr = InfoByFd {
+            fd: fd.as_raw_fd() as u32,
+            len: size_of::<MapInfo>() as u32,
+            info: (&raw mut info) as u64,
+        };
+        call(INFO_BY_FD, &mut attr)?
+            .with_context(|| format!("map {id} tells nothing of itself"))?;
+        let name = info.name.split(|byte| *byte == 0).next().unwrap_or(&[]);
+        let name = String::from_utf8_lossy(name).into_owned();
+        Ok(Some(Map { fd, info, name }))
+    }
+
+    /// `None` where entries neither come nor go.
+    fn count(&self) -> Result<Option<usize>> {
+        const ARRAY: u32 = 2;
+        /// Of all processors or each, and those whose least recent entries give way.
+        const HASHES: [u32; 4] = [1, 5, 9, 10];
+        if HASHES.contains(&self.info.kind) {
+            return self.count_keys().map(Some);
+        }
+        // Sockets' state in slots: an array's entry holds the keys of several.
+        if self.info.kind == ARRAY && self.name.ends_with("_BUCKETS") {
+            return self.count_slots().map(Some);
+        }
+        Ok(None)
+    }
+
+    fn count_keys(&self) -> Result<usize> {
+        const NEXT_KEY: i64 = 4;
+        let mut key = vec![0_u8; self.info.key_size as usize];
+        let mut next = key.clone();
+        let mut count = 0;
+        let mut attr = Element {
+            fd: self.fd.as_raw_fd() as u32,
+            value: next.as_mut_ptr() as u64,
+            ..Element::default()
+        };
+        // Keys that come and go may be met twice, but not for ever.
+        while count <= self.info.max_entries as usize && call(NEXT_KEY, &mut attr)?.is_some() {
+            count += 1;
+            key.copy_from_slice(&next);
+            attr.key = key.as_ptr() as u64;
+        }
+        Ok(count)
+    }
+
+    fn count_slots(&self) -> Result<usize> {
+        const LOOK_UP: i64 = 1;
+        if self.info.value_size as usize != size_of::<Bucket>() {
+            bail!("{} does not hold buckets", self.name);
+        }
+        let mut count = 0;
+        for index in 0..self.info.max_entries {
+            let mut bucket = Bucket::new_zeroed();
+            let mut attr = Element {
+                fd: self.fd.as_raw_fd() as u32,
+                key: (&raw const index) as u64,
+                value: bucket.as_mut_bytes().as_mut_ptr() as u64,
+                ..Element::default()
+            };
+            call(LOOK_UP, &mut attr)?.context("an array without one of its entries")?;
+            count += bucket.sk.iter().filter(|sk| **sk != 0).count();
+        }
+        Ok(count)
+    }
+}
+
+fn open(kind: Kind, id: u32) -> Result<Option<OwnedFd>> {
+    let mut attr = ById {
         id,
         ..ById::default()
     };
-    // SAFETY: the attribute lives through the call and its size is its type's.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<ById>()) };
-    if fd >= 0 {
-        // SAFETY: a descriptor that the kernel has just given to us alone.
-        drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
-        return Ok(true);
+    let fd = call(kind.way().open, &mut attr).with_context(|| format!("open {kind:?} {id}"))?;
+    // SAFETY: a descriptor that the kernel has just given to us alone.
+    Ok(fd.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// `None` where there is no such thing.
+fn call<T>(command: i64, attr: &mut T) -> Result<Option<i32>> {
+    // SAFETY: the attribute, and what it points at, live through the call; its size is its type's.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result >= 0 {
+        return Ok(Some(result as i32));
     }
     let error = std::io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::ENOENT) => Ok(false),
-        _ => Err(error).with_context(|| format!("look for {kind:?} {id}")),
+        Some(libc::ENOENT) => Ok(None),
+        _ => Err(error).with_context(|| format!("bpf({command})")),
     }
 }

@@ -137,6 +137,27 @@ pub fn kill(pid: u32, signal: i32) {
     unsafe { libc::kill(pid as i32, signal) };
 }
 
+/// A thread, and what it starts from now on, runs on the first processor that it may run on; 0 is the
+/// calling one.
+pub fn keep_on_first_processor(tid: u32) -> Result<()> {
+    // SAFETY: the set lives in this frame, and its size is its type's.
+    let kept = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let size = size_of::<libc::cpu_set_t>();
+        if libc::sched_getaffinity(tid as i32, size, &raw mut set) == 0
+            && let Some(first) = (0..libc::CPU_SETSIZE as usize).find(|&n| libc::CPU_ISSET(n, &set))
+        {
+            libc::CPU_ZERO(&mut set);
+            libc::CPU_SET(first, &mut set);
+        }
+        libc::sched_setaffinity(tid as i32, size, &raw const set)
+    };
+    match kept {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()).context("keep a thread on a processor"),
+    }
+}
+
 /// The direct children of a process, in the order they were started.
 pub fn children(pid: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {

@@ -1,6 +1,9 @@
 //! Bad days (a row of our own): agents that die or come in twos, proxies that die or are restarted,
-//! losses, odd names, full disks, no proxy at all, no right to watch one.
+//! losses, odd names, full disks, no proxy at all, no right to watch one; starts and connections by the
+//! thousand.
 
+mod churn_agents;
+mod churn_connections;
 mod full_disk;
 mod killed;
 mod no_proxy;
@@ -39,6 +42,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         scenario("two-agents", two_agents::run),
         scenario("agent-killed", killed::run),
         scenario("agent-terminated", terminated::run),
+        scenario("churn-agents", churn_agents::run),
+        scenario("churn-connections", churn_connections::run),
         scenario("proxy-dies", proxy_dies::run),
         scenario("overrun", overrun::run),
         scenario("odd-names", odd_names::run),

@@ -76,8 +76,8 @@ pub(super) fn all() -> Result<Vec<Kernel>> {
 }
 
 /// The oldest and the newest of this kind of machine.
-pub(super) fn ends() -> Result<Vec<Kernel>> {
-    let mut all = chosen(&[], Arch::default())?;
+pub(super) fn ends(arch: Arch) -> Result<Vec<Kernel>> {
+    let mut all = chosen(&[], arch)?;
     let newest = all.pop();
     all.truncate(1);
     all.extend(newest);

@@ -10,18 +10,19 @@ pub(crate) mod packages;
 mod privileges;
 mod result;
 mod rights;
+mod task;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
 use self::arch::Arch;
-use self::image::LEAST;
 use self::kernels::Kernel;
 use self::packages::Unpacked;
 use self::result::Recording;
+use self::task::Task;
 use crate::test::Count;
 use crate::{build, process, setup, shell};
 
@@ -41,22 +42,13 @@ pub(crate) struct Args {
     /// With --quick, scenarios that were not run stay as they were recorded
     #[arg(long)]
     record: bool,
+    /// On the oldest kernel and the newest, start and kill the agent 1,000 times, not 50
+    #[arg(long, conflicts_with = "quick")]
+    churn: bool,
     /// Boot nothing: write docs/kernels.md and docs/privileges.md from what is recorded
-    #[arg(long, conflicts_with_all = ["quick", "record"])]
+    #[arg(long, conflicts_with_all = ["quick", "record", "churn"])]
     document: bool,
 }
-
-/// A machine without acceleration is twenty times slower than this one.
-const LIMIT: Duration = Duration::from_secs(1200);
-
-/// Scenarios of the lab: their rows, part of their names, and whether the agent has the least privileges
-/// with which the core facts are seen.
-const QUICK: &[(&str, &str, bool)] = &[
-    ("1", "unix-backlog-128", false),
-    ("2", "other-variants", false),
-    ("4,7", "", false),
-];
-const ALL: &[(&str, &str, bool)] = &[("1,2,3,4,5,6,7,8,11", "", false), ("2,4,7", "", true)];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.document {
@@ -78,7 +70,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(lacking) = lacking(args.arch) {
         bail!("{lacking}: `cargo xtask setup` installs it");
     }
-    let outcome = boot(&kernels, args.arch, &carried, args.quick, args.record)?;
+    let ends = kernels::ends(args.arch)?;
+    let task = Task {
+        quick: args.quick,
+        record: args.record,
+        churn: if args.churn { &ends } else { &[] },
+    };
+    let outcome = boot(&kernels, args.arch, &carried, task)?;
     if args.record {
         document::write()?;
     }
@@ -94,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The oldest kernel and the newest, for `cargo xtask test`: skipped where no machine can be run, and where
 /// a kernel's packages cannot be had.
 pub(crate) fn ends(agent: &Path) -> Result<Count> {
-    let kernels = kernels::ends()?;
+    let kernels = kernels::ends(Arch::default())?;
     if let Some(lacking) = lacking(Arch::default()) {
         for kernel in &kernels {
             println!("vm: Linux {} SKIPPED: {lacking}", kernel.series);
@@ -105,7 +103,11 @@ pub(crate) fn ends(agent: &Path) -> Result<Count> {
         });
     }
     let carried = programs(agent, false)?;
-    let outcome = boot(&kernels, Arch::default(), &carried, true, false)?;
+    let task = Task {
+        quick: true,
+        ..Task::default()
+    };
+    let outcome = boot(&kernels, Arch::default(), &carried, task)?;
     Ok(Count {
         passed: outcome.passed,
         failed: outcome.failed.len() as u64,
@@ -145,13 +147,7 @@ fn lacking(arch: Arch) -> Option<String> {
 }
 
 /// Boots the kernels, as many at once as this host has processors.
-fn boot(
-    kernels: &[Kernel],
-    arch: Arch,
-    carried: &[PathBuf],
-    quick: bool,
-    record: bool,
-) -> Result<Outcome> {
+fn boot(kernels: &[Kernel], arch: Arch, carried: &[PathBuf], task: Task<'_>) -> Result<Outcome> {
     let start = Instant::now();
     let folder = packages::folder();
     std::fs::create_dir_all(&folder)?;
@@ -165,7 +161,7 @@ fn boot(
     let take = || {
         while let Some(kernel) = next() {
             println!("vm: Linux {} …", kernel.name());
-            let became = one(kernel, &tree, quick, record);
+            let became = one(kernel, &tree, task);
             if let Ok(mut outcome) = outcome.lock() {
                 outcome.add(kernel, became);
             }
@@ -236,7 +232,7 @@ fn programs(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, quick: bool, record: bool) -> Became {
+fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, task: Task<'_>) -> Became {
     let unpacked = {
         // One at a time: several may be of the same suite.
         let _tree = tree.lock();
@@ -245,7 +241,7 @@ fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, quick: bool, record: bool) -> Bec
             Err(error) => return Became::Skipped(format!("{error:#}")),
         }
     };
-    let problems = judge(kernel, &unpacked, tree, quick, record);
+    let problems = judge(kernel, &unpacked, tree, task);
     Became::Judged(problems.unwrap_or_else(|error| vec![format!("{error:#}")]))
 }
 
@@ -254,8 +250,7 @@ fn judge(
     kernel: &Kernel,
     unpacked: &Unpacked,
     tree: &Mutex<PathBuf>,
-    quick: bool,
-    record: bool,
+    task: Task<'_>,
 ) -> Result<Vec<String>> {
     let place = packages::folder().join(kernel.id());
     process::fresh_folder(&place)?;
@@ -264,18 +259,24 @@ fn judge(
         let Ok(tree) = tree.lock() else {
             bail!("another machine's thread panicked");
         };
-        image::make(&tree, unpacked, &commands(kernel, quick, record), &disk)?;
+        image::make(&tree, unpacked, &task.commands(kernel), &disk)?;
     }
-    let ran = machine::run(kernel.arch, unpacked, &disk, &place.join("console"), LIMIT)?;
+    let ran = machine::run(
+        kernel.arch,
+        unpacked,
+        &disk,
+        &place.join("console"),
+        task.limit(kernel),
+    )?;
     let results = image::results(&disk, &place)?;
     std::fs::remove_file(&disk).context("remove the disk's image")?;
 
     let check = result::check(&results.join("check.json"))?;
     let least = result::check(&results.join("least.json"))?;
     let scenarios = result::scenarios(&results)?;
-    if record {
+    if task.record {
         let mut now = Recording::of(&results, &check, &scenarios)?;
-        if quick {
+        if task.quick {
             now.keep_scenarios_of(Recording::scenarios(kernel));
         }
         now.write(kernel)?;
@@ -321,36 +322,4 @@ fn judge(
         ran.took.as_secs()
     );
     Ok(problems)
-}
-
-/// What a machine is to do.
-fn commands(kernel: &Kernel, quick: bool, record: bool) -> Vec<String> {
-    let mut commands = vec![
-        "why502 check --json > check.json 2> check.err".to_owned(),
-        format!("{LEAST} check --json > least.json 2> least.err"),
-    ];
-    if record {
-        commands.push("kernel_offer > offer.json".to_owned());
-        commands.extend(rights::commands());
-    }
-    let labs = if quick { QUICK } else { ALL };
-    for (number, (rows, name, least)) in labs.iter().enumerate() {
-        let mut lab = format!("lab --no-prometheus --row {rows}");
-        if !name.is_empty() {
-            lab += &format!(" --name {name}");
-        }
-        if !kernel.proves() {
-            lab += " --unproven";
-        }
-        if kernel.lossy {
-            lab += " --lossy";
-        }
-        commands.push(match least {
-            true => rights::least_lab(&lab, &format!("least-{number}")),
-            false => {
-                format!("{lab} --why502 /usr/bin/why502 --out lab-{number} > lab-{number}.txt 2>&1")
-            }
-        });
-    }
-    commands
 }

@@ -80,6 +80,15 @@ pub struct Ladder {
     pub rungs: &'static [&'static Rung],
 }
 
+impl Ladder {
+    /// The rungs that there are on this kind of machine (`uname -m`).
+    pub fn rungs_on(&self, machine: &str) -> impl Iterator<Item = &'static Rung> {
+        let here = move |hook: &Hook| hook.machine.is_none_or(|other| other == machine);
+        let rungs = self.rungs.iter().copied();
+        rungs.filter(move |rung| rung.iter().all(here))
+    }
+}
+
 const fn hook(kind: Kind, name: &'static str, since: &'static str) -> Hook {
     Hook {
         name,

@@ -60,8 +60,10 @@ impl Seen {
 
     /// The hooks it is seen by, or those it would be seen by best.
     fn rung(&self) -> &'static Rung {
-        let best = self.ladder.rungs.first().copied();
-        self.by.or(best).unwrap_or_default()
+        let place = |rung: &&Rung| self.ladder.rungs.iter().position(|one| one == rung);
+        // Of other machines' rungs none was refused.
+        let refused = self.refused.iter().map(|(rung, _)| *rung);
+        self.by.or(refused.min_by_key(place)).unwrap_or_default()
     }
 
     pub fn hook(&self) -> String {
@@ -90,8 +92,8 @@ impl Seen {
     }
 
     /// A fact that cannot be seen, for a reason that no hook can help.
-    pub fn refused(ladder: &'static Ladder, why: &str) -> Seen {
-        let refused = ladder.rungs.iter().map(|&rung| (rung, why.to_owned()));
+    pub fn refused(ladder: &'static Ladder, why: &str, machine: &str) -> Seen {
+        let refused = ladder.rungs_on(machine).map(|rung| (rung, why.to_owned()));
         Seen {
             ladder,
             by: None,

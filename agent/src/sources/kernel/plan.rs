@@ -42,8 +42,7 @@ fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
         offered: Vec::new(),
         refused: Vec::new(),
     };
-    let here = |hook: &Hook| hook.machine.is_none_or(|machine| machine == offer.machine);
-    for &rung in ladder.rungs.iter().filter(|rung| rung.iter().all(here)) {
+    for rung in ladder.rungs_on(&offer.machine) {
         match rung.iter().find_map(|hook| lacking(hook, offer)) {
             Some(why) => step.refused.push((rung, why)),
             None => step.offered.push(rung),
