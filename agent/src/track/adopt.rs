@@ -223,9 +223,11 @@ fn status_of(opening: &Opening) -> Option<u16> {
     }
 }
 
-/// It was not begun for the request of another response.
+/// It was not begun for the request of another response, as far as the order of things tells: what its
+/// thread had read long before it tried again is no sign.
 fn led_by_none(attempt: &Attempt) -> bool {
-    attempt.downstream.is_none() && attempt.retry_of.is_none()
+    let link = attempt.downstream.as_ref();
+    link.is_none_or(|link| link.order == LinkOrder::Unclear) && attempt.retry_of.is_none()
 }
 
 #[cfg(test)]
@@ -541,5 +543,18 @@ mod tests {
         assert_eq!(after(MS / 10, 7), 1);
         assert_eq!(after(MS / 10, 8), 0, "another thread's");
         assert_eq!(after(20 * MS, 7), 0, "too late");
+    }
+
+    #[test]
+    fn what_is_tried_again_by_a_timer_belongs_to_no_client_read_before() {
+        let led = |order: &str| {
+            let mut one = attempt(1, 7, Value::Null, json!({"how": "connect_given_up"}));
+            one["downstream"] = read(6, Value::Null);
+            one["downstream"]["order"] = order.into();
+            let out = decided(&[(2000 * MS, response(5, "/a")), (2000 * MS + 1, one)]);
+            out[0].attempts.len()
+        };
+        assert_eq!(led("unclear"), 1);
+        assert_eq!(led("after_read"), 0);
     }
 }
