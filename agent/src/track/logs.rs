@@ -127,10 +127,15 @@ impl Logs {
         };
         let since = told.from.saturating_sub(UNFINISHED);
         let now = self.open.values().filter(|other| other.has_access);
+        // Whose access line it was is not known where several ask for the same at once.
+        let same = |other: &Asked| match told.ambiguous {
+            true => other.is_like(&asked),
+            false => *other == asked,
+        };
         self.over
             .iter()
-            .any(|(at, other)| *at >= since && *other == asked)
-            || now.filter_map(Told::asked).any(|other| other == asked)
+            .any(|(at, other)| *at >= since && same(other))
+            || now.filter_map(Told::asked).any(|other| same(&other))
     }
 
     /// Takes in a line; gives the exchange that it is about, if anything failed in it.

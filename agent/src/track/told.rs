@@ -51,6 +51,13 @@ pub(super) struct Asked {
     path: String,
 }
 
+impl Asked {
+    /// The same request, on whatever connection.
+    pub(super) fn is_like(&self, other: &Asked) -> bool {
+        (self.pid, &self.method, &self.path) == (other.pid, &other.method, &other.path)
+    }
+}
+
 impl Told {
     pub(super) fn new(at: Nanos, line: &Logged) -> Told {
         let mut told = Told {

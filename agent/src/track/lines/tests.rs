@@ -207,25 +207,32 @@ fn a_line_of_an_attempt_that_is_tried_again_is_no_failure_yet() {
     assert_eq!(scene.verdicts(), []);
 }
 
+/// A line of nginx's error log about a request for one path, on one of its numbered connections.
+fn numbered(connection: u64, tries: &Value, said: &Value) -> Value {
+    json!({
+        "kind": "logged", "proxy": "nginx", "pid": 1, "client": "10.0.0.7", "connection": connection,
+        "within": SECOND, "took": null, "said": said, "line": "error", "status": null,
+        "tries": tries, "request": {
+            "protocol": "http_request", "method": "GET", "path": "/a",
+            "path_complete": true, "host": null,
+        },
+    })
+}
+
+fn closed() -> Value {
+    json!([{
+        "upstream": "10.0.0.2:9009", "said": {"said": "peer_closed"}, "status": null,
+        "connect": null, "took": null,
+    }])
+}
+
 /// nginx tries the same server again where a pooled connection has failed; its access log has one line.
 #[test]
 fn a_pooled_connection_that_failed_and_the_try_after_it_are_one_failure() {
     let errors = |connections: [u64; 2]| {
         let mut scene = Scene::new();
         for connection in connections {
-            let one = json!({
-                "upstream": "10.0.0.2:9009", "said": {"said": "peer_closed"}, "status": null,
-                "connect": null, "took": null,
-            });
-            let mut fact = json!({
-                "kind": "logged", "proxy": "nginx", "pid": 1, "client": "10.0.0.7",
-                "within": SECOND, "took": null, "said": null, "line": "error", "status": null,
-                "tries": [one], "request": {
-                    "protocol": "http_request", "method": "GET", "path": "/a",
-                    "path_complete": true, "host": null,
-                },
-            });
-            fact["connection"] = connection.into();
+            let fact = numbered(connection, &closed(), &Value::Null);
             scene.signal(10 * SECOND, "log", fact);
         }
         scene.access("/a", 502);
@@ -233,6 +240,28 @@ fn a_pooled_connection_that_failed_and_the_try_after_it_are_one_failure() {
     };
     assert_eq!(errors([7, 7]), 1);
     assert_eq!(errors([7, 8]), 2, "another client's is another failure");
+}
+
+/// Several ask for the same at once and each is tried twice; one says more than the others.
+#[test]
+fn tries_of_requests_alike_are_as_many_failures_as_access_lines() {
+    let mut scene = Scene::new();
+    let none_left = json!({"said": "no_live_upstreams"});
+    for (connection, tries, said) in [
+        (9, closed(), Value::Null),
+        (9, closed(), Value::Null),
+        (7, closed(), Value::Null),
+        (7, closed(), Value::Null),
+        (7, json!([]), none_left),
+        (8, closed(), Value::Null),
+        (8, closed(), Value::Null),
+    ] {
+        scene.signal(10 * SECOND, "log", numbered(connection, &tries, &said));
+    }
+    for status in [502, 502, 502, 499] {
+        scene.access("/a", status);
+    }
+    assert_eq!(scene.verdicts().len(), 3, "one has left");
 }
 
 /// Apache's line that says why has the client's port, the next one of that thread the path, and the
