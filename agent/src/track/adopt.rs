@@ -120,7 +120,8 @@ impl Tracker {
             let fit = fit(tried, response, *at, threads).filter(|_| alone)?;
             // Requests alike are sent in the order in which they were read.
             let order = tried.attempt.began.abs_diff(asked);
-            Some((fit, order, tried.at.abs_diff(*at), *key))
+            let less_apt = is_less_apt(&tried.attempt, response);
+            Some((fit, less_apt, order, tried.at.abs_diff(*at), *key))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
             return;
@@ -203,6 +204,17 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
     match attempt.thread == response.thread {
         true => Some(Fit::Thread),
         false => any.then_some(Fit::Time),
+    }
+}
+
+/// A timer that ends an attempt answers 504, and an upstream's end something else: of requests alike
+/// this one may be another's, whose client has left.
+fn is_less_apt(attempt: &Attempt, response: &Response) -> bool {
+    let timed_out = response.status == Some(504);
+    match attempt.end {
+        End::GivenUp => attempt.received == 0 && !timed_out,
+        End::PeerClosed | End::Reset => timed_out,
+        _ => false,
     }
 }
 
@@ -398,6 +410,28 @@ mod tests {
         ]);
         let flows: Vec<_> = out.iter().map(|d| d.attempts[0].attempt.flow).collect();
         assert_eq!(flows, [1, 2]);
+    }
+
+    #[test]
+    fn of_requests_alike_the_one_whose_client_left_is_another() {
+        let upstream_ended = |status: u16| {
+            let mut answer = response(5, "/a");
+            answer["status"] = status.into();
+            let out = decided(&[
+                (
+                    21 * MS,
+                    attempt(1, 7, sent("/a"), json!({"how": "given_up"})),
+                ),
+                (
+                    20 * MS,
+                    attempt(2, 7, sent("/a"), json!({"how": "reset", "errno": 104})),
+                ),
+                (22 * MS, answer),
+            ]);
+            out[0].attempts[0].attempt.flow
+        };
+        assert_eq!(upstream_ended(503), 2);
+        assert_eq!(upstream_ended(504), 1);
     }
 
     #[test]
