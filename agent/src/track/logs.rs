@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::told::{Asked, Told};
+use super::told::{Asked, Told, port};
 use crate::signal::{LogLine, Logged, Nanos, ServerLine, Software};
 use crate::track::host::SECOND;
 
@@ -169,7 +169,10 @@ impl Logs {
         let differ = fitting.iter().skip(1).any(|other| self.differ(id, *other));
         let told = self.open.get_mut(&id)?;
         if !fitting.is_empty() {
+            let portless = port(told.client.as_ref()).is_none();
             told.add(at, line);
+            // The port is of one line, the method of another, and which of them are one exchange's?
+            told.guessed |= portless && fitting.len() > 1 && port(told.client.as_ref()).is_some();
         }
         told.ambiguous |= differ;
         if differ {

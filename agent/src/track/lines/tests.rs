@@ -256,7 +256,10 @@ fn tries_of_requests_alike_are_as_many_failures_as_access_lines() {
         (8, closed(), Value::Null),
         (8, closed(), Value::Null),
     ] {
-        scene.signal(10 * SECOND, "log", numbered(connection, &tries, &said));
+        let mut fact = numbered(connection, &tries, &said);
+        // Each worker numbers its own.
+        fact["pid"] = (connection / 8).into();
+        scene.signal(10 * SECOND, "log", fact);
     }
     for status in [502, 502, 502, 499] {
         scene.access("/a", status);
@@ -300,4 +303,68 @@ fn apaches_lines_are_joined_by_thread_before_any_moment_is_compared() {
         told.iter()
             .all(|t| t.has_access && t.tries.len() == 1 && !t.ambiguous && !t.guessed)
     );
+}
+
+/// Apache: why, with the client's port but for a connect; then the path, without a method.
+fn apache(why: &Value, client: &str, number: u64, path: Option<&str>) -> Vec<Value> {
+    let line = |tries: &Value, request: Value| {
+        json!({
+            "kind": "logged", "proxy": "apache", "pid": 1, "connection": number, "client": client,
+            "within": 1000, "took": null, "said": null, "line": "error", "status": null,
+            "tries": tries, "request": request,
+        })
+    };
+    let named = path.map(|path| {
+        let request = json!({
+            "protocol": "http_request", "method": "-", "path": path, "path_complete": true,
+            "host": null,
+        });
+        line(&json!([]), request)
+    });
+    std::iter::once(line(why, Value::Null))
+        .chain(named)
+        .collect()
+}
+
+/// A balancer's other member has answered what one refused: no line names that request.
+#[test]
+fn a_connect_of_apache_that_was_refused_is_none_of_another_status() {
+    let mut scene = Scene::new();
+    scene.access("/a", 502);
+    let refused = json!([{
+        "upstream": "10.0.0.2:9002", "said": {"said": "connect_failed", "errno": 111},
+        "status": null, "connect": null, "took": null,
+    }]);
+    let at = 10 * SECOND + SECOND / 2;
+    for fact in apache(&refused, "10.0.0.7:4000", 1, None) {
+        scene.signal(at, "log", fact);
+    }
+    for fact in apache(&closed(), "10.0.0.7:4001", 2, Some("/a")) {
+        scene.signal(at + SECOND / 10, "log", fact);
+    }
+    scene.out.extend(scene.tracker.finish());
+    let tries = |d: &Decided| {
+        let told = d.told.as_ref()?;
+        told.has_access.then_some(told.tries.len())
+    };
+    let told: Vec<_> = scene.out.iter().filter_map(tries).collect();
+    assert_eq!(told, [1], "{:?}", scene.out);
+}
+
+/// Which of several access lines is whose port's cannot be told, nor so what was asked from there.
+#[test]
+fn apaches_ports_are_guessed_where_requests_are_alike() {
+    let mut scene = Scene::new();
+    scene.access("/a", 502).access("/a", 502);
+    let at = 10 * SECOND + SECOND / 2;
+    for number in [1, 2] {
+        let client = format!("10.0.0.7:{}", 4000 + number);
+        for fact in apache(&closed(), &client, number, Some("/a")) {
+            scene.signal(at + number, "log", fact);
+        }
+    }
+    scene.out.extend(scene.tracker.finish());
+    let told = || scene.out.iter().filter_map(|d| d.told.as_ref());
+    assert!(told().any(|t| t.guessed), "{:?}", scene.out);
+    assert_eq!(told().count(), 2);
 }
