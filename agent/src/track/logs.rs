@@ -155,6 +155,11 @@ impl Logs {
         }
         let adds_nothing =
             line.line == LogLine::Error && line.tries.is_empty() && line.said.is_none();
+        // Of requests alike, one that has none: of each connection a single access line.
+        let wants = fitting.iter().position(|id| self.wants_access_line(*id));
+        if let Some(place) = wants.filter(|_| line.line == LogLine::Access) {
+            fitting.swap(0, place);
+        }
         let id = match fitting.first() {
             Some(&id) => id,
             None if adds_nothing => return None,
@@ -184,6 +189,16 @@ impl Logs {
         }
         self.schedule(now, id, followed);
         Some(id)
+    }
+
+    fn wants_access_line(&self, id: ToldId) -> bool {
+        let asked = self.open.get(&id).and_then(Told::asked);
+        let accounted = self.open.values().filter(|other| other.has_access);
+        asked.is_none_or(|asked| {
+            !accounted
+                .filter_map(Told::asked)
+                .any(|other| other == asked)
+        })
     }
 
     fn differ(&self, a: ToldId, b: ToldId) -> bool {

@@ -267,6 +267,18 @@ fn tries_of_requests_alike_are_as_many_failures_as_access_lines() {
     assert_eq!(scene.verdicts().len(), 3, "one has left");
 }
 
+#[test]
+fn of_each_of_nginxs_connections_one_try_has_the_access_line() {
+    let mut scene = Scene::new();
+    for connection in [7, 7, 8, 8, 9, 9] {
+        let fact = numbered(connection, &closed(), &Value::Null);
+        scene.signal(10 * SECOND, "log", fact);
+    }
+    scene.access("/a", 502);
+    scene.access("/a", 502).access("/a", 502);
+    assert_eq!(scene.verdicts(), vec![(Some(502), false); 3]);
+}
+
 /// Apache's line that says why has the client's port, the next one of that thread the path, and the
 /// access line, whose time begins with the second, the path alone.
 #[test]
