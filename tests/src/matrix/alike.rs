@@ -32,11 +32,15 @@ pub(super) fn share<'a>(
         let clients: BTreeSet<SocketAddr> = (numbers.iter())
             .filter_map(|number| entries[*number].0.client)
             .collect();
-        for line in said {
-            let named = line["client"]["address"].as_str();
-            let named: Option<SocketAddr> = named.and_then(|text| text.parse().ok());
-            let own = named.filter(|client| clients.contains(client));
-            let of = match own {
+        let own = |line: &Value| -> Option<SocketAddr> {
+            let named = line["client"]["address"].as_str()?.parse().ok();
+            named.filter(|client| clients.contains(client))
+        };
+        // Those that name nobody go to who is left.
+        let (named, nameless): (Vec<&Value>, Vec<&Value>) =
+            said.iter().partition(|line| own(line).is_some());
+        for line in named.into_iter().chain(nameless) {
+            let of = match own(line) {
                 Some(client) => (numbers.iter()).find(|n| entries[**n].0.client == Some(client)),
                 None => numbers.iter().find(|number| shares[**number].is_empty()),
             };
@@ -77,8 +81,8 @@ mod tests {
         ];
         let line = |address: Value| json!({"client": {"address": address}});
         let lines = [
-            line(json!("127.0.0.1:2")),
             line(Value::Null),
+            line(json!("127.0.0.1:2")),
             line(json!("127.0.0.1:1")),
             line(json!("127.0.0.1:9")),
         ];
@@ -86,8 +90,8 @@ mod tests {
             [("/a", lines[..3].iter().collect()), ("/b", vec![&lines[3]])].into();
         let shares = share(&entries, &by_path);
         assert_eq!(shares[0], [&lines[2]]);
-        assert_eq!(shares[1], [&lines[0]]);
-        assert_eq!(shares[2], [&lines[1]]);
+        assert_eq!(shares[1], [&lines[1]]);
+        assert_eq!(shares[2], [&lines[0]]);
         assert_eq!(shares[3], [&lines[3]]);
     }
 }

@@ -116,6 +116,14 @@ fn short_of(text: &mut String, results: &[(Source, Cells)]) {
                 PROVEN * 100.0
             );
         }
+        if sum.flagged > 0 {
+            let _ = writeln!(
+                text,
+                "- `{}`: {} verdicts for what had not failed.",
+                source.name(),
+                sum.flagged
+            );
+        }
         if sum.unknown + sum.missing + sum.wrong > 0 {
             let _ = writeln!(
                 text,

@@ -54,12 +54,12 @@ impl Score {
         self.silent += other.silent;
     }
 
-    /// What has to hold of every pair: nothing wrong is called proven, nothing that is well has a
-    /// verdict, and from what sees everything each failure has one and few are wrong.
+    /// What has to hold of every pair: nothing wrong is called proven; and from what sees everything
+    /// nothing that is well has a verdict, each failure has one, and few are wrong.
     pub(super) fn holds(&self, source: Source) -> bool {
-        let sound = self.wrong_but_proven == 0 && self.flagged == 0;
-        let complete = self.missing == 0 && self.wrong * 2 < self.failed.max(1);
-        sound && (complete || matches!(source, Source::Packets | Source::Logs))
+        let complete = self.missing == 0 && self.flagged == 0;
+        let complete = complete && self.wrong * 2 < self.failed.max(1);
+        self.wrong_but_proven == 0 && (complete || matches!(source, Source::Packets | Source::Logs))
     }
 }
 
