@@ -112,6 +112,7 @@ impl Tracker {
             return;
         }
         let asked = response.request_at.unwrap_or(*at);
+        let tells = tells_timeouts(self.proxy_of(exchange));
         let fits = |(key, other): (&Key, &Exchange)| {
             let alone = matches!(key, Key::Attempt(..)) && other.response.is_none();
             let [tried] = &other.attempts[..] else {
@@ -120,7 +121,7 @@ impl Tracker {
             let fit = fit(tried, response, *at, threads).filter(|_| alone)?;
             // Requests alike are sent in the order in which they were read.
             let order = tried.attempt.began.abs_diff(asked);
-            let less_apt = is_less_apt(&tried.attempt, response);
+            let less_apt = tells && contradicts(&tried.attempt, response);
             Some((fit, less_apt, order, tried.at.abs_diff(*at), *key))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
@@ -160,6 +161,8 @@ impl Tracker {
         // A connect says nothing of what it is for: a proxy's own check of a server fails as well, at
         // the moment at which it answers that it has none.
         let said = tried.attempt.request.is_some() || threads == Threads::Blocking;
+        let tells = tells_timeouts(self.proxy_of(exchange));
+        let said = said && !(tells && contradicts(&tried.attempt, response));
         let adjacent = match threads {
             // The thread read one client, began an attempt, and answered that client when it ended.
             Threads::Blocking | Threads::Own => alone || (begun_for_it && at_once(tried.at, *at)),
@@ -207,9 +210,14 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
     }
 }
 
-/// A timer that ends an attempt answers 504, and an upstream's end something else: of requests alike
-/// this one may be another's, whose client has left.
-fn is_less_apt(attempt: &Attempt, response: &Response) -> bool {
+/// Whether it answers 504 where its timer ended an attempt, and nowhere else.
+fn tells_timeouts(software: Option<Software>) -> bool {
+    matches!(software, Some(Software::Haproxy | Software::Envoy))
+}
+
+/// What such a proxy does not answer to an end like this: of requests alike it is another's, whose
+/// client has left.
+fn contradicts(attempt: &Attempt, response: &Response) -> bool {
     let timed_out = response.status == Some(504);
     match attempt.end {
         End::GivenUp => attempt.received == 0 && !timed_out,
@@ -355,7 +363,9 @@ mod tests {
         assert!(!tied(1000 * MS, sent("/a"), "reset", 502));
         // Another client's that was tried again, as this one found no room.
         assert!(!tied(MS, sent("/a"), "reset", 503));
-        assert!(tied(MS, sent("/a"), "given_up", 503));
+        assert!(tied(MS, sent("/a"), "given_up", 504));
+        // Its timer answers 504: the client of a request like this one has left.
+        assert!(!tied(MS, sent("/a"), "given_up", 503));
         // What a connect is for cannot be told.
         assert!(!tied(MS, Value::Null, "connect_failed", 502));
     }
