@@ -37,6 +37,8 @@ pub(super) struct Logs {
     nameless: VecDeque<(Nanos, Nanos, Logged)>,
     /// What was asked, on which connection, in exchanges that are over.
     over: VecDeque<(Nanos, Asked)>,
+    /// The same of those found to be about another source's exchange.
+    claimed: VecDeque<(Nanos, Asked)>,
     pub(super) dropped: u64,
 }
 
@@ -74,6 +76,11 @@ impl Logs {
     /// These lines are about an exchange that is decided.
     pub(super) fn claim(&mut self, id: ToldId) {
         self.free.remove(&id);
+        let told = self.open.get(&id);
+        if let Some((to, asked)) = told.and_then(|told| Some((told.to, told.asked()?))) {
+            self.claimed.truncate(OVER - 1);
+            self.claimed.push_front((to, asked));
+        }
     }
 
     /// The lines to be taken in now that this one has come: Apache names the request in the line after
@@ -122,10 +129,18 @@ impl Logs {
     /// Whether these error lines are of a try of an exchange whose lines are whole without them: nginx
     /// tries the same server again where a pooled connection has failed.
     pub(super) fn is_further_try(&self, told: &Told) -> bool {
-        let Some(asked) = told.asked().filter(|_| told.has_error && !told.has_access) else {
+        let Some(asked) = told.asked().filter(|_| told.has_error) else {
             return false;
         };
         let since = told.from.saturating_sub(UNFINISHED);
+        let is_known = |(at, other): &(Nanos, Asked)| *at >= since && other.is_like(&asked);
+        if told.ambiguous && self.claimed.iter().any(is_known) {
+            // Of two tries of requests alike, all of them seen, this one got an access line.
+            return true;
+        }
+        if told.has_access {
+            return false;
+        }
         let now = self.open.values().filter(|other| other.has_access);
         // Whose access line it was is not known where several ask for the same at once.
         let same = |other: &Asked| match told.ambiguous {

@@ -267,6 +267,33 @@ fn tries_of_requests_alike_are_as_many_failures_as_access_lines() {
     assert_eq!(scene.verdicts().len(), 3, "one has left");
 }
 
+/// The kernel's source has seen both, each with two tries; which line is whose cannot be told.
+#[test]
+fn lines_left_over_of_requests_alike_that_were_seen_are_none_of_another() {
+    let mut scene = Scene::new();
+    for client in [5, 6] {
+        let request = json!({
+            "protocol": "http_request", "method": "GET", "path": "/a", "path_complete": true,
+            "host": null,
+        });
+        let response = json!({
+            "kind": "response_sent", "proxy": 1, "thread": 1, "downstream": client, "ordinal": 1,
+            "status": 502, "client": format!("10.0.0.7:400{client}"), "proxy_address": null,
+            "request": request, "request_at": 10 * SECOND, "adjacent": null, "last_attempt": null,
+        });
+        scene.signal(10 * SECOND + client, "kernel", response);
+    }
+    let none_left = json!({"said": "no_live_upstreams"});
+    for connection in [7, 7, 8, 8] {
+        let fact = numbered(connection, &closed(), &Value::Null);
+        scene.signal(10 * SECOND + 9, "log", fact);
+    }
+    let last = numbered(8, &json!([]), &none_left);
+    scene.signal(10 * SECOND + 9, "log", last);
+    scene.access("/a", 502).access("/a", 502);
+    assert_eq!(scene.verdicts().len(), 2);
+}
+
 #[test]
 fn of_each_of_nginxs_connections_one_try_has_the_access_line() {
     let mut scene = Scene::new();
