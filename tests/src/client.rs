@@ -33,6 +33,8 @@ pub struct Request {
     pub expects: bool,
     /// The client closes its connection after this time.
     pub gives_up: Option<Duration>,
+    /// By a reset.
+    pub resets: bool,
 }
 
 impl Request {
@@ -44,6 +46,7 @@ impl Request {
             body: 0,
             expects: false,
             gives_up: None,
+            resets: false,
         }
     }
 
@@ -87,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 /// A kept-alive connection to a proxy.
 pub struct Conn {
     to: SocketAddr,
+    from: Option<SocketAddr>,
     /// Requests answered on it.
     served: u32,
     stream: Box<dyn Stream>,
@@ -96,16 +100,27 @@ pub struct Conn {
 
 impl Conn {
     pub async fn open(to: SocketAddr, ledger: &Arc<Ledger>) -> Result<Conn> {
+        Conn::open_for(to, ledger, false).await
+    }
+
+    /// The same; where it `resets`, its close is one.
+    async fn open_for(to: SocketAddr, ledger: &Arc<Ledger>, resets: bool) -> Result<Conn> {
         let stream = TcpStream::connect(to)
             .await
             .with_context(|| format!("connect to {to}"))?;
         stream.set_nodelay(true)?;
-        Ok(Conn::over(to, Box::new(stream), ledger))
+        if resets {
+            stream.set_zero_linger()?;
+        }
+        let from = stream.local_addr().ok();
+        let conn = Conn::over(to, Box::new(stream), ledger);
+        Ok(Conn { from, ..conn })
     }
 
     fn over(to: SocketAddr, stream: Box<dyn Stream>, ledger: &Arc<Ledger>) -> Conn {
         Conn {
             to,
+            from: None,
             served: 0,
             stream,
             ledger: ledger.clone(),
@@ -152,6 +167,8 @@ impl Conn {
         let sent = Sent {
             method: request.method,
             path: request.path.clone(),
+            query: request.query.clone(),
+            client: self.from,
             status: outcome.as_ref().ok().copied(),
             error: outcome.err().map(|error| format!("{error:#}")),
             began,
@@ -247,17 +264,18 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 /// One request on a connection of its own.
 pub async fn once(to: SocketAddr, ledger: &Arc<Ledger>, request: Request) -> Sent {
-    match Conn::open(to, ledger).await {
+    match Conn::open_for(to, ledger, request.resets).await {
         Ok(mut conn) => conn.send(&request).await,
         Err(error) => {
             let now = monotonic_ns();
             let sent = Sent {
                 method: request.method,
                 path: request.path,
-                status: None,
+                query: request.query,
                 error: Some(format!("{error:#}")),
                 began: now,
                 ended: now,
+                ..Sent::default()
             };
             ledger.record(sent.clone());
             sent

@@ -324,9 +324,9 @@ mod tests {
             method: "GET",
             path: path.clone(),
             status: Some(502),
-            error: None,
             began: 0,
             ended: 1,
+            ..Sent::default()
         });
         (ledger, path)
     }

@@ -1,6 +1,7 @@
 //! The book of one scenario: every request with the status its client saw, and the truth about it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use serde::Serialize;
@@ -8,11 +9,14 @@ use serde::Serialize;
 use crate::expect::{Expect, HEALTHY};
 
 /// One request and what came of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Sent {
     pub method: &'static str,
-    /// Without query; unique.
+    /// Without query; unique, unless the requests of a crowd are to be alike.
     pub path: String,
+    pub query: String,
+    /// The client's end of its connection, where that is known.
+    pub client: Option<SocketAddr>,
     /// `None`: no response.
     pub status: Option<u16>,
     pub error: Option<String>,
@@ -82,7 +86,8 @@ impl Ledger {
         self.inner.lock().expect("ledger").sent.push(sent);
     }
 
-    /// States the truth about a request; the last word counts.
+    /// States the truth about a request, by its path, or by path and query where only these are its
+    /// own; the last word counts.
     pub fn expect(&self, path: &str, mut expect: Expect) {
         if self.unproven && expect.confidence == "proven" {
             expect.confidence = "likely";
@@ -103,7 +108,12 @@ impl Ledger {
             .sent
             .iter()
             .map(|sent| {
-                let truth = inner.truth.get(&sent.path).cloned();
+                let own = format!("{}?{}", sent.path, sent.query);
+                let truth = inner
+                    .truth
+                    .get(&own)
+                    .or_else(|| inner.truth.get(&sent.path));
+                let truth = truth.cloned();
                 (sent.clone(), truth.unwrap_or(HEALTHY))
             })
             .collect()

@@ -4,6 +4,8 @@
 //! A proxy, an upstream or a cause is one file below `matrix/` and its line in the list there. Every
 //! pair has network namespaces and processes of its own; agents watch all of them from outside.
 
+mod alike;
+mod beside;
 mod causes;
 mod document;
 mod draw;
@@ -88,12 +90,20 @@ struct Played {
 #[derive(Default, Serialize, Deserialize)]
 struct Cell {
     judged: Judged,
+    /// The second fault, and what failed at its side.
+    #[serde(default)]
+    mixed: Judged,
     upstreams: BTreeMap<String, u32>,
 }
 
 impl Cell {
+    fn holds(&self, source: Source) -> bool {
+        self.judged.score.holds(source) && self.mixed.score.holds(source)
+    }
+
     fn add(&mut self, other: Cell) {
         self.judged.add(other.judged);
+        self.mixed.add(other.mixed);
         for (upstream, failed) in other.upstreams {
             *self.upstreams.entry(upstream).or_default() += failed;
         }
@@ -137,6 +147,11 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         .filter_map(|played| Some(format!("{}: {}", name(played), played.broken.as_ref()?)))
         .collect();
     let (mut passed, mut failed) = (0, broken.len());
+    let strange = stage::strangers(of_all.values().flatten());
+    for address in &strange {
+        println!("WRONG {address} is called an upstream, and is none");
+    }
+    failed += usize::from(!strange.is_empty());
     let mut results = BTreeMap::new();
     let mut pages = Vec::new();
     for (number, source) in args.source.iter().enumerate() {
@@ -149,9 +164,8 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         }
         let run = cells
             .values()
-            .filter(|cell| !broke(&cell.judged.score) || cell.judged.score.flagged > 0);
-        let (right, wrong): (Vec<_>, Vec<_>) =
-            run.partition(|cell| cell.judged.score.holds(*source));
+            .filter(|cell| !broke(&cell.judged.score) || !cell.holds(*source));
+        let (right, wrong): (Vec<_>, Vec<_>) = run.partition(|cell| cell.holds(*source));
         passed += right.len();
         failed += wrong.len();
         results.insert(source.name(), print::json(&cells));
@@ -259,6 +273,7 @@ fn play(
             played.part.netns = stage.near.inode()?;
             observers.capture(&mut stage)?;
             (pair.cause.inject)(&mut stage)?;
+            stage.calm()?;
             observers.settle(&mut stage)
         });
         played.entries = ledger.entries();
@@ -277,12 +292,19 @@ fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
     let verdicts = of_all.get(&source).map(|lines| observers::verdicts(lines));
     let mut cells = Cells::new();
     for played in played {
-        let own = played.said.get(&source).map(|l| observers::verdicts(l));
-        let Some(verdicts) = own.as_ref().or(verdicts.as_ref()) else {
+        let apart = played.said.get(&source).map(|l| observers::verdicts(l));
+        let Some(verdicts) = apart.as_ref().or(verdicts.as_ref()) else {
             continue;
         };
-        let mut judged = score::judge(&played.entries, verdicts, source);
-        if own.is_some() {
+        let beside = |(_, truth): &(Sent, Expect)| truth.cell == beside::CELL;
+        let own: Vec<bool> = played.entries.iter().map(|each| !beside(each)).collect();
+        let mut mixed = score::mixed(&played.entries);
+        for (mixed, own) in mixed.iter_mut().zip(&own) {
+            *mixed |= !own;
+        }
+        let mut judged = score::judge(&played.entries, verdicts, source, &own);
+        let mixed = score::judge(&played.entries, verdicts, source, &mixed);
+        if apart.is_some() {
             judged.flag_strays(&played.entries, verdicts);
         }
         let cell = cells
@@ -292,6 +314,7 @@ fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
             *cell.upstreams.entry(upstream.name.to_owned()).or_default() += judged.score.failed;
         }
         cell.judged.add(judged);
+        cell.mixed.add(mixed);
     }
     cells
 }

@@ -354,9 +354,9 @@ mod tests {
                 method: "GET",
                 path: path.clone(),
                 status: Some(status),
-                error: None,
                 began: 10,
                 ended: 11,
+                ..Sent::default()
             });
         }
         ledger.expect(&paths[0], expect);

@@ -2,14 +2,14 @@
 //!
 //! `void sock_send_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the send.
 
-use agent_ebpf::{Flow, RESPONSE, Thread, end, flow_flag, role};
+use agent_ebpf::{Flow, ListenerKey, RESPONSE, Thread, end, flow_flag, role};
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 
 use crate::{
     emit, field, flow,
-    kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Socket},
+    kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Socket, TCP_CLOSE},
     user,
 };
 
@@ -61,15 +61,31 @@ pub fn sent(sk: impl Socket, ret: i32) -> i32 {
     0
 }
 
-/// A socket not seen before that a proxy writes to first is an upstream connection.
+/// A socket not seen before that a proxy writes to first is an upstream connection, unless it was
+/// accepted: a client that asked nothing is told that it took too long.
 #[inline(always)]
 fn first_send(sk: impl Socket) -> Option<&'static mut Flow> {
     if !stream(sk.raw()) {
         return None;
     }
+    let tcp = sk.family() != AF_UNIX;
+    // A client that is gone: what was known of it went with its connection, before this hook.
+    if tcp && field!(sk.raw(), skc_state, u8) == TCP_CLOSE as u8 {
+        return None;
+    }
     let id = bpf_get_current_pid_tgid();
     let flow = flow::create(sk, role::UPSTREAM, (id >> 32) as u32, id as u32)?;
-    flow.flags |= flow_flag::OLDER;
+    let own = ListenerKey {
+        netns: flow.ends.netns,
+        family: flow.ends.family,
+        port: flow.ends.local_port,
+        address: flow.ends.local,
+    };
+    if tcp && flow::listener(own).is_some() {
+        flow.role = role::DOWNSTREAM;
+    } else {
+        flow.flags |= flow_flag::OLDER;
+    }
     Some(flow)
 }
 

@@ -36,7 +36,14 @@ pub fn closing(fd: u32) -> u32 {
     }
     let Some(flow) = flow::find(sk) else { return 0 };
     // A forked child closes what it inherited; the connection lives on.
-    if flow.role != role::UPSTREAM || flow.tgid != tgid {
+    if flow.tgid != tgid {
+        return 0;
+    }
+    if flow.role != role::UPSTREAM {
+        if field!(sk, skc_state, u8) == TCP_CLOSE as u8 {
+            // The proxy read from it after its last transition.
+            CONNECTIONS.remove(sk);
+        }
         return 0;
     }
     flow.flags |= flow_flag::CLOSING;

@@ -78,6 +78,10 @@ pub fn connected(ret: i64) -> u32 {
     {
         // The attempt has begun already: its close ends it, with this errno.
         let sk = socket_of(argument(0) as u32);
+        // Nor is one that asks a name server.
+        if sk != 0 && field!(sk, sk_type, u16) != kernel::SOCK_STREAM {
+            return 0;
+        }
         if let Some(flow) = flow::find(sk)
             && flow.flags & flow_flag::CONNECTING != 0
             && flow.tgid == tgid

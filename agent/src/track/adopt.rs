@@ -112,6 +112,7 @@ impl Tracker {
             return;
         }
         let asked = response.request_at.unwrap_or(*at);
+        let tells = tells_timeouts(self.proxy_of(exchange));
         let fits = |(key, other): (&Key, &Exchange)| {
             let alone = matches!(key, Key::Attempt(..)) && other.response.is_none();
             let [tried] = &other.attempts[..] else {
@@ -120,7 +121,8 @@ impl Tracker {
             let fit = fit(tried, response, *at, threads).filter(|_| alone)?;
             // Requests alike are sent in the order in which they were read.
             let order = tried.attempt.began.abs_diff(asked);
-            Some((fit, order, tried.at.abs_diff(*at), *key))
+            let less_apt = tells && contradicts(&tried.attempt, response);
+            Some((fit, less_apt, order, tried.at.abs_diff(*at), *key))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
             return;
@@ -159,6 +161,8 @@ impl Tracker {
         // A connect says nothing of what it is for: a proxy's own check of a server fails as well, at
         // the moment at which it answers that it has none.
         let said = tried.attempt.request.is_some() || threads == Threads::Blocking;
+        let tells = tells_timeouts(self.proxy_of(exchange));
+        let said = said && !(tells && contradicts(&tried.attempt, response));
         let adjacent = match threads {
             // The thread read one client, began an attempt, and answered that client when it ended.
             Threads::Blocking | Threads::Own => alone || (begun_for_it && at_once(tried.at, *at)),
@@ -206,6 +210,22 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
     }
 }
 
+/// Whether it answers 504 where its timer ended an attempt, and nowhere else.
+fn tells_timeouts(software: Option<Software>) -> bool {
+    matches!(software, Some(Software::Haproxy | Software::Envoy))
+}
+
+/// What such a proxy does not answer to an end like this: of requests alike it is another's, whose
+/// client has left.
+fn contradicts(attempt: &Attempt, response: &Response) -> bool {
+    let timed_out = response.status == Some(504);
+    match attempt.end {
+        End::GivenUp => attempt.received == 0 && !timed_out,
+        End::PeerClosed | End::Reset => timed_out,
+        _ => false,
+    }
+}
+
 /// An upstream's own error is the response only with its own status.
 fn passed_on(attempt: &Attempt, response: &Response) -> bool {
     match attempt.response {
@@ -223,9 +243,11 @@ fn status_of(opening: &Opening) -> Option<u16> {
     }
 }
 
-/// It was not begun for the request of another response.
+/// It was not begun for the request of another response, as far as the order of things tells: what its
+/// thread had read long before it tried again is no sign.
 fn led_by_none(attempt: &Attempt) -> bool {
-    attempt.downstream.is_none() && attempt.retry_of.is_none()
+    let link = attempt.downstream.as_ref();
+    link.is_none_or(|link| link.order == LinkOrder::Unclear) && attempt.retry_of.is_none()
 }
 
 #[cfg(test)]
@@ -341,7 +363,9 @@ mod tests {
         assert!(!tied(1000 * MS, sent("/a"), "reset", 502));
         // Another client's that was tried again, as this one found no room.
         assert!(!tied(MS, sent("/a"), "reset", 503));
-        assert!(tied(MS, sent("/a"), "given_up", 503));
+        assert!(tied(MS, sent("/a"), "given_up", 504));
+        // Its timer answers 504: the client of a request like this one has left.
+        assert!(!tied(MS, sent("/a"), "given_up", 503));
         // What a connect is for cannot be told.
         assert!(!tied(MS, Value::Null, "connect_failed", 502));
     }
@@ -396,6 +420,28 @@ mod tests {
         ]);
         let flows: Vec<_> = out.iter().map(|d| d.attempts[0].attempt.flow).collect();
         assert_eq!(flows, [1, 2]);
+    }
+
+    #[test]
+    fn of_requests_alike_the_one_whose_client_left_is_another() {
+        let upstream_ended = |status: u16| {
+            let mut answer = response(5, "/a");
+            answer["status"] = status.into();
+            let out = decided(&[
+                (
+                    21 * MS,
+                    attempt(1, 7, sent("/a"), json!({"how": "given_up"})),
+                ),
+                (
+                    20 * MS,
+                    attempt(2, 7, sent("/a"), json!({"how": "reset", "errno": 104})),
+                ),
+                (22 * MS, answer),
+            ]);
+            out[0].attempts[0].attempt.flow
+        };
+        assert_eq!(upstream_ended(503), 2);
+        assert_eq!(upstream_ended(504), 1);
     }
 
     #[test]
@@ -541,5 +587,18 @@ mod tests {
         assert_eq!(after(MS / 10, 7), 1);
         assert_eq!(after(MS / 10, 8), 0, "another thread's");
         assert_eq!(after(20 * MS, 7), 0, "too late");
+    }
+
+    #[test]
+    fn what_is_tried_again_by_a_timer_belongs_to_no_client_read_before() {
+        let led = |order: &str| {
+            let mut one = attempt(1, 7, Value::Null, json!({"how": "connect_given_up"}));
+            one["downstream"] = read(6, Value::Null);
+            one["downstream"]["order"] = order.into();
+            let out = decided(&[(2000 * MS, response(5, "/a")), (2000 * MS + 1, one)]);
+            out[0].attempts.len()
+        };
+        assert_eq!(led("unclear"), 1);
+        assert_eq!(led("after_read"), 0);
     }
 }

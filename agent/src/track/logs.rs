@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::told::{Asked, Told};
+use super::told::{Asked, Told, port};
 use crate::signal::{LogLine, Logged, Nanos, ServerLine, Software};
 use crate::track::host::SECOND;
 
@@ -37,6 +37,8 @@ pub(super) struct Logs {
     nameless: VecDeque<(Nanos, Nanos, Logged)>,
     /// What was asked, on which connection, in exchanges that are over.
     over: VecDeque<(Nanos, Asked)>,
+    /// The same of those found to be about another source's exchange.
+    claimed: VecDeque<(Nanos, Asked)>,
     pub(super) dropped: u64,
 }
 
@@ -74,6 +76,11 @@ impl Logs {
     /// These lines are about an exchange that is decided.
     pub(super) fn claim(&mut self, id: ToldId) {
         self.free.remove(&id);
+        let told = self.open.get(&id);
+        if let Some((to, asked)) = told.and_then(|told| Some((told.to, told.asked()?))) {
+            self.claimed.truncate(OVER - 1);
+            self.claimed.push_front((to, asked));
+        }
     }
 
     /// The lines to be taken in now that this one has come: Apache names the request in the line after
@@ -122,15 +129,28 @@ impl Logs {
     /// Whether these error lines are of a try of an exchange whose lines are whole without them: nginx
     /// tries the same server again where a pooled connection has failed.
     pub(super) fn is_further_try(&self, told: &Told) -> bool {
-        let Some(asked) = told.asked().filter(|_| told.has_error && !told.has_access) else {
+        let Some(asked) = told.asked().filter(|_| told.has_error) else {
             return false;
         };
         let since = told.from.saturating_sub(UNFINISHED);
+        let is_known = |(at, other): &(Nanos, Asked)| *at >= since && other.is_like(&asked);
+        if told.ambiguous && self.claimed.iter().any(is_known) {
+            // Of two tries of requests alike, all of them seen, this one got an access line.
+            return true;
+        }
+        if told.has_access {
+            return false;
+        }
         let now = self.open.values().filter(|other| other.has_access);
+        // Whose access line it was is not known where several ask for the same at once.
+        let same = |other: &Asked| match told.ambiguous {
+            true => other.is_like(&asked),
+            false => *other == asked,
+        };
         self.over
             .iter()
-            .any(|(at, other)| *at >= since && *other == asked)
-            || now.filter_map(Told::asked).any(|other| other == asked)
+            .any(|(at, other)| *at >= since && same(other))
+            || now.filter_map(Told::asked).any(|other| same(&other))
     }
 
     /// Takes in a line; gives the exchange that it is about, if anything failed in it.
@@ -150,6 +170,11 @@ impl Logs {
         }
         let adds_nothing =
             line.line == LogLine::Error && line.tries.is_empty() && line.said.is_none();
+        // Of requests alike, one that has none: of each connection a single access line.
+        let wants = fitting.iter().position(|id| self.wants_access_line(*id));
+        if let Some(place) = wants.filter(|_| line.line == LogLine::Access) {
+            fitting.swap(0, place);
+        }
         let id = match fitting.first() {
             Some(&id) => id,
             None if adds_nothing => return None,
@@ -164,7 +189,10 @@ impl Logs {
         let differ = fitting.iter().skip(1).any(|other| self.differ(id, *other));
         let told = self.open.get_mut(&id)?;
         if !fitting.is_empty() {
+            let portless = port(told.client.as_ref()).is_none();
             told.add(at, line);
+            // The port is of one line, the method of another, and which of them are one exchange's?
+            told.guessed |= portless && fitting.len() > 1 && port(told.client.as_ref()).is_some();
         }
         told.ambiguous |= differ;
         if differ {
@@ -176,6 +204,16 @@ impl Logs {
         }
         self.schedule(now, id, followed);
         Some(id)
+    }
+
+    fn wants_access_line(&self, id: ToldId) -> bool {
+        let asked = self.open.get(&id).and_then(Told::asked);
+        let accounted = self.open.values().filter(|other| other.has_access);
+        asked.is_none_or(|asked| {
+            !accounted
+                .filter_map(Told::asked)
+                .any(|other| other == asked)
+        })
     }
 
     fn differ(&self, a: ToldId, b: ToldId) -> bool {

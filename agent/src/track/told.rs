@@ -11,6 +11,8 @@ use crate::track::host::SECOND;
 const TRIES: usize = 16;
 /// From one failed try to the next one's end, and to the response.
 const BETWEEN: Nanos = 120 * SECOND;
+/// Apache's status where it has no connection.
+const UNAVAILABLE: u16 = 503;
 /// Two clocks' difference that is forgiven: a line is written a moment after what it tells.
 const SLACK: Nanos = SECOND / 10;
 
@@ -49,6 +51,13 @@ pub(super) struct Asked {
     connection: u64,
     method: String,
     path: String,
+}
+
+impl Asked {
+    /// The same request, on whatever worker's connection.
+    pub(super) fn is_like(&self, other: &Asked) -> bool {
+        (&self.method, &self.path) == (&other.method, &other.path)
+    }
 }
 
 impl Told {
@@ -169,6 +178,22 @@ impl Told {
             || connections
             || !same_request(self.request.as_ref(), line.request.as_ref())
         {
+            return false;
+        }
+        // Apache names no request where it cannot connect, but the status is always the same.
+        let refused = |one: &LoggedTry| matches!(one.said, Some(Said::ConnectFailed { .. }));
+        let (nameless, status) = match line.line {
+            LogLine::Error => {
+                let refused = line.tries.iter().any(refused);
+                (line.request.is_none() && refused, self.status)
+            }
+            LogLine::Access => {
+                let refused = self.tries.iter().any(|(_, one)| refused(one));
+                (self.request.is_none() && refused, line.status)
+            }
+        };
+        let apache = self.proxy.or(line.proxy) == Some(Software::Apache);
+        if apache && nameless && status.is_some_and(|status| status != UNAVAILABLE) {
             return false;
         }
         let end = at.saturating_add(line.within).saturating_add(SLACK);

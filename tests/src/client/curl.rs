@@ -54,6 +54,8 @@ pub fn together(
         let sent = Sent {
             method: request.method,
             path: request.path.clone(),
+            query: request.query.clone(),
+            client: None,
             status: line.map(|(status, _)| status).filter(|status| *status > 0),
             error: line.is_none().then(|| "curl reported nothing".to_owned()),
             began,

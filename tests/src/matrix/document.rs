@@ -57,7 +57,9 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
          Written by `cargo xtask lab --document`. Each pair of proxy and cause is broken for real in \
          network namespaces of its own; the truth is the injector's. A response counts as right if \
          its verdict names the true cause, `proven` or `likely`. Distances, crowds, sizes, idle ages \
-         and moments are drawn from the seed.\n\n```\n",
+         and moments are drawn from the seed; so are the proxy's retries and its checks of upstreams, \
+         whether the requests of a crowd are for one path, and a second fault beside the first. Three in \
+         ten of the healthy clients beside it give up, checks of the proxy itself end in resets.\n\n```\n",
     );
     for (number, run) in measured.runs.iter().enumerate() {
         let _ = writeln!(
@@ -114,6 +116,14 @@ fn short_of(text: &mut String, results: &[(Source, Cells)]) {
                 PROVEN * 100.0
             );
         }
+        if sum.flagged > 0 {
+            let _ = writeln!(
+                text,
+                "- `{}`: {} verdicts for what had not failed.",
+                source.name(),
+                sum.flagged
+            );
+        }
         if sum.unknown + sum.missing + sum.wrong > 0 {
             let _ = writeln!(
                 text,
@@ -143,12 +153,7 @@ fn short_of(text: &mut String, results: &[(Source, Cells)]) {
             );
         }
     }
-    let _ = writeln!(
-        text,
-        "- No proxy was told to retry or to check the health of its upstreams, which make both \
-         proof and cause harder to tell.\n- Not among the proxies: {LACKING}. No mixed faults, and \
-         no crowd of requests for one path at once."
-    );
+    let _ = writeln!(text, "- Not among the proxies: {LACKING}.");
 }
 
 fn of_source(text: &mut String, source: Source, cells: &Cells) {
@@ -188,6 +193,19 @@ fn of_source(text: &mut String, source: Source, cells: &Cells) {
     for (cause, told) in &told {
         let _ = writeln!(text, "| `{cause}` | {} |", figures(told));
     }
+    let mixed = print::mixed(cells);
+    let mut both = Score::default();
+    mixed.values().for_each(|score| both.add(score));
+    let _ = writeln!(
+        text,
+        "\nOf {} failures within a second of one for another cause, {} are right: {}.",
+        both.failed,
+        share(both.right, both.failed),
+        (mixed.iter())
+            .map(|(proxy, score)| format!("{proxy} {}/{}", score.right, score.failed))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
     let proxies: BTreeSet<&str> = cells.keys().map(|(proxy, _)| *proxy).collect();
     let _ = writeln!(
         text,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::proxies::Again;
+
 /// The conditions of one pair, and the source of whatever else it draws.
 pub(in crate::matrix) struct Draw {
     random: fastrand::Rng,
@@ -15,6 +17,12 @@ pub(in crate::matrix) struct Draw {
     pub(in crate::matrix) idle: Duration,
     /// How long the proxy waits for a response.
     pub(in crate::matrix) patience: Duration,
+    /// What the proxy is to try again, if it can be told.
+    pub(in crate::matrix) again: Again,
+    /// How often it is to check its upstreams' health, if it can be told.
+    pub(in crate::matrix) checks: Option<Duration>,
+    /// Whether the requests of a crowd are for one path.
+    pub(in crate::matrix) alike: bool,
 }
 
 impl Draw {
@@ -23,14 +31,42 @@ impl Draw {
         let mut random = fastrand::Rng::with_seed(mix(seed, proxy, cause, repetition));
         let near = random.u8(..3) == 0;
         let distance = Duration::from_millis(random.u64(2..25));
-        Draw {
+        let mut drawn = Draw {
             distance: (!near).then_some(distance),
             crowd: random.usize(1..9),
             workers: random.u32(1..3),
             idle: Duration::from_millis(random.u64(150..600)),
             patience: Duration::from_millis(random.u64(1200..1800)),
+            again: Again::Never,
+            checks: None,
+            alike: false,
             random,
+        };
+        drawn.again = drawn.one_of(&[Again::Never, Again::Connects, Again::Anything]);
+        drawn.checks = drawn.coin().then(|| drawn.between(60, 300));
+        drawn.alike = drawn.coin();
+        drawn
+    }
+
+    /// A source of its own for what goes on at the same time.
+    pub(in crate::matrix) fn fork(&mut self) -> Draw {
+        Draw {
+            random: self.random.fork(),
+            ..*self
         }
+    }
+
+    pub(in crate::matrix) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.random.usize(..all.len())]
+    }
+
+    pub(in crate::matrix) fn between(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(self.random.u64(least..most))
+    }
+
+    /// So often of a hundred times.
+    pub(in crate::matrix) fn percent(&mut self, often: u8) -> bool {
+        self.random.u8(..100) < often
     }
 
     /// Up to this time.

@@ -102,10 +102,9 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     for (source, cells) in &sources {
         print::matrix(*source, cells);
     }
-    let holds = sources.iter().all(|(source, cells)| {
-        let mut scores = cells.values().map(|cell| &cell.judged.score);
-        scores.all(|score| score.holds(*source))
-    });
+    let holds = sources
+        .iter()
+        .all(|(source, cells)| cells.values().all(|cell| cell.holds(*source)));
     let sound = measured.broken.is_empty() && holds;
     if let Some(file) = &args.document {
         let pages: Vec<(Source, Cells)> = sources.into_iter().collect();
@@ -136,6 +135,7 @@ mod tests {
         judged.score.right = failed;
         let cell = Cell {
             judged,
+            mixed: Judged::default(),
             upstreams: [("node".to_owned(), failed)].into(),
         };
         let pair = json!({"proxy": proxy, "cause": "worker_killed", "cell": cell});

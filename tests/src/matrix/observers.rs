@@ -107,12 +107,13 @@ impl Observers {
     /// packets and logs say.
     pub(super) fn settle(&self, stage: &mut Stage) -> Result<Said> {
         let failed = failed(&stage.run.ledger);
+        let paths: BTreeSet<&str> = failed.iter().map(String::as_str).collect();
         if let Some(probes) = &self.probes {
             // Too few lines are the judge's business.
             let _ = wait::until("the verdicts", SETTLE, || {
                 let of_failed = |line: &Value| {
                     let path = line["request"]["path"].as_str();
-                    line["type"] == "verdict" && path.is_some_and(|path| failed.contains(path))
+                    line["type"] == "verdict" && path.is_some_and(|path| paths.contains(path))
                 };
                 probes.count_where(of_failed) >= failed.len()
             });
@@ -127,8 +128,8 @@ impl Observers {
         let logs = logs(&stage.run.folder, stage.proxy);
         let _ = wait::until("the lines", WRITTEN, || {
             let text: Vec<String> = logs.iter().map(|log| read(log)).collect();
-            let told = |path: &String| text.iter().any(|text| text.contains(path));
-            logs.is_empty() || failed.iter().all(told)
+            let told = |path: &&str| text.iter().any(|text| text.contains(path));
+            logs.is_empty() || paths.iter().all(told)
         });
         if self.sources.contains(&Source::Logs) && !stage.proxy.logs.is_empty() {
             let written = written(logs);
@@ -169,7 +170,8 @@ impl Observers {
     }
 }
 
-fn failed(ledger: &Ledger) -> BTreeSet<String> {
+/// The paths of failed requests, each as often as it was asked for.
+fn failed(ledger: &Ledger) -> Vec<String> {
     let sent = ledger.sent().into_iter();
     sent.filter(|sent| sent.failed()).map(|s| s.path).collect()
 }

@@ -74,10 +74,15 @@ pub(super) fn matrix(source: Source, cells: &Cells) {
         sum.add(&cell.judged.score);
     }
     line("all", "", &sum);
+    for (proxy, mixed) in mixed(cells) {
+        line(proxy, "mixed faults", &mixed);
+    }
     for ((proxy, cause), cell) in cells {
-        for mistake in cell.judged.mistakes.iter().take(SHOWN) {
-            let short: String = mistake.chars().take(LONGEST).collect();
-            println!("    {proxy} × {cause}: {short}");
+        for (what, judged) in [("", &cell.judged), (", mixed", &cell.mixed)] {
+            for mistake in judged.mistakes.iter().take(SHOWN) {
+                let short: String = mistake.chars().take(LONGEST).collect();
+                println!("    {proxy} × {cause}{what}: {short}");
+            }
         }
     }
     let told = by_cause(cells);
@@ -110,6 +115,16 @@ fn line(proxy: &str, cause: &str, score: &Score) {
         score.saved,
         score.silent
     );
+}
+
+/// Of each proxy, how two faults at once were told apart.
+pub(super) fn mixed(cells: &Cells) -> BTreeMap<&'static str, Score> {
+    let mut by_proxy: BTreeMap<&str, Score> = BTreeMap::new();
+    for ((proxy, _), cell) in cells {
+        let sum = by_proxy.entry(proxy).or_default();
+        sum.add(&cell.mixed.score);
+    }
+    by_proxy
 }
 
 pub(super) fn by_cause(cells: &Cells) -> BTreeMap<String, score::Told> {

@@ -36,6 +36,8 @@ pub(in crate::matrix) struct Proxy {
     pub(in crate::matrix) process: &'static str,
     /// Whether it calls Unix sockets.
     pub(in crate::matrix) unix: bool,
+    /// The most that it can be told to try again.
+    pub(in crate::matrix) again: Again,
     /// The logs that it writes, below the run's folder.
     pub(in crate::matrix) logs: &'static [&'static str],
     /// Why it cannot be run here.
@@ -54,12 +56,34 @@ pub(in crate::matrix) struct Wanted {
     pub(in crate::matrix) connect: Duration,
     pub(in crate::matrix) patience: Duration,
     pub(in crate::matrix) workers: u32,
+    /// What it tries again, up to twice.
+    pub(in crate::matrix) again: Again,
+    /// How often it checks its upstreams, whatever comes of that.
+    pub(in crate::matrix) checks: Option<Duration>,
 }
 
-/// Requests whose paths begin with `folder` go to `to`.
+/// What is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::matrix) enum Again {
+    Never,
+    /// Connects that failed.
+    Connects,
+    /// Whatever failed before there was a response.
+    Anything,
+}
+
+/// Requests whose paths begin with `folder` go to one of `to` and `or`, and when they are tried again
+/// to the other.
 pub(in crate::matrix) struct Route {
     pub(in crate::matrix) folder: &'static str,
     pub(in crate::matrix) to: Target,
+    pub(in crate::matrix) or: Option<Target>,
+}
+
+impl Route {
+    fn servers(&self) -> impl Iterator<Item = &Target> {
+        std::iter::once(&self.to).chain(&self.or)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

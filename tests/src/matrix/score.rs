@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::alike;
 use super::observers::Source;
 use crate::expect::{Expect, Kind};
 use crate::ledger::Sent;
 use crate::packets;
+
+/// Nanoseconds within which two faults are mixed.
+const AT_ONCE: u64 = 1_000_000_000;
 
 /// The failed responses of one pair and what was said of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,12 +54,12 @@ impl Score {
         self.silent += other.silent;
     }
 
-    /// What has to hold of every pair: nothing wrong is called proven, nothing that is well has a
-    /// verdict, and from what sees everything each failure has one and few are wrong.
+    /// What has to hold of every pair: nothing wrong is called proven; and from what sees everything
+    /// nothing that is well has a verdict, each failure has one, and few are wrong.
     pub(super) fn holds(&self, source: Source) -> bool {
-        let sound = self.wrong_but_proven == 0 && self.flagged == 0;
-        let complete = self.missing == 0 && self.wrong * 2 < self.failed.max(1);
-        sound && (complete || matches!(source, Source::Packets | Source::Logs))
+        let complete = self.missing == 0 && self.flagged == 0;
+        let complete = complete && self.wrong * 2 < self.failed.max(1);
+        self.wrong_but_proven == 0 && (complete || matches!(source, Source::Packets | Source::Logs))
     }
 }
 
@@ -92,15 +96,34 @@ pub(super) struct Judged {
     pub(super) mistakes: Vec<String>,
 }
 
-/// Holds what an agent said against what was true. `lines` are by path.
+/// What failed within a second of something that failed for another cause.
+pub(super) fn mixed(entries: &[(Sent, Expect)]) -> Vec<bool> {
+    let failures: Vec<(u64, &str)> = (entries.iter())
+        .filter(|(sent, truth)| sent.failed() && truth.kind == Kind::Verdict)
+        .map(|(sent, truth)| (sent.ended, truth.cause))
+        .collect();
+    let beside_another = |sent: &Sent, truth: &Expect| {
+        let near = |(then, cause): &(u64, &str)| {
+            *cause != truth.cause && then.abs_diff(sent.ended) < AT_ONCE
+        };
+        sent.failed() && truth.kind == Kind::Verdict && failures.iter().any(near)
+    };
+    (entries.iter())
+        .map(|(sent, truth)| beside_another(sent, truth))
+        .collect()
+}
+
+/// Holds what an agent said against what was true of those that are `wanted`. `lines` are by path.
 pub(super) fn judge(
     entries: &[(Sent, Expect)],
     lines: &BTreeMap<&str, Vec<&Value>>,
     source: Source,
+    wanted: &[bool],
 ) -> Judged {
     let mut judged = Judged::default();
-    for (sent, truth) in entries {
-        let said = lines.get(sent.path.as_str()).map_or(&[][..], Vec::as_slice);
+    let said = alike::share(entries, lines);
+    let all = entries.iter().zip(said).zip(wanted);
+    for ((sent, truth), said) in all.filter(|(_, wanted)| **wanted).map(|(all, _)| all) {
         let name = || format!("{} {} ({:?})", sent.method, sent.path, sent.status);
         let score = &mut judged.score;
         if truth.kind == Kind::Apart {
@@ -238,7 +261,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{Score, by_cause, judge, macro_f1};
+    use super::{Score, by_cause, judge, macro_f1, mixed};
     use crate::expect::{Expect, HEALTHY};
     use crate::ledger::Sent;
     use crate::matrix::observers::Source;
@@ -248,9 +271,8 @@ mod tests {
             method: "GET",
             path: path.into(),
             status,
-            error: None,
-            began: 0,
             ended: 1,
+            ..Sent::default()
         }
     }
 
@@ -263,7 +285,8 @@ mod tests {
         for (path, line) in said {
             lines.entry(path).or_default().push(line);
         }
-        judge(entries, &lines, Source::Kernel).score
+        let wanted = vec![true; entries.len()];
+        judge(entries, &lines, Source::Kernel, &wanted).score
     }
 
     #[test]
@@ -307,11 +330,30 @@ mod tests {
     }
 
     #[test]
+    fn faults_within_a_second_are_mixed() {
+        let at = |ended: u64, status: u16, cause: &'static str| {
+            let sent = Sent {
+                ended: ended * 1_000_000,
+                ..sent("/a", Some(status))
+            };
+            (sent, Expect::verdict("c", &[502], cause))
+        };
+        let entries = [
+            at(100, 502, "worker_killed"),
+            at(900, 502, "worker_killed"),
+            at(1800, 502, "connection_refused"),
+            at(1801, 200, "worker_killed"),
+        ];
+        assert_eq!(mixed(&entries), [false, true, true, false]);
+    }
+
+    #[test]
     fn a_cause_claimed_elsewhere_loses_precision_and_one_missed_recall() {
         let judged = |truth: &'static str, given: &str| {
             let entries = [(sent("/a", Some(502)), Expect::verdict("c", &[502], truth))];
             let line = line(given, "likely");
-            judge(&entries, &[("/a", vec![&line])].into(), Source::Kernel)
+            let lines = [("/a", vec![&line])].into();
+            judge(&entries, &lines, Source::Kernel, &[true])
         };
         let pairs = [
             ("worker_killed", judged("worker_killed", "worker_killed")),

@@ -1,13 +1,17 @@
 //! One pair under way: its namespaces, its proxy between client and upstream, its requests.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::Value;
 
+use super::beside::{self, Beside, Second};
 use super::causes::Cause;
 use super::draw::Draw;
-use super::proxies::{PORT, Proxy, Route, Target, Wanted};
+use super::proxies::{Again, PORT, Proxy, Route, Target, Wanted};
 use super::upstreams::{Act, Manner, Server, Upstream};
 use crate::client::{self, Request, Timed};
 use crate::expect::Expect;
@@ -21,12 +25,30 @@ use crate::upstream::Mode;
 
 /// Where the fault is, and where all is well.
 pub(in crate::matrix) const FAULT: &str = "/fault";
-const WELL: &str = "/well";
+pub(in crate::matrix) const WELL: &str = "/well";
 const FAULT_PORT: u16 = 9000;
 const WELL_PORT: u16 = 9001;
+const SECOND_PORT: u16 = 9002;
+const OTHER_PORT: u16 = 9003;
 const CONNECT: Duration = Duration::from_secs(1);
 /// Whatever status the proxy chooses.
 const ANY: &[u16] = &[500, 502, 503, 504];
+
+/// What is called an upstream and is none: a client, say.
+pub(in crate::matrix) fn strangers<'a>(
+    lines: impl Iterator<Item = &'a Value>,
+) -> BTreeSet<&'a str> {
+    let upstreams = lines.filter_map(|line| line["upstream"]["address"].as_str());
+    upstreams.filter(|address| !is_server(address)).collect()
+}
+
+fn is_server(address: &str) -> bool {
+    let port = address
+        .rsplit_once(':')
+        .and_then(|(_, port)| port.parse().ok());
+    let known = |port: u16| (FAULT_PORT..=OTHER_PORT).contains(&port);
+    address.starts_with("unix:") || port.is_none_or(known)
+}
 
 pub(in crate::matrix) struct Stage<'a> {
     pub(in crate::matrix) run: Run,
@@ -36,10 +58,11 @@ pub(in crate::matrix) struct Stage<'a> {
     pub(in crate::matrix) draw: Draw,
     /// How many failures are wanted.
     pub(in crate::matrix) wanted: usize,
-    pub(in crate::matrix) near: NetNs,
+    pub(in crate::matrix) near: Arc<NetNs>,
     far: Option<(NetNs, Relay)>,
     /// What the proxy sends and is sent, where it is captured.
     pub(in crate::matrix) packets: Option<Everything>,
+    beside: Option<Beside>,
 }
 
 impl<'a> Stage<'a> {
@@ -48,9 +71,10 @@ impl<'a> Stage<'a> {
         proxy: &'a Proxy,
         cause: &'a Cause,
         upstream: Option<&'a Upstream>,
-        draw: Draw,
+        mut draw: Draw,
         wanted: usize,
     ) -> Result<Stage<'a>> {
+        draw.again = draw.again.min(proxy.again);
         Ok(Stage {
             run,
             proxy,
@@ -58,9 +82,10 @@ impl<'a> Stage<'a> {
             upstream,
             draw,
             wanted,
-            near: NetNs::new()?,
+            near: Arc::new(NetNs::new()?),
             far: None,
             packets: None,
+            beside: None,
         })
     }
 
@@ -88,7 +113,7 @@ impl<'a> Stage<'a> {
     pub(in crate::matrix) fn there(&self) -> (&NetNs, Target) {
         let (ns, host) = match &self.far {
             Some((far, _)) => (far, FAR),
-            None => (&self.near, "127.0.0.1"),
+            None => (&*self.near, "127.0.0.1"),
         };
         let address = SocketAddr::new(host.parse().expect("an address"), FAULT_PORT);
         (ns, Target::Tcp(address))
@@ -113,25 +138,67 @@ impl<'a> Stage<'a> {
     }
 
     pub(in crate::matrix) fn front_for(&mut self, to: &Target, patience: Duration) -> Result<()> {
-        let well = SocketAddr::from(([127, 0, 0, 1], WELL_PORT));
-        let healthy = Scripted::start(
-            &self.run,
-            &self.near,
-            "well",
-            &well.to_string(),
-            Mode::Asked,
-            128,
-        )?;
-        let route = |folder, to| Route { folder, to };
+        let well = self.serve_beside("well", WELL_PORT, Mode::Asked)?;
+        let route = |folder, to, or| Route { folder, to, or };
+        let again = self.draw.again;
+        let second = Second::draw(&mut self.draw, self.cause.name, again, patience);
+        let at = |port| Target::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut other = None;
+        match second.server {
+            beside::Server::Nobody => {}
+            beside::Server::NeverAccepts => {
+                self.serve_beside("second", SECOND_PORT, Mode::NeverAccept)?;
+            }
+            beside::Server::NobodyAndOther => {
+                other = Some(self.serve_beside("other", OTHER_PORT, Mode::Answer)?);
+            }
+        }
         let wanted = Wanted {
-            routes: vec![route(FAULT, to.clone()), route(WELL, Target::Tcp(well))],
+            routes: vec![
+                route(FAULT, to.clone(), None),
+                route(WELL, well, None),
+                route(beside::FOLDER, at(SECOND_PORT), other),
+            ],
             connect: CONNECT,
             patience,
             workers: self.draw.workers,
+            again: self.draw.again,
+            checks: self.draw.checks,
         };
         let proxy = (self.proxy.start)(&self.run, &self.near, &wanted)?;
-        self.run.hold((proxy, healthy));
+        self.run.hold(proxy);
+        self.beside = Some(Beside::start(
+            Arc::clone(&self.near),
+            self.to(),
+            Arc::clone(&self.run.ledger),
+            self.draw.fork(),
+            second,
+            self.wanted,
+        ));
         Ok(())
+    }
+
+    /// A server that has nothing to do with the pair's own fault.
+    fn serve_beside(&mut self, name: &str, port: u16, mode: Mode) -> Result<Target> {
+        let to = SocketAddr::from(([127, 0, 0, 1], port));
+        let server = Scripted::start(&self.run, &self.near, name, &to.to_string(), mode, 128)?;
+        self.run.hold(server);
+        Ok(Target::Tcp(to))
+    }
+
+    /// Waits until what goes on beside the fault is over.
+    pub(in crate::matrix) fn calm(&mut self) -> Result<()> {
+        self.beside.take().map_or(Ok(()), Beside::end)
+    }
+
+    /// Each failure takes seconds, and more where it is tried again.
+    pub(in crate::matrix) fn in_few_crowds(&mut self) {
+        self.draw.crowd = self.draw.crowd.max(self.wanted.div_ceil(2));
+    }
+
+    /// The proxy tries no request again that it has sent: another try would not meet the fault.
+    pub(in crate::matrix) fn tries_connects_alone(&mut self) {
+        self.draw.again = self.draw.again.min(Again::Connects);
     }
 
     /// Puts the pair's upstream with so many workers, as far away as was drawn, behind the proxy.
@@ -163,8 +230,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A request to the fault, drawn.
-    pub(in crate::matrix) fn request(&mut self, query: &str) -> Request {
-        let path = self.run.path(FAULT);
+    fn request(&mut self, path: String, query: &str) -> Request {
         let request = match self.draw.coin() {
             true => Request::get(path),
             false => Request {
@@ -177,7 +243,12 @@ impl<'a> Stage<'a> {
 
     /// A request that fails for this cause.
     pub(in crate::matrix) fn failing(&mut self, query: &str) -> Request {
-        let request = self.request(query);
+        let path = self.run.path(FAULT);
+        self.failing_at(path, query)
+    }
+
+    fn failing_at(&mut self, path: String, query: &str) -> Request {
+        let request = self.request(path, query);
         let truth = self.truth();
         self.run.expecting(request, &truth)
     }
@@ -197,7 +268,11 @@ impl<'a> Stage<'a> {
         let mut sent = Vec::new();
         while sent.len() < self.wanted {
             let count = self.draw.crowd.min(self.wanted - sent.len());
-            let requests = (0..count).map(|_| self.failing(query)).collect();
+            let alike = self.draw.alike.then(|| self.run.path(FAULT));
+            let path = |run: &Run| alike.clone().unwrap_or_else(|| run.path(FAULT));
+            let requests = (0..count)
+                .map(|_| self.failing_at(path(&self.run), query))
+                .collect();
             sent.extend(self.crowd(requests)?);
         }
         Ok(sent)
@@ -238,5 +313,24 @@ impl<'a> Stage<'a> {
             .into_iter()
             .filter(|s| s.path.starts_with(FAULT))
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::strangers;
+
+    #[test]
+    fn a_client_is_no_upstream() {
+        let line = |address: Value| json!({"upstream": {"address": address}});
+        let lines = [
+            line(json!("10.9.0.2:9000")),
+            line(json!("unix:/tmp/fault.sock")),
+            line(Value::Null),
+            line(json!("127.0.0.1:41310")),
+        ];
+        assert_eq!(strangers(lines.iter()), ["127.0.0.1:41310"].into());
     }
 }

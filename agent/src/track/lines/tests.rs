@@ -207,25 +207,32 @@ fn a_line_of_an_attempt_that_is_tried_again_is_no_failure_yet() {
     assert_eq!(scene.verdicts(), []);
 }
 
+/// A line of nginx's error log about a request for one path, on one of its numbered connections.
+fn numbered(connection: u64, tries: &Value, said: &Value) -> Value {
+    json!({
+        "kind": "logged", "proxy": "nginx", "pid": 1, "client": "10.0.0.7", "connection": connection,
+        "within": SECOND, "took": null, "said": said, "line": "error", "status": null,
+        "tries": tries, "request": {
+            "protocol": "http_request", "method": "GET", "path": "/a",
+            "path_complete": true, "host": null,
+        },
+    })
+}
+
+fn closed() -> Value {
+    json!([{
+        "upstream": "10.0.0.2:9009", "said": {"said": "peer_closed"}, "status": null,
+        "connect": null, "took": null,
+    }])
+}
+
 /// nginx tries the same server again where a pooled connection has failed; its access log has one line.
 #[test]
 fn a_pooled_connection_that_failed_and_the_try_after_it_are_one_failure() {
     let errors = |connections: [u64; 2]| {
         let mut scene = Scene::new();
         for connection in connections {
-            let one = json!({
-                "upstream": "10.0.0.2:9009", "said": {"said": "peer_closed"}, "status": null,
-                "connect": null, "took": null,
-            });
-            let mut fact = json!({
-                "kind": "logged", "proxy": "nginx", "pid": 1, "client": "10.0.0.7",
-                "within": SECOND, "took": null, "said": null, "line": "error", "status": null,
-                "tries": [one], "request": {
-                    "protocol": "http_request", "method": "GET", "path": "/a",
-                    "path_complete": true, "host": null,
-                },
-            });
-            fact["connection"] = connection.into();
+            let fact = numbered(connection, &closed(), &Value::Null);
             scene.signal(10 * SECOND, "log", fact);
         }
         scene.access("/a", 502);
@@ -233,6 +240,70 @@ fn a_pooled_connection_that_failed_and_the_try_after_it_are_one_failure() {
     };
     assert_eq!(errors([7, 7]), 1);
     assert_eq!(errors([7, 8]), 2, "another client's is another failure");
+}
+
+/// Several ask for the same at once and each is tried twice; one says more than the others.
+#[test]
+fn tries_of_requests_alike_are_as_many_failures_as_access_lines() {
+    let mut scene = Scene::new();
+    let none_left = json!({"said": "no_live_upstreams"});
+    for (connection, tries, said) in [
+        (9, closed(), Value::Null),
+        (9, closed(), Value::Null),
+        (7, closed(), Value::Null),
+        (7, closed(), Value::Null),
+        (7, json!([]), none_left),
+        (8, closed(), Value::Null),
+        (8, closed(), Value::Null),
+    ] {
+        let mut fact = numbered(connection, &tries, &said);
+        // Each worker numbers its own.
+        fact["pid"] = (connection / 8).into();
+        scene.signal(10 * SECOND, "log", fact);
+    }
+    for status in [502, 502, 502, 499] {
+        scene.access("/a", status);
+    }
+    assert_eq!(scene.verdicts().len(), 3, "one has left");
+}
+
+/// The kernel's source has seen both, each with two tries; which line is whose cannot be told.
+#[test]
+fn lines_left_over_of_requests_alike_that_were_seen_are_none_of_another() {
+    let mut scene = Scene::new();
+    for client in [5, 6] {
+        let request = json!({
+            "protocol": "http_request", "method": "GET", "path": "/a", "path_complete": true,
+            "host": null,
+        });
+        let response = json!({
+            "kind": "response_sent", "proxy": 1, "thread": 1, "downstream": client, "ordinal": 1,
+            "status": 502, "client": format!("10.0.0.7:400{client}"), "proxy_address": null,
+            "request": request, "request_at": 10 * SECOND, "adjacent": null, "last_attempt": null,
+        });
+        scene.signal(10 * SECOND + client, "kernel", response);
+    }
+    let none_left = json!({"said": "no_live_upstreams"});
+    for connection in [7, 7, 8, 8] {
+        let fact = numbered(connection, &closed(), &Value::Null);
+        scene.signal(10 * SECOND + 9, "log", fact);
+    }
+    let last = numbered(8, &json!([]), &none_left);
+    scene.signal(10 * SECOND + 9, "log", last);
+    scene.access("/a", 502).access("/a", 502);
+    assert_eq!(scene.verdicts().len(), 2);
+}
+
+#[test]
+fn of_each_of_nginxs_connections_one_try_has_the_access_line() {
+    let mut scene = Scene::new();
+    for connection in [7, 7, 8, 8, 9, 9] {
+        let fact = numbered(connection, &closed(), &Value::Null);
+        scene.signal(10 * SECOND, "log", fact);
+    }
+    scene.access("/a", 502);
+    scene.access("/a", 502).access("/a", 502);
+    assert_eq!(scene.verdicts(), vec![(Some(502), false); 3]);
 }
 
 /// Apache's line that says why has the client's port, the next one of that thread the path, and the
@@ -271,4 +342,68 @@ fn apaches_lines_are_joined_by_thread_before_any_moment_is_compared() {
         told.iter()
             .all(|t| t.has_access && t.tries.len() == 1 && !t.ambiguous && !t.guessed)
     );
+}
+
+/// Apache: why, with the client's port but for a connect; then the path, without a method.
+fn apache(why: &Value, client: &str, number: u64, path: Option<&str>) -> Vec<Value> {
+    let line = |tries: &Value, request: Value| {
+        json!({
+            "kind": "logged", "proxy": "apache", "pid": 1, "connection": number, "client": client,
+            "within": 1000, "took": null, "said": null, "line": "error", "status": null,
+            "tries": tries, "request": request,
+        })
+    };
+    let named = path.map(|path| {
+        let request = json!({
+            "protocol": "http_request", "method": "-", "path": path, "path_complete": true,
+            "host": null,
+        });
+        line(&json!([]), request)
+    });
+    std::iter::once(line(why, Value::Null))
+        .chain(named)
+        .collect()
+}
+
+/// A balancer's other member has answered what one refused: no line names that request.
+#[test]
+fn a_connect_of_apache_that_was_refused_is_none_of_another_status() {
+    let mut scene = Scene::new();
+    scene.access("/a", 502);
+    let refused = json!([{
+        "upstream": "10.0.0.2:9002", "said": {"said": "connect_failed", "errno": 111},
+        "status": null, "connect": null, "took": null,
+    }]);
+    let at = 10 * SECOND + SECOND / 2;
+    for fact in apache(&refused, "10.0.0.7:4000", 1, None) {
+        scene.signal(at, "log", fact);
+    }
+    for fact in apache(&closed(), "10.0.0.7:4001", 2, Some("/a")) {
+        scene.signal(at + SECOND / 10, "log", fact);
+    }
+    scene.out.extend(scene.tracker.finish());
+    let tries = |d: &Decided| {
+        let told = d.told.as_ref()?;
+        told.has_access.then_some(told.tries.len())
+    };
+    let told: Vec<_> = scene.out.iter().filter_map(tries).collect();
+    assert_eq!(told, [1], "{:?}", scene.out);
+}
+
+/// Which of several access lines is whose port's cannot be told, nor so what was asked from there.
+#[test]
+fn apaches_ports_are_guessed_where_requests_are_alike() {
+    let mut scene = Scene::new();
+    scene.access("/a", 502).access("/a", 502);
+    let at = 10 * SECOND + SECOND / 2;
+    for number in [1, 2] {
+        let client = format!("10.0.0.7:{}", 4000 + number);
+        for fact in apache(&closed(), &client, number, Some("/a")) {
+            scene.signal(at + number, "log", fact);
+        }
+    }
+    scene.out.extend(scene.tracker.finish());
+    let told = || scene.out.iter().filter_map(|d| d.told.as_ref());
+    assert!(told().any(|t| t.guessed), "{:?}", scene.out);
+    assert_eq!(told().count(), 2);
 }

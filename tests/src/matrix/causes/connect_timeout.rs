@@ -10,6 +10,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        stage.in_few_crowds();
         stage.apart(Duration::from_millis(1))?;
         stage.lose_connects();
         let (_, to) = stage.there();

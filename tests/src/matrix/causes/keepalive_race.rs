@@ -27,6 +27,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        stage.tries_connects_alone();
         stage.apart(DISTANCE)?;
         let manner = Manner {
             workers: 1,

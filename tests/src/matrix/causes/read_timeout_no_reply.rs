@@ -14,6 +14,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        stage.tries_connects_alone();
         // Each of a crowd is read by a worker of its own.
         stage.ask_of_workers(stage.wanted as u32)?;
         // All at once: none waits for a worker that is still asleep.

@@ -14,6 +14,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        stage.tries_connects_alone();
         stage.ask_of_workers(1)?;
         let query = stage.ask(Act::Reject);
         let truth = stage.truth();

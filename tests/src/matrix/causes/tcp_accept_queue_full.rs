@@ -16,6 +16,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        stage.in_few_crowds();
         let (ns, to) = stage.there();
         let address = to.to_string();
         let silent = Scripted::start(
@@ -26,7 +27,6 @@ pub(super) const CAUSE: Cause = Cause {
             Mode::NeverAccept,
             BACKLOG,
         )?;
-        stage.front(&to)?;
         let Target::Tcp(address) = to else {
             return Ok(());
         };
@@ -37,6 +37,8 @@ pub(super) const CAUSE: Cause = Cause {
                 .map(|_| one())
                 .collect::<Result<Vec<_>, _>>()?)
         })?;
+        // Before the proxy comes, which may want to know how it is.
+        stage.front(&to)?;
         stage.fail("")?;
         stage.run.hold((waiting, silent));
         Ok(())

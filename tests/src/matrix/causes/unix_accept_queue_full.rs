@@ -25,7 +25,6 @@ pub(super) const CAUSE: Cause = Cause {
             Mode::NeverAccept,
             BACKLOG,
         )?;
-        stage.front(&to)?;
         // The queue holds one more.
         let Target::Unix(path) = &to else {
             return Ok(());
@@ -33,6 +32,8 @@ pub(super) const CAUSE: Cause = Cause {
         let waiting = (0..=BACKLOG)
             .map(|_| UnixStream::connect(path))
             .collect::<Result<Vec<_>, _>>()?;
+        // Before the proxy comes, which may want to know how it is.
+        stage.front(&to)?;
         stage.fail("")?;
         stage.run.hold((waiting, silent));
         Ok(())

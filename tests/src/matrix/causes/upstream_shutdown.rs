@@ -16,6 +16,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        stage.tries_connects_alone();
         stage.apart(Duration::ZERO)?;
         let manner = Manner {
             workers: stage.wanted as u32,

@@ -17,6 +17,7 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        stage.tries_connects_alone();
         stage.apart(Duration::ZERO)?;
         let crowd = stage.draw.crowd.min(3);
         let manner = Manner {

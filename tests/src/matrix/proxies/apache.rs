@@ -2,15 +2,25 @@
 
 use std::path::Path;
 
-use super::{PORT, Proxy, Target, program, serve};
+use super::{Again, PORT, Proxy, Target, program, serve};
 
-const MODULES: [&str; 4] = ["mpm_event", "proxy", "proxy_http", "authz_core"];
+const MODULES: [&str; 7] = [
+    "mpm_event",
+    "proxy",
+    "proxy_http",
+    "authz_core",
+    "slotmem_shm",
+    "lbmethod_byrequests",
+    "proxy_balancer",
+];
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "apache",
     process: "apache2",
     // It waits in connect() where a Unix socket's queue is full.
     unix: false,
+    // To another server, and only of a route that has two.
+    again: Again::Connects,
     logs: &["apache-error.log", "apache-access.log"],
     lacking: || program("apache2"),
     start: |run, ns, wanted| {
@@ -36,16 +46,23 @@ pub(super) const PROXY: Proxy = Proxy {
             access_log = run.folder.join("apache-access.log").display(),
             workers = wanted.workers,
         );
-        for route in &wanted.routes {
-            let to = match &route.to {
-                Target::Tcp(address) => format!("http://{address}{}", route.folder),
-                Target::Unix(path) => {
-                    format!("unix:{}|http://back{}", path.display(), route.folder)
-                }
+        let times = format!("retry=0 connectiontimeout={connect} timeout={patience}");
+        for (number, route) in wanted.routes.iter().enumerate() {
+            let folder = route.folder;
+            let address = |to: &Target| match to {
+                Target::Tcp(address) => format!("http://{address}"),
+                Target::Unix(path) => format!("unix:{}|http://back", path.display()),
             };
+            if route.or.is_none() {
+                let to = address(&route.to);
+                text += &format!("ProxyPass {folder} {to}{folder} {times}\n");
+                continue;
+            }
+            let member = |to| format!("BalancerMember {} {times}\n", address(to));
+            let members: String = route.servers().map(member).collect();
             text += &format!(
-                "ProxyPass {} {to} retry=0 connectiontimeout={connect} timeout={patience}\n",
-                route.folder
+                "<Proxy balancer://back{number}>\n{members}</Proxy>\n\
+                 ProxyPass {folder} balancer://back{number}{folder}\n"
             );
         }
         let config = run.folder.join("apache.conf");

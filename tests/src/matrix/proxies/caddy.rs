@@ -1,23 +1,32 @@
-//! Caddy, which is Go, with a pool for each upstream.
+//! Caddy, which is Go, with a pool for each upstream. It is not told to check their health: who fails a
+//! check is not asked any more.
 
-use super::{PORT, Proxy, Target, program, serve};
+use super::{Again, PORT, Proxy, Target, program, serve};
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "caddy",
     process: "caddy",
     unix: true,
+    again: Again::Anything,
     logs: &["caddy.log", "caddy-access.log"],
     lacking: || program("caddy"),
     start: |run, ns, wanted| {
         let (connect, patience) = (wanted.connect.as_millis(), wanted.patience.as_millis());
+        // Once it has sent a request it sends none again but GETs, if any.
+        let again = match wanted.again {
+            Again::Never => "",
+            Again::Connects => "  lb_retries 2\n  lb_retry_match {\n   method TRACE\n  }\n",
+            Again::Anything => "  lb_retries 2\n",
+        };
         let mut routes = String::new();
         for route in &wanted.routes {
-            let to = match &route.to {
-                Target::Tcp(address) => address.to_string(),
-                Target::Unix(path) => format!("unix/{}", path.display()),
+            let address = |to: &Target| match to {
+                Target::Tcp(address) => format!("{address} "),
+                Target::Unix(path) => format!("unix/{} ", path.display()),
             };
+            let to: String = route.servers().map(address).collect();
             routes += &format!(
-                "handle {}/* {{\n reverse_proxy {to} {{\n  transport http {{\n   \
+                "handle {}/* {{\n reverse_proxy {to}{{\n  lb_policy round_robin\n{again}  transport http {{\n   \
                  dial_timeout {connect}ms\n   response_header_timeout {patience}ms\n   \
                  keepalive 60s\n   keepalive_idle_conns_per_host 64\n  }}\n }}\n}}\n",
                 route.folder

@@ -1,8 +1,8 @@
-//! Envoy with static clusters and no retries.
+//! Envoy with static clusters.
 
 use serde_json::{Value, json};
 
-use super::{PORT, Proxy, Route, Target, Wanted, program, serve};
+use super::{Again, PORT, Proxy, Route, Target, Wanted, program, serve};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
@@ -10,6 +10,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "envoy",
     process: "envoy",
     unix: true,
+    again: Again::Anything,
     logs: &["envoy-access.log"],
     lacking: || program("envoy"),
     start: |run, ns, wanted| {
@@ -32,22 +33,43 @@ fn configuration(wanted: &Wanted, access_log: &str) -> Value {
     let seconds = |time: std::time::Duration| format!("{:.3}s", time.as_secs_f64());
     let name = |number: usize| format!("back{number}");
     let cluster = |(number, route): (usize, &Route)| {
-        let address = match &route.to {
-            Target::Tcp(address) => json!({"socket_address": {
-                "address": address.ip().to_string(), "port_value": address.port()}}),
-            Target::Unix(path) => json!({"pipe": {"path": path.display().to_string()}}),
+        let endpoint = |to: &Target| {
+            let address = match to {
+                Target::Tcp(address) => json!({"socket_address": {
+                    "address": address.ip().to_string(), "port_value": address.port()}}),
+                Target::Unix(path) => json!({"pipe": {"path": path.display().to_string()}}),
+            };
+            json!({"endpoint": {"address": address}})
         };
-        json!({
+        let endpoints: Vec<Value> = route.servers().map(endpoint).collect();
+        let mut cluster = json!({
             "name": name(number), "type": "STATIC", "connect_timeout": seconds(wanted.connect),
             "load_assignment": {"cluster_name": name(number), "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": address}}]}]},
-        })
+                {"lb_endpoints": endpoints}]},
+        });
+        if let Some(every) = wanted.checks.map(seconds) {
+            // Who fails them all is asked all the same: there is nobody else.
+            cluster["health_checks"] = json!([{
+                "timeout": "0.5s", "interval": every, "no_traffic_interval": every,
+                "unhealthy_interval": every, "unhealthy_threshold": 1_000_000,
+                "healthy_threshold": 1, "http_health_check": {"path": "/healthz"}}]);
+        }
+        cluster
+    };
+    let again = match wanted.again {
+        Again::Never => None,
+        Again::Connects => Some("connect-failure"),
+        Again::Anything => Some("connect-failure,reset"),
     };
     let route = |(number, route): (usize, &Route)| {
-        json!({
-            "match": {"prefix": route.folder},
-            "route": {"cluster": name(number), "timeout": seconds(wanted.patience)},
-        })
+        let mut action = json!({"cluster": name(number), "timeout": seconds(wanted.patience)});
+        if let Some(again) = again {
+            action["retry_policy"] = json!({"retry_on": again, "num_retries": 2,
+                "host_selection_retry_max_attempts": 3, "retry_host_predicate": [{
+                    "name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
+                        "@type": format!("{TYPES}.retry.host.previous_hosts.v3.PreviousHostsPredicate")}}]});
+        }
+        json!({"match": {"prefix": route.folder}, "route": action})
     };
     let numbered = || wanted.routes.iter().enumerate();
     let manager = json!({

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
-use super::{PORT, Proxy, program, serve};
+use super::{Again, PORT, Proxy, program, serve};
 
 /// Also the name of its process.
 const NAME: &str = "goproxy";
@@ -16,6 +16,8 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "go",
     process: NAME,
     unix: true,
+    // Only what its pool hides.
+    again: Again::Never,
     // The stand-in has none of Traefik's.
     logs: &[],
     lacking: || program("go"),

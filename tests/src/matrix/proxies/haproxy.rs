@@ -1,15 +1,23 @@
-//! HAProxy, sharing pooled connections between clients, without retries.
+//! HAProxy, sharing pooled connections between clients.
 
-use super::{PORT, Proxy, Target, program, serve};
+use super::{Again, PORT, Proxy, Target, program, serve};
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "haproxy",
     process: "haproxy",
     unix: true,
+    again: Again::Anything,
     logs: &["haproxy.log"],
     lacking: || program("haproxy"),
     start: |run, ns, wanted| {
         let (connect, patience) = (wanted.connect.as_millis(), wanted.patience.as_millis());
+        let again = match wanted.again {
+            Again::Never => "retries 0",
+            Again::Connects => "retries 2\n  option redispatch 1",
+            Again::Anything => {
+                "retries 2\n  option redispatch 1\n  retry-on conn-failure empty-response junk-response"
+            }
+        };
         let mut text = format!(
             "global
   nbthread {}
@@ -18,7 +26,7 @@ defaults
   mode http
   log global
   option httplog
-  retries 0
+  {again}
   http-reuse always
   timeout connect {connect}ms
   timeout client 60s
@@ -34,11 +42,21 @@ frontend front
             text += &format!("  use_backend back{number} if {{ path_beg {folder} }}\n");
         }
         for (number, route) in wanted.routes.iter().enumerate() {
-            let to = match &route.to {
-                Target::Tcp(address) => address.to_string(),
-                Target::Unix(path) => format!("unix@{}", path.display()),
-            };
-            text += &format!("backend back{number}\n  server inner {to}\n");
+            text += &format!("backend back{number}\n");
+            for (nth, to) in route.servers().enumerate() {
+                let to = match to {
+                    Target::Tcp(address) => address.to_string(),
+                    Target::Unix(path) => format!("unix@{}", path.display()),
+                };
+                text += &format!("  server inner{nth} {to}\n");
+                if let Some(every) = wanted.checks {
+                    // It asks none that has failed a check, so those checked are others' twins.
+                    text += &format!(
+                        "  server twin{nth} {to} weight 0 check inter {}ms\n",
+                        every.as_millis()
+                    );
+                }
+            }
         }
         let config = run.folder.join("haproxy.cfg");
         std::fs::write(&config, text)?;
