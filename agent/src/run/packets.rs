@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::signal::{Fact, Nanos, Signal};
 use crate::sources::packets::Packets;
 use crate::sources::packets::decode::{Decoded, Reason, decode, plain};
-use crate::sources::packets::file::{BATCH, Capture, Progress, ReadError};
+use crate::sources::packets::file::{Capture, Progress, ReadError};
 
 /// Frames between two looks at the clock and the terminal.
 const CHORES: usize = 65_536;
@@ -41,25 +41,32 @@ pub(super) fn explain<W: Write>(
             }
             None => break,
         };
-        let mut segments = Vec::with_capacity(BATCH);
+        let far = batch.are_far();
+        let mut stream = packets.stream(far);
         for frame in batch {
             frames += 1;
             if let Some(segment) = plain(&frame) {
-                segments.push(segment);
+                stream.take(segment, &mut signals);
                 continue;
             }
             match decode(&frame) {
-                Decoded::Segment(segment) => segments.push(segment),
+                Decoded::Segment(segment) => stream.take(segment, &mut signals),
                 Decoded::Unreachable(error) => {
-                    packets.segments(&segments, &mut signals);
-                    segments.clear();
+                    stream.finish(&mut signals);
                     packets.unreachable(&error, &mut signals);
+                    stream = packets.stream(far);
                 }
                 Decoded::Other => {}
                 Decoded::NotUnderstood(reason) => not_understood[reason as usize] += 1,
             }
         }
-        packets.segments(&segments, &mut signals);
+        stream.finish(&mut signals);
+        if capture.is_torn() {
+            // What came since, and what is open, may be made of bytes that were never captured.
+            signals.clear();
+            packets = Packets::new(proxies);
+            continue;
+        }
         let now = capture.dropped();
         if now > dropped {
             packets.lost("capture", "dropped", now - dropped, &mut signals);
@@ -98,13 +105,19 @@ fn take<W: Write>(
     signals: &mut Vec<Signal>,
     (began, ended): &mut (Nanos, Nanos),
 ) -> Result<()> {
-    for signal in signals.drain(..) {
-        if !matches!(signal.fact, Fact::Tick) || *ended == 0 {
+    for (i, signal) in signals.iter().enumerate() {
+        let tick = matches!(signal.fact, Fact::Tick);
+        // Of several ticks in a row the last one says it all.
+        if tick && matches!(signals.get(i + 1), Some(next) if matches!(next.fact, Fact::Tick)) {
+            continue;
+        }
+        if !tick || *ended == 0 {
             *began = (*began).min(signal.at);
         }
         *ended = (*ended).max(signal.at);
-        pipeline.signal(&signal)?;
+        pipeline.signal(signal)?;
     }
+    signals.clear();
     Ok(())
 }
 

@@ -162,6 +162,10 @@ impl Packets {
     pub(super) fn note_asked(&mut self, index: u32, at: Nanos) {
         let flow = self.flows.at(index);
         let (client, server) = (flow.client_ip(), flow.server());
+        // Only of those whose connects wait; under which of a host's addresses is not asked here.
+        if !self.suspects.contains_key(&client) && !self.hosts.several_addresses() {
+            return;
+        }
         let to_front = || {
             let front = self.hosts.get(server.ip()).and_then(|host| host.encrypted);
             let front = front.and_then(|index| self.flows.peek(index));

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use indexmap::IndexMap;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use crate::signal::{Address, Nanos};
@@ -52,7 +53,8 @@ pub(super) struct Handshake {
 
 #[derive(Default)]
 pub(super) struct Hosts {
-    by_ip: FxHashMap<IpAddr, Host>,
+    /// In the order in which they came: of many clients the latest are near each other in memory.
+    by_ip: IndexMap<IpAddr, Host, FxBuildHasher>,
     /// No more of them are forgotten for others.
     crowded: bool,
     /// Named by hand.
@@ -94,7 +96,10 @@ impl Hosts {
     }
 
     pub(super) fn entry(&mut self, ip: IpAddr) -> Option<&mut Host> {
-        if self.by_ip.len() >= CAP && !self.by_ip.contains_key(&ip) {
+        if let Some(known) = self.by_ip.get_index_of(&ip) {
+            return self.by_ip.get_index_mut(known).map(|(_, host)| host);
+        }
+        if self.by_ip.len() >= CAP {
             self.make_room();
             if self.by_ip.len() >= CAP {
                 return None;
@@ -133,6 +138,11 @@ impl Hosts {
     pub(super) fn addresses_of(&self, ip: IpAddr) -> Vec<IpAddr> {
         let others = self.translated.iter().filter(|(this, _)| *this == ip);
         std::iter::once(ip).chain(others.map(|o| o.1)).collect()
+    }
+
+    /// Some hosts are known to have several addresses.
+    pub(super) fn several_addresses(&self) -> bool {
+        !self.translated.is_empty()
     }
 
     /// It is seen to ask another server than this one.

@@ -1,6 +1,6 @@
 //! The packet source: from frames, offline or live, to the same signals as the kernel source makes.
 //!
-//! `tcp` follows connections, `talk` finds requests and responses in them, `ties` and `connects`
+//! `stream` and `tcp` follow connections, `talk` finds requests and responses in them, `ties` and `connects`
 //! find what belongs to a failed one, `judge` decides what is told, and `signals` tells it. Healthy exchanges leave nothing but a few numbers.
 
 mod abandoned;
@@ -30,6 +30,7 @@ pub mod ring;
 pub mod segment;
 pub mod serving;
 mod signals;
+mod stream;
 mod table;
 mod talk;
 mod tcp;
@@ -56,7 +57,6 @@ use order::Order;
 use reorder::Reorder;
 use serving::Owners;
 use table::Table;
-use tcp::Place;
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -97,8 +97,6 @@ pub struct Counts {
 #[derive(Default)]
 pub struct Packets {
     flows: Table,
-    /// Of the segments at hand: kept for its memory alone.
-    places: Vec<Place>,
     exchanges: Exchanges,
     reorder: Reorder,
     hosts: Hosts,

@@ -190,11 +190,19 @@ impl Packets {
     /// Gives the failed connects whose responses must have come by now to those responses.
     pub(super) fn settle_connects(&mut self) {
         let mut order = std::mem::take(&mut self.order);
-        while let Some(&connect) = order.loose.front() {
-            if !self.ending && connect.ended + AT_ONCE + SKEW > self.now {
+        while let Some(first) = order.loose.front() {
+            let until = first.ended + AT_ONCE;
+            // Of all that ended until then the responses are there.
+            if !self.ending && until + AT_ONCE + SKEW > self.now {
                 break;
             }
-            order.loose.pop_front();
+            // Requests are taken up in the order of connects' beginnings, however long those take.
+            let near = order.loose.iter().take(LOOKED_THROUGH);
+            let near = near.take_while(|c| c.ended <= until).enumerate();
+            let place = near.min_by_key(|(_, c)| c.began).map_or(0, |(i, _)| i);
+            let Some(connect) = order.loose.remove(place) else {
+                break;
+            };
             let owner = self.owner_of(&connect, 0, &mut order);
             // On another interface the clock may be another one.
             match owner.or_else(|| self.owner_of(&connect, SKEW, &mut order)) {

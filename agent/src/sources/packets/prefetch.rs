@@ -11,6 +11,15 @@ pub(super) fn prefetch<T>(value: &T) {
     }
 }
 
+/// Asks for bytes that may be anywhere, or nowhere, and are not needed soon: the first-level cache is
+/// left to others.
+#[inline(always)]
+pub(super) fn bytes(from: *const u8, length: usize) {
+    for at in (0..length).step_by(LINE) {
+        far_line(from.wrapping_add(at));
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn line(at: *const u8) {
@@ -19,6 +28,18 @@ fn line(at: *const u8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn far_line(at: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: as above.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn line(_: *const u8) {}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn far_line(_: *const u8) {}

@@ -701,9 +701,10 @@ impl Packets {
         let (client, server) = (flow.client_ip(), flow.server());
         let upstream = flow.is(Flow::UPSTREAM)
             || self.hosts.is_proxys(client)
+            // The server first: there are few, and what is known of them is at hand.
             || (self.hosts.configured.is_empty()
-                && !self.hosts.serves_beside(client, server)
-                && !self.hosts.asks_beside(server.ip(), server));
+                && !self.hosts.asks_beside(server.ip(), server)
+                && !self.hosts.serves_beside(client, server));
         if upstream {
             let by = if by_server {
                 ClosedBy::Upstream

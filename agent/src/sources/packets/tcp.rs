@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use crate::signal::{Nanos, Signal};
 
-use super::flow::{Direction, Flow, Key, NONE, ahead, before, flow_id};
+use super::flow::{Direction, Flow, Key, ahead, before, flow_id};
 use super::hosts::Handshake;
 use super::reorder::Held;
 use super::segment::{Flags, Segment, Unreachable};
 use super::serving::bit;
+use super::stream::Place;
 use super::talk::Bytes;
 use super::{MILLISECOND, Packets, SECOND, SKEW};
 
@@ -16,9 +17,7 @@ use super::{MILLISECOND, Packets, SECOND, SKEW};
 /// timer is that short.
 const REPEATED: Nanos = 2 * MILLISECOND;
 /// One old connection is looked at for so many segments; a connection has more than that.
-const SWEEP: u32 = 4;
-/// Segments of a group: enough work to wait behind, and few enough for the first-level cache.
-const GROUP: usize = 16;
+pub(super) const SWEEP: u32 = 4;
 /// A translated packet is captured again this soon. Its first sequence number alone may be another's:
 /// some stacks, and captures made by hand, begin all with the same.
 const TRANSLATED: Nanos = 10 * MILLISECOND;
@@ -27,92 +26,9 @@ const TRANSLATED_LATE: Nanos = SECOND;
 /// A reset or an acknowledgement further off than this belongs to another connection.
 const NEAR: u32 = 1 << 24;
 
-/// Where a segment belongs.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    key: Key,
-    hash: u64,
-    /// Which side of the key sent it.
-    sender: usize,
-    /// The connection, as far as it was looked for.
-    index: Option<u32>,
-}
-
 impl Packets {
-    /// Takes in one segment; what it makes known goes to `out`.
-    pub fn segment(&mut self, segment: &Segment<'_>, out: &mut Vec<Signal>) {
-        let place = self.place(segment);
-        self.follow(segment, &place, None, out);
-    }
-
-    /// Takes in segments, in their order.
-    ///
-    /// Nothing but faster than one by one. While one group of them is followed, what the next one
-    /// needs besides its connections is on its way from memory, and the connections of the one
-    /// after that.
-    pub fn segments(&mut self, segments: &[Segment<'_>], out: &mut Vec<Signal>) {
-        let mut places = std::mem::take(&mut self.places);
-        places.clear();
-        places.extend(segments.iter().map(|segment| self.place(segment)));
-        let end = places.len();
-        let group = |from: usize| from.min(end)..(from + GROUP).min(end);
-        self.find(&mut places[group(0)]);
-        self.find(&mut places[group(GROUP)]);
-        self.prefetch(&places[group(0)], &segments[group(0)]);
-        for from in (0..end).step_by(GROUP) {
-            self.find(&mut places[group(from + 2 * GROUP)]);
-            let next = group(from + GROUP);
-            self.prefetch(&places[next.clone()], &segments[next]);
-            for i in group(from) {
-                self.follow(&segments[i], &places[i], segments.get(i + 1), out);
-            }
-        }
-        self.places = places;
-    }
-
     #[inline]
-    fn place(&self, segment: &Segment<'_>) -> Place {
-        let (key, sender) = self.key(segment.from, segment.to);
-        Place {
-            key,
-            hash: self.flows.hash(&key),
-            sender,
-            index: None,
-        }
-    }
-
-    /// Finds connections, and asks for them.
-    fn find(&self, places: &mut [Place]) {
-        for place in places {
-            place.index = self.flows.likely(place.hash);
-            if let Some(at) = place.index {
-                self.flows.at(at).prefetch();
-            }
-        }
-    }
-
-    /// Asks for what following these segments will need besides their connections.
-    fn prefetch(&self, places: &[Place], segments: &[Segment<'_>]) {
-        const TURNS: u32 = GROUP as u32 / SWEEP;
-        self.flows.prefetch_next(TURNS, 2);
-        self.exchanges.prefetch_next(4);
-        for (place, segment) in places.iter().zip(segments) {
-            // It may have been forgotten since it was found.
-            let Some(flow) = place.index.and_then(|at| self.flows.peek(at)) else {
-                continue;
-            };
-            let request = segment.length > 0 && place.sender == usize::from(flow.client);
-            if request || !flow.is(Flow::ESTABLISHED) {
-                flow.prefetch_rest();
-            }
-            if segment.length > 0 && flow.oldest != NONE {
-                self.exchanges.prefetch(flow.oldest);
-            }
-        }
-    }
-
-    #[inline]
-    fn follow(
+    pub(super) fn follow(
         &mut self,
         segment: &Segment<'_>,
         place: &Place,
@@ -193,7 +109,9 @@ impl Packets {
         };
         let flow = self.flows.at_mut(index);
         flow.seen_at = flow.seen_at.max(at);
-        flow.seen_in |= bit(self.space);
+        if self.several_spaces {
+            flow.seen_in |= bit(self.space);
+        }
         if flow.is(Flow::TWIN) {
             return;
         }
@@ -234,7 +152,7 @@ impl Packets {
 
     /// Nearly always there is one namespace, and nothing to look at.
     #[inline]
-    fn key(&self, from: SocketAddr, to: SocketAddr) -> (Key, usize) {
+    pub(super) fn key(&self, from: SocketAddr, to: SocketAddr) -> (Key, usize) {
         let (key, sender) = Key::new(from, to);
         match self.space {
             0 => (key, sender),
@@ -248,7 +166,9 @@ impl Packets {
         }
         self.ids += 1;
         let id = flow_id(self.ids, &key);
-        self.flows.insert(key, id, at)
+        let index = self.flows.insert(key, id, at);
+        self.flows.at_mut(index).seen_in = bit(self.space);
+        index
     }
 
     /// A SYN begins a connection, repeats its beginning, or answers one. `None`: nothing more to do.

@@ -13,7 +13,7 @@ const IP_HEADER: usize = 20;
 const BOTH_HEADERS: usize = IP_HEADER + tcp::SMALLEST_HEADER;
 
 /// The segment of such a frame; anything else is left to `decode`, which takes these frames too.
-#[inline]
+#[inline(always)]
 pub fn plain<'a>(raw: &RawFrame<'a>) -> Option<Segment<'a>> {
     const VERSION_AND_LENGTH: u8 = 0x45;
     let packet = network(raw)?;
@@ -51,7 +51,7 @@ pub fn plain<'a>(raw: &RawFrame<'a>) -> Option<Segment<'a>> {
 }
 
 /// The IP packet of a frame that says that it is IPv4.
-#[inline]
+#[inline(always)]
 fn network<'a>(raw: &RawFrame<'a>) -> Option<&'a [u8]> {
     let (ether_type, header) = match raw.link_type {
         LinkType::ETHERNET => (link::ETHERNET_HEADER - 2, link::ETHERNET_HEADER),

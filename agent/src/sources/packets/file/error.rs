@@ -39,6 +39,8 @@ pub struct ReadError {
 pub enum Problem {
     /// The file ends within a record, as when its writer was stopped.
     Truncated,
+    /// Somebody made the file shorter while it was read, or it cannot be read any more.
+    Torn,
     Malformed(String),
     Io(io::Error),
 }
@@ -100,6 +102,9 @@ impl fmt::Display for ReadError {
             Problem::Truncated => f.write_str(
                 "the file ends within the record that begins there, as when the capture was interrupted",
             )?,
+            Problem::Torn => f.write_str(
+                "the file became shorter while it was read, or its disk failed; explain a copy of it",
+            )?,
             Problem::Malformed(reason) => f.write_str(reason)?,
             Problem::Io(error) => error.fmt(f)?,
         }
@@ -115,7 +120,7 @@ impl std::error::Error for ReadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.problem {
             Problem::Io(error) => Some(error),
-            Problem::Truncated | Problem::Malformed(_) => None,
+            Problem::Truncated | Problem::Torn | Problem::Malformed(_) => None,
         }
     }
 }

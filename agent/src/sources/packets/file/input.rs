@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufReader, Chain, Cursor, Read, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,8 @@ pub struct Input {
     kind: Kind,
     compressed: bool,
     progress: Progress,
+    /// The same file where it can be mapped: its bytes are the input's.
+    mappable: Option<File>,
     reader: Peeked<Box<dyn Read + Send>>,
 }
 
@@ -33,6 +35,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The file has been read up to here.
+    pub(super) fn reached(&self, offset: u64) {
+        self.read.store(offset, Ordering::Relaxed);
+    }
+
     /// Bytes read so far, and of how many where that is known.
     pub fn now(&self) -> (u64, Option<u64>) {
         (self.read.load(Ordering::Relaxed), self.total)
@@ -66,14 +73,19 @@ impl Input {
 
     /// Reads an open file, which messages call `name`, from where it stands.
     pub fn from_file(file: File, name: &str) -> Result<Input, OpenError> {
-        let total = match file.metadata() {
-            Ok(metadata) => metadata.is_file().then_some(metadata.len()),
-            Err(error) => {
-                let name = name.to_owned();
-                return Err(OpenError::Io { name, error });
-            }
+        let failed = |error| OpenError::Io {
+            name: name.to_owned(),
+            error,
         };
-        Input::new(Box::new(file), name, total)
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Input::new(Box::new(file), name, None);
+        }
+        let mut same = file.try_clone().map_err(failed)?;
+        let from_its_beginning = same.stream_position().map_err(failed)? == 0;
+        let mut input = Input::new(Box::new(file), name, Some(metadata.len()))?;
+        input.mappable = (from_its_beginning && !input.compressed).then_some(same);
+        Ok(input)
     }
 
     /// Reads from `reader`, standard input for example, which messages call `name`.
@@ -116,6 +128,7 @@ impl Input {
             kind,
             compressed,
             progress: Progress { read, total },
+            mappable: None,
             reader,
         })
     }
@@ -132,6 +145,11 @@ impl Input {
     /// The name that messages use.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The file whose bytes are the input's, if it can be mapped.
+    pub(super) fn take_mappable(&mut self) -> Option<File> {
+        self.mappable.take()
     }
 
     pub fn progress(&self) -> Progress {

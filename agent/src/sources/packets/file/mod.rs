@@ -1,13 +1,13 @@
 //! Capture files: pcap and pcapng, plain, gzip or zstd, from a file or any reader.
 //!
-//! Read through one buffer rather than a memory map: it costs no more (see `cargo xtask bench
-//! offline`), works for pipes, counts little memory, and a file that shrinks meanwhile is an end
-//! and not a fatal signal.
+//! Plain files are mapped, a window at a time (`mapped`): of a body nothing has to be copied. All
+//! else is read through one buffer.
 
 mod error;
 mod input;
 mod interface;
 mod kind;
+mod mapped;
 mod pcap;
 mod pcapng;
 mod record;
@@ -29,9 +29,8 @@ use error::Fault;
 use record::{Record, Step};
 use window::Window;
 
-/// Frames given at once at most: so many of them fit in the first-level cache while they are
-/// followed.
-pub const BATCH: usize = 64;
+/// Frames given at once at most; then it is looked at what they made known.
+pub const BATCH: usize = 1024;
 
 /// An open capture; `next_frame` and `next_frames` give its frames in order.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ impl Capture {
         let kind = input.kind();
         let compressed = input.is_compressed();
         let name = input.name().to_owned();
-        let mut window = Window::new(Box::new(input));
+        let mut window = Window::of_input(input);
         let format = match kind {
             Kind::Pcap => pcap::Pcap::open(&mut window).map(Format::Pcap),
             Kind::PcapNg => Ok(Format::PcapNg(pcapng::PcapNg::default())),
@@ -103,8 +102,10 @@ impl Capture {
             Ok(record) => record,
             Err(error) => return Some(Err(error)),
         };
+        let far = self.window.is_far();
         let (bytes, start) = self.window.parts();
         Some(Ok(Frames {
+            far,
             format: &mut self.format,
             bytes,
             start,
@@ -119,6 +120,9 @@ impl Capture {
             return None;
         }
         let fault = loop {
+            if self.window.is_torn() {
+                break self.window.fault(Problem::Torn);
+            }
             match self.format.step(self.window.held()) {
                 Ok(Step::Frame(mut record)) => {
                     record.from += self.window.take(record.length);
@@ -151,6 +155,11 @@ impl Capture {
         }
     }
 
+    /// The file became shorter: frames given since nobody knows when may hold what it never did.
+    pub fn is_torn(&self) -> bool {
+        self.window.is_torn()
+    }
+
     /// The name that messages use.
     pub fn name(&self) -> &str {
         &self.name
@@ -159,6 +168,7 @@ impl Capture {
 
 /// Some frames of a capture; those that are left when it is dropped come with the next ones.
 pub struct Frames<'a> {
+    far: bool,
     format: &'a mut Format,
     bytes: &'a [u8],
     start: &'a mut usize,
@@ -168,16 +178,28 @@ pub struct Frames<'a> {
     left: usize,
 }
 
+impl Frames<'_> {
+    /// The frames after these are still to come from memory, where they lie behind these.
+    pub fn are_far(&self) -> bool {
+        self.far
+    }
+}
+
 impl<'a> Iterator for Frames<'a> {
     type Item = RawFrame<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<RawFrame<'a>> {
         if self.left == 0 {
             return None;
         }
         let record = match self.first.take() {
             Some(first) => first,
+            // Told before what comes after it.
+            None if self.format.told_loss() => {
+                self.left = 0;
+                return None;
+            }
             None => loop {
                 match self.format.step(&self.bytes[*self.start..]) {
                     Ok(Step::Frame(mut record)) => {
@@ -202,6 +224,14 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 impl Format {
+    #[inline]
+    fn told_loss(&mut self) -> bool {
+        match self {
+            Format::Pcap(_) => false,
+            Format::PcapNg(format) => format.told_loss(),
+        }
+    }
+
     #[inline(always)]
     fn step(&mut self, held: &[u8]) -> Result<Step, String> {
         match self {

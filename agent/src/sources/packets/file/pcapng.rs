@@ -30,12 +30,20 @@ pub(super) struct PcapNg {
     last: Nanos,
     /// Losses told by earlier sections.
     dropped_before: u64,
+    /// A loss was told since somebody asked for that.
+    loss_told: bool,
 }
 
 impl PcapNg {
     pub(super) fn dropped(&self) -> u64 {
         let sum = |sum: u64, one: &Interface| sum.saturating_add(one.dropped());
         self.interfaces.iter().fold(self.dropped_before, sum)
+    }
+
+    /// Whether the file told of a loss since this was asked last.
+    #[inline]
+    pub(super) fn told_loss(&mut self) -> bool {
+        std::mem::take(&mut self.loss_told)
     }
 
     #[inline]
@@ -183,6 +191,7 @@ impl PcapNg {
         });
         let interface = &mut self.interfaces[index];
         interface.dropped_beside = interface.dropped_beside.saturating_add(lost);
+        self.loss_told |= lost > 0;
     }
 
     #[cold]
@@ -266,6 +275,7 @@ impl PcapNg {
             }
         });
         if let Some(interface) = self.interfaces.get_mut(index) {
+            self.loss_told |= dropped > interface.dropped;
             interface.dropped = interface.dropped.max(dropped);
         }
     }

@@ -1,9 +1,12 @@
-//! The one buffer through which a capture is read; frames are slices of it.
+//! The bytes of a capture that are at hand, in one buffer or in the file's own pages; frames are
+//! slices of them.
 
 use std::fmt;
 use std::io::{self, Read};
 
 use super::error::{Fault, Problem};
+use super::input::{Input, Progress};
+use super::mapped::Mapped;
 
 /// Read at a time: it stays in the processor's second-level cache.
 const READ: usize = 256 * 1024;
@@ -12,12 +15,19 @@ pub(super) const MAX_RECORD: usize = 16 * 1024 * 1024;
 
 /// A moving view of the input: what is before `start` has been consumed.
 pub(super) struct Window {
-    input: Box<dyn Read + Send>,
-    bytes: Vec<u8>,
+    source: Source,
     start: usize,
     end: usize,
-    /// Where `bytes[0]` is in the input.
+    /// Where the first of the bytes is in the input.
     base: u64,
+}
+
+enum Source {
+    Read {
+        input: Box<dyn Read + Send>,
+        bytes: Vec<u8>,
+    },
+    Mapped(Mapped, Progress),
 }
 
 impl fmt::Debug for Window {
@@ -31,13 +41,46 @@ impl fmt::Debug for Window {
 
 impl Window {
     pub(super) fn new(input: Box<dyn Read + Send>) -> Window {
+        let bytes = vec![0; READ];
+        Window::of(Source::Read { input, bytes })
+    }
+
+    /// Through the file's own pages where that is possible.
+    pub(super) fn of_input(mut input: Input) -> Window {
+        match input.take_mappable().and_then(Mapped::new) {
+            Some(mapped) => Window::of(Source::Mapped(mapped, input.progress())),
+            None => Window::new(Box::new(input)),
+        }
+    }
+
+    fn of(source: Source) -> Window {
         Window {
-            input,
-            bytes: vec![0; READ],
+            source,
             start: 0,
             end: 0,
             base: 0,
         }
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match &self.source {
+            Source::Read { bytes, .. } => bytes,
+            Source::Mapped(mapped, _) => mapped.bytes(),
+        }
+    }
+
+    /// Bytes that were given were not the input's: its file became shorter.
+    pub(super) fn is_torn(&self) -> bool {
+        match &self.source {
+            Source::Read { .. } => false,
+            Source::Mapped(mapped, _) => mapped.is_torn(),
+        }
+    }
+
+    /// Whether what lies ahead is still to come from memory.
+    pub(super) fn is_far(&self) -> bool {
+        matches!(self.source, Source::Mapped(..))
     }
 
     /// Where the next byte is in the input.
@@ -48,7 +91,7 @@ impl Window {
     /// The bytes at hand.
     #[inline]
     pub(super) fn held(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        &self.bytes()[self.start..self.end]
     }
 
     /// Makes `length` bytes be at hand; false where the input ends before.
@@ -71,13 +114,17 @@ impl Window {
 
     /// The bytes in the buffer, and where those at hand begin, which the caller moves on.
     pub(super) fn parts(&mut self) -> (&[u8], &mut usize) {
-        (&self.bytes[..self.end], &mut self.start)
+        let bytes = match &self.source {
+            Source::Read { bytes, .. } => bytes,
+            Source::Mapped(mapped, _) => mapped.bytes(),
+        };
+        (&bytes[..self.end], &mut self.start)
     }
 
     /// Bytes that were taken.
     #[inline]
     pub(super) fn taken(&self, start: usize, length: usize) -> &[u8] {
-        &self.bytes[start..start + length]
+        &self.bytes()[start..start + length]
     }
 
     #[cold]
@@ -86,33 +133,39 @@ impl Window {
             length < MAX_RECORD + READ,
             "the formats check lengths first"
         );
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.base += self.start as u64;
-        self.end -= self.start;
-        self.start = 0;
-        while self.end < length {
-            if self.end == self.bytes.len() {
-                // Only as far as the input has bytes: a length alone allocates little.
-                let more = (2 * self.bytes.len()).min(MAX_RECORD + READ);
-                self.bytes.resize(more, 0);
+        match &mut self.source {
+            Source::Read { input, bytes } => {
+                bytes.copy_within(self.start..self.end, 0);
+                self.base += self.start as u64;
+                self.end -= self.start;
+                self.start = 0;
+                let read = read(input, bytes, &mut self.end, length);
+                read.map_err(|problem| Fault {
+                    // What was cut off is the record that begins here.
+                    offset: match problem {
+                        Problem::Io(_) => self.base + self.end as u64,
+                        _ => self.base,
+                    },
+                    problem,
+                })
             }
-            match self.input.read(&mut self.bytes[self.end..]) {
-                Ok(0) => return Ok(false),
-                Ok(read) => self.end += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A compressed stream that is cut off.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(self.fault(Problem::Truncated));
-                }
-                Err(error) => {
-                    return Err(Fault {
-                        offset: self.base + self.end as u64,
-                        problem: Problem::Io(error),
-                    });
-                }
+            Source::Mapped(mapped, progress) => {
+                let next = self.base + self.start as u64;
+                (self.start, self.end) = (0, 0);
+                let shown = mapped.show(next, length);
+                self.base = next;
+                let begin = shown.map_err(|error| Fault {
+                    offset: next,
+                    problem: Problem::Io(error),
+                })?;
+                self.base = begin;
+                self.end = mapped.bytes().len();
+                // Nothing is left of a file that has become shorter than this.
+                self.start = ((next - begin) as usize).min(self.end);
+                progress.reached(begin + self.end as u64);
+                Ok(self.end - self.start >= length)
             }
         }
-        Ok(true)
     }
 
     /// A problem with the record that begins here.
@@ -130,9 +183,39 @@ impl Window {
     }
 }
 
+/// Reads until there are so many bytes; false where the input ends before.
+fn read(
+    input: &mut dyn Read,
+    bytes: &mut Vec<u8>,
+    end: &mut usize,
+    length: usize,
+) -> Result<bool, Problem> {
+    while *end < length {
+        if *end == bytes.len() {
+            // Only as far as the input has bytes: a length alone allocates little.
+            let more = (2 * bytes.len()).min(MAX_RECORD + READ);
+            bytes.resize(more, 0);
+        }
+        match input.read(&mut bytes[*end..]) {
+            Ok(0) => return Ok(false),
+            Ok(read) => *end += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A compressed stream that is cut off.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Problem::Truncated);
+            }
+            Err(error) => return Err(Problem::Io(error)),
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 impl Window {
     pub(super) fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        match &self.source {
+            Source::Read { bytes, .. } => bytes.capacity(),
+            Source::Mapped(..) => 0,
+        }
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Connection {
     pub client: SocketAddr,
     pub server: SocketAddr,
     /// What each side will send next: the client, the server.
-    seq: [u32; 2],
+    pub seq: [u32; 2],
     /// What each side has received.
     acked: [u32; 2],
 }
@@ -166,9 +166,13 @@ pub(crate) fn signals(packets: &[Packet], proxies: &[&str]) -> Vec<Signal> {
 }
 
 pub(crate) fn verdicts(packets: &[Packet], proxies: &[&str]) -> Vec<Decided> {
+    decided(signals(packets, proxies))
+}
+
+pub(super) fn decided(signals: Vec<Signal>) -> Vec<Decided> {
     let mut tracker = Tracker::default();
     let mut decided = Vec::new();
-    for signal in signals(packets, proxies) {
+    for signal in signals {
         decided.extend(tracker.observe(&signal));
     }
     decided.extend(tracker.finish());

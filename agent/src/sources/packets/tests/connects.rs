@@ -2,6 +2,8 @@
 
 use super::build::*;
 use crate::cause::Cause;
+use crate::sources::packets::Packets;
+use crate::sources::packets::segment::{Frame, Unreachable};
 
 const PROXY: &str = "10.0.0.1:80";
 
@@ -105,6 +107,50 @@ fn a_refused_connect_is_the_request_s_that_had_waited_longest() {
         [
             format!("/tcp verdict 502 {REFUSED}"),
             format!("/unix verdict 502 {UNKNOWN}"),
+        ]
+    );
+}
+
+#[test]
+fn a_slow_failure_belongs_to_the_request_that_was_taken_up_first() {
+    let mut crowd = Crowd::default();
+    let unreachable = crowd.ask(1.0, "/unreachable");
+    let mut slow = crowd.back("10.0.0.2:9000");
+    crowd.wire.at(1.01).syn(&mut slow);
+    let refused = crowd.ask(1.1, "/refused");
+    crowd.refused(1.11, "10.0.0.3:9000");
+    crowd.answer(1.2, refused, 502);
+    // A little later a router answers the slow one, and the proxy its client.
+    crowd.answer(1.55, unreachable, 502);
+    let (mut source, mut out) = (Packets::new(&[]), Vec::new());
+    let last = crowd.wire.packets.len() - 1;
+    for (i, packet) in crowd.wire.packets.iter().enumerate() {
+        if i == last {
+            let error = Unreachable {
+                at: packet.at - MS / 20,
+                frame: Frame::default(),
+                router: "10.0.0.254".parse().unwrap(),
+                from: slow.client,
+                to: slow.server,
+                seq: slow.seq[CLIENT].wrapping_sub(1),
+                errno: 113,
+            };
+            source.unreachable(&error, &mut out);
+        }
+        source.segment(&packet.segment(i as u64 + 1), &mut out);
+    }
+    source.finish(&mut out);
+    let mut told: Vec<String> = decided(out)
+        .iter()
+        .map(|decided| format!("{} {}", path(decided).unwrap(), label(decided)))
+        .collect();
+    told.sort();
+    let likely = |cause| format!("verdict 502 {cause} likely (exchange_link)");
+    assert_eq!(
+        told,
+        [
+            format!("/refused {}", likely("connection_refused")),
+            format!("/unreachable {}", likely("host_unreachable")),
         ]
     );
 }

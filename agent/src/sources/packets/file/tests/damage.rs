@@ -1,5 +1,7 @@
+use std::io::Write as _;
+
 use super::super::window::MAX_RECORD;
-use super::super::{OpenError, Problem};
+use super::super::{Capture, OpenError, Problem};
 use super::build::{MICROSECONDS, Order, block, enhanced, interface, pcap, section, simple};
 use super::{frames, read, stored};
 
@@ -186,5 +188,50 @@ fn random_damage_never_panics_nor_invents_frames_before_it() {
                 );
             }
         }
+    }
+}
+
+/// Frames of this many bytes, so many of them, in a file of its own.
+fn long_capture(frames: u32) -> tempfile::NamedTempFile {
+    let data = [7; 1000];
+    let records: Vec<(u32, u32, u32, &[u8])> = (0..frames)
+        .map(|i| (1_790_000_000 + i, 0, 1000, &data[..]))
+        .collect();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let bytes = pcap(Order::Little, MICROSECONDS, &records);
+    file.write_all(&bytes).unwrap();
+    file
+}
+
+#[test]
+fn a_file_is_read_through_several_windows() {
+    const FRAMES: u32 = 20_000;
+    let file = long_capture(FRAMES);
+    let mut capture = Capture::open(file.path()).unwrap();
+    let mut frames = 0;
+    while let Some(batch) = capture.next_frames() {
+        for frame in batch.unwrap() {
+            frames += 1;
+            assert!(frame.data.len() == 1000 && frame.data.iter().all(|b| *b == 7));
+        }
+    }
+    assert_eq!(frames, FRAMES);
+}
+
+#[test]
+fn a_file_that_becomes_shorter_is_an_error_not_the_end_of_the_program() {
+    for kept in [0, 100, 500_000] {
+        let file = long_capture(20_000);
+        let mut capture = Capture::open(file.path()).unwrap();
+        let first = capture.next_frames().unwrap().unwrap().count();
+        assert!(first > 0 && !capture.is_torn());
+        file.as_file().set_len(kept).unwrap();
+        let error = loop {
+            match capture.next_frames().expect("no end without an error") {
+                Ok(batch) => assert!(batch.map(|frame| frame.data.len()).sum::<usize>() < 1 << 21),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error.problem, Problem::Torn), "{kept}: {error}");
     }
 }
