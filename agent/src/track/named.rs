@@ -6,10 +6,10 @@
 
 use super::Tracker;
 use super::exchange::Exchange;
-use super::seen::is_address;
+use super::moments::at_once;
 use super::told::{port, same_request};
-use crate::diagnose;
-use crate::signal::{Address, Attempt, End, LoggedTry, Nanos, Response, Said, Source};
+use crate::diagnose::{self, Tried};
+use crate::signal::{Address, End, LoggedTry, Nanos, Response, Said, Source};
 
 impl Tracker {
     /// Whether it says so of the last attempt.
@@ -34,42 +34,49 @@ impl Tracker {
         let since = response.request_at.unwrap_or(attempt.began);
         asked
             && client
-            && self.tells_of(last, attempt, response, (since, *at))
+            && self.tells_of(last, tried, response, (since, *at))
             && !self.may_answer_another(exchange, told)
             && !self.may_be_of_one_decided(told)
     }
 
-    /// Whether a try that failed between these moments can only be this attempt.
+    /// Whether a try that failed between these moments can only be this attempt, which ended when the
+    /// response began.
     fn tells_of(
         &self,
         told: &LoggedTry,
-        attempt: &Attempt,
+        tried: &Tried,
         response: &Response,
         (since, until): (Nanos, Nanos),
     ) -> bool {
-        let Some(said) = told.said else {
+        let attempt = &tried.attempt;
+        let Some(said) = told
+            .said
+            .filter(|said| diagnose::ended_so(*said, attempt.end))
+        else {
             return false;
         };
-        let upstream = told.upstream.as_ref();
-        let this = upstream == Some(&attempt.upstream);
-        // HAProxy has names of its own for its servers.
-        let may_be = this || upstream.is_some_and(|name| !is_address(name));
-        let ended_so = diagnose::ended_so(said, attempt.end);
+        // HAProxy has names of its own for its servers: whose address it was is not told.
+        let this = told.upstream.as_ref() == Some(&attempt.upstream);
+        let only = || self.moments.only(attempt, since, until);
         match attempt.end {
-            End::ConnectFailed { errno } if this && said == (Said::ConnectFailed { errno }) => {
-                self.connects.ended_alike(attempt, since, until)
+            _ if !at_once(tried.at, until) => false,
+            End::ConnectFailed { errno } if said == (Said::ConnectFailed { errno }) => {
+                this && self.connects.ended_alike(attempt, since, until)
             }
             // What the line calls a connect may have been a handshake as well.
             End::ConnectFailed { .. } | End::ConnectGivenUp => {
-                let only = self.connects.only(attempt, since, until);
-                may_be && ended_so && only && self.moments.only(attempt, since, until)
+                this && self.connects.only(attempt, since, until) && only()
             }
+            // One that is called timed out may have had no connection, one whose head was refused was
+            // answered: of such attempts not all are told.
             _ => {
+                let broken = matches!(
+                    said,
+                    Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. }
+                );
+                let may_be = this || told.upstream.is_none();
                 let same = diagnose::same_request(attempt, response.request.as_ref());
-                (may_be || upstream.is_none())
-                    && ended_so
-                    && same
-                    && self.moments.only(attempt, since, until)
+                broken && may_be && same && only()
             }
         }
     }
@@ -302,23 +309,24 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_the_log_names_in_its_own_way_is_the_only_one_that_was_called() {
-        let not_connected = || json!({"said": "not_connected"});
+    fn what_is_no_connection_to_this_address_is_its_connect_where_no_other_failed() {
         let of = |name: Value, more: &[Value]| {
-            told_by("haproxy", connect(1, 111), not_connected(), name, more)
+            let said = json!({"said": "not_connected"});
+            told_by("envoy", connect(1, 111), said, name, more)
         };
-        let named = || json!("back/server1");
-        assert_eq!(of(named(), &[]), Confidence::Proven);
-        assert_eq!(of(UPSTREAM.into(), &[]), Confidence::Proven);
+        let here = || Value::from(UPSTREAM);
+        assert_eq!(of(here(), &[]), Confidence::Proven);
         assert_eq!(of(Value::Null, &[]), Confidence::Likely);
-        assert_eq!(of(named(), &[connect(2, 111)]), Confidence::Proven);
+        // A name of the proxy's own: the handshake of that server may have failed.
+        assert_eq!(of("back/server1".into(), &[]), Confidence::Likely);
+        assert_eq!(of(here(), &[connect(2, 111)]), Confidence::Proven);
         let elsewhere = changed(connect(2, 111), "/upstream", "10.0.0.9:1".into());
-        assert_eq!(of(named(), &[elsewhere]), Confidence::Likely);
-        // A handshake that failed, which HAProxy calls no connection as well.
+        assert_eq!(of(here(), &[elsewhere]), Confidence::Likely);
+        // A handshake that failed, which Envoy calls no connection as well.
         let handshake = ended(2, json!({"protocol": "tls"}));
-        assert_eq!(of(named(), &[handshake]), Confidence::Likely);
+        assert_eq!(of(here(), &[handshake]), Confidence::Likely);
         let other_request = ended(2, asked("/b"));
-        assert_eq!(of(named(), &[other_request]), Confidence::Proven);
+        assert_eq!(of(here(), &[other_request]), Confidence::Proven);
     }
 
     /// An attempt that was read and then closed, by a server that has answered before and lives on.
@@ -362,6 +370,46 @@ mod tests {
         );
         assert_eq!(closed(here(), &[ended(2, asked("/b"))]), Confidence::Proven);
         assert_eq!(closed(here(), &[connect(2, 111)]), Confidence::Proven);
+        for said in ["head_refused", "not_connected", "timed_out"] {
+            assert_ne!(of(said, here(), &[]), Confidence::Proven, "{said}");
+        }
+    }
+
+    #[test]
+    fn only_what_ended_meanwhile_counts_and_this_ended_as_the_response_began() {
+        let told = |at: Nanos, other: Nanos| {
+            let said = json!({"said": "closed_or_reset"});
+            let line = changed(line("/a", 111), "/proxy", "envoy".into());
+            let line = changed(line, "/tries/0/said", said);
+            let mut signals = vec![
+                (other, "kernel", ended(2, asked("/a"))),
+                (at, "kernel", ended(1, asked("/a"))),
+                (
+                    1001 * MS,
+                    "kernel",
+                    changed(response(5, "/a"), "/status", 503.into()),
+                ),
+                (1001 * MS, "log", line),
+                (1300 * MS, "kernel", json!({"kind": "tick"})),
+            ];
+            signals.sort_by_key(|(at, ..)| *at);
+            let out = decided_of("envoy", &signals);
+            let this = |d: &&Decided| d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5);
+            let attempts = |d: &Decided| d.attempts.first().map(|t| t.attempt.flow);
+            out.iter()
+                .find(this)
+                .map(|d| (confidence(d).1, attempts(d)))
+        };
+        let proven = Some((Confidence::Proven, Some(1)));
+        // It was asked at 999 ms.
+        assert_eq!(told(1001 * MS, 990 * MS), proven);
+        assert_ne!(told(1001 * MS, 1000 * MS), proven);
+        assert_ne!(told(1001 * MS, 1002 * MS), proven);
+        assert_eq!(told(1001 * MS, 1100 * MS), proven);
+        for late in [1010 * MS, 1100 * MS] {
+            let confidence = told(late, 990 * MS).map(|(confidence, _)| confidence);
+            assert_ne!(confidence, Some(Confidence::Proven), "{late}");
+        }
     }
 
     #[test]

@@ -178,6 +178,6 @@ pub(super) fn wrote(seen: Option<Software>, line: Option<Software>) -> bool {
 }
 
 /// Not a name of the proxy's own.
-pub(super) fn is_address(address: &Address) -> bool {
+fn is_address(address: &Address) -> bool {
     address.is_unix() || address.0.parse::<std::net::SocketAddr>().is_ok()
 }
