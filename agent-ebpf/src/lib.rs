@@ -58,20 +58,18 @@ pub const fn bucket_of(sk: u64) -> u32 {
 /// Where `SPOKEN` keeps that this flow's upstream has answered HTTP with HTTP, and what stands there
 /// then, which is never 0. `None` where it is not known who listens or serves there.
 ///
-/// By the listener's identity (TCP), or by name and the process that reads there (Unix): whoever
-/// listens at that address later may speak something else.
+/// By the process that reads there, and by the listener's identity (TCP) or its name (Unix): whoever
+/// listens at that address later, or takes the socket over, may speak something else.
 #[inline(always)]
 pub fn spoken(flow: &Flow) -> Option<(u32, u64)> {
     const AF_UNIX: u16 = 1;
     const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
     let ends = &flow.ends;
-    let who = match ends.family {
-        AF_UNIX => u64::from(flow.read.tgid),
-        _ => flow.listener_cookie,
-    };
-    if who == 0 {
+    let reader = u64::from(flow.read.tgid);
+    if reader == 0 || (ends.family != AF_UNIX && flow.listener_cookie == 0) {
         return None;
     }
+    let who = flow.listener_cookie.wrapping_mul(MIX) ^ reader;
     let mut all = (who ^ u64::from(ends.path_len) << 48).wrapping_mul(MIX);
     // What lies behind the name is anything. Without branches, each of which the verifier would follow.
     let whole = u64::from(ends.path_len / 4);

@@ -174,7 +174,8 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
 /// Keeps that this upstream speaks HTTP, if it was asked in it: uWSGI's own protocol and FastCGI are
 /// answered with a status line, too, or nearly so.
 #[inline(always)]
-fn spoke(flow: &Flow) {
+fn spoke(flow: &mut Flow) {
+    flow::take_read(flow);
     let mut first = [flow.head[0]];
     if flow.head_size == 0 {
         user::read_user(flow.head_ptr, 1, &mut first);

@@ -192,14 +192,16 @@ mod tests {
                 .all(|other| other.is_some() && *other != known)
         );
         assert_eq!(unix(0, b"/run/app.sock", 0), None);
-        let tcp = |listener: u64| {
+        let tcp = |listener: u64, pid: u32| {
             let mut flow = Flow::new_zeroed();
             flow.ends.family = 2;
             flow.listener_cookie = listener;
+            flow.read.tgid = pid;
             spoken(&flow)
         };
-        assert_eq!(tcp(0), None);
-        assert_ne!(tcp(5), tcp(6));
+        assert_eq!((tcp(0, 7), tcp(5, 0)), (None, None));
+        assert_ne!(tcp(5, 7), tcp(6, 7));
+        assert_ne!(tcp(5, 7), tcp(5, 8));
     }
 
     /// Sockets lie side by side in slabs: where each has a slot, nothing is allocated.
