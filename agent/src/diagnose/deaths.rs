@@ -19,7 +19,7 @@ use super::text;
 
 const EXIT_WITHIN: Nanos = 250 * MILLISECOND;
 /// A killed process has to get a CPU to die: on a crowded host that takes longer.
-pub(crate) const DYING: Nanos = 2 * SECOND;
+const DYING: Nanos = 2 * SECOND;
 /// Servers that obey an order to stop tidy up between closing their connections and their exit.
 const LEAVING: Nanos = SECOND;
 const GRACEFUL: Nanos = 35 * SECOND;
@@ -123,8 +123,9 @@ struct Death<'a> {
     pid: u32,
     closed: Nanos,
     exit: Option<&'a Past<ProcessExit>>,
-    /// It was sent a signal that ends it, or was told to stop and obeys: its exit must come.
-    doomed: bool,
+    /// It was sent a signal that ends it, or was told to stop a moment ago and obeys: its exit must come
+    /// within this time.
+    doomed: Option<Nanos>,
     /// To the process, up to its close.
     signals: Vec<&'a Past<SignalSent>>,
     /// To its parent, as far as they concern this process.
@@ -151,15 +152,15 @@ impl<'a> Death<'a> {
         let to_parent = parent.map_or_else(Vec::new, |parent| {
             host.signals_to(parent, from.max(started), sent_until)
         });
-        let told = signals.iter().chain(&to_parent);
-        let told = told.into_iter().any(|s| asks_to_stop(s.fact.signal));
-        let leaving = told && obeys(host, pid);
-        let within = match (killed, leaving) {
-            (true, _) => DYING,
-            (_, true) => LEAVING,
-            _ => EXIT_WITHIN,
+        // One that was told long ago finishes what it has, and may close this for another reason.
+        let mut told = signals.iter().chain(&to_parent);
+        let told = told.any(|s| asks_to_stop(s.fact.signal) && s.at + LEAVING >= closed);
+        let doomed = match (killed, told && obeys(host, pid)) {
+            (true, _) => Some(DYING),
+            (_, true) => Some(LEAVING),
+            _ => None,
         };
-        let exit = host.exit_near(pid, closed, within);
+        let exit = host.exit_near(pid, closed, doomed.unwrap_or(EXIT_WITHIN));
         let until = exit.map_or(closed, |e| e.at.max(closed));
         let mut long_before = [Some(pid), parent].into_iter().flatten().flat_map(|pid| {
             let since = closed.saturating_sub(MERCIFUL).max(started);
@@ -171,7 +172,7 @@ impl<'a> Death<'a> {
             pid,
             closed,
             exit,
-            doomed: killed || leaving,
+            doomed,
             signals,
             to_parent,
             told_long_before,
@@ -192,7 +193,7 @@ impl<'a> Death<'a> {
     /// Proven once the exit is there too.
     fn with_exit(&self, cause: Cause) -> Finding {
         Finding {
-            awaits_exit: self.doomed && self.exit.is_none(),
+            awaits_exit: self.doomed.filter(|_| self.exit.is_none()),
             ..Finding::proven_if(self.exit.is_some(), cause, NO_EXIT)
         }
     }

@@ -16,8 +16,8 @@ pub(super) struct Finding {
     /// Evidence beyond what every attempt shows.
     pub facts: Vec<Fact>,
     pub settled: bool,
-    /// A process that is certain to die has not been seen to exit yet.
-    pub awaits_exit: bool,
+    /// A process that must exit within this time has not been seen to yet.
+    pub awaits_exit: Option<Nanos>,
     /// The proxy's log does not admit this cause.
     pub contradicted: bool,
 }
@@ -32,7 +32,7 @@ impl Finding {
             missing: Vec::new(),
             facts: Vec::new(),
             settled: true,
-            awaits_exit: false,
+            awaits_exit: None,
             contradicted: false,
         }
     }

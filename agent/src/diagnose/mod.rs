@@ -31,7 +31,6 @@ use crate::track::told::Told;
 use crate::verdict::Confidence;
 
 pub use advice::advise;
-pub(crate) use deaths::DYING;
 use finding::Finding;
 use known::Known;
 pub(crate) use link::same_request;
@@ -84,8 +83,9 @@ pub struct Diagnosis {
     pub evidence: Vec<Fact>,
     /// No later fact can change this: the verdict may be given at once.
     pub settled: bool,
-    /// The exit of a process that was killed is still to come: worth a longer wait than other facts.
-    pub awaits_exit: bool,
+    /// The exit of a process that was killed or told to stop is still to come: worth a longer wait than
+    /// other facts, so long after the response.
+    pub awaits_exit: Option<Nanos>,
     /// The proxy's log does not admit this cause.
     pub contradicted: bool,
 }

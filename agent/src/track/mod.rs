@@ -250,11 +250,15 @@ impl Tracker {
             let Some(exchange) = self.open.get(&key).filter(ended) else {
                 continue;
             };
-            let last = exchange.answered_at() + diagnose::DYING;
-            if at < last && self.awaits_exit(exchange) {
-                self.due.insert((last, key));
-            } else {
-                self.decide(key, true, out);
+            let answered = exchange.answered_at();
+            // Whose process that is may be known by an attempt that is still another's.
+            self.adopt(key);
+            self.adjoin(key);
+            match self.awaits_exit(key) {
+                Some(time) if at < answered + time => {
+                    self.due.insert((answered + time, key));
+                }
+                _ => self.decide(key, true, out),
             }
         }
         self.take_nameless(false, out);
@@ -312,7 +316,8 @@ impl Tracker {
         }
     }
 
-    fn awaits_exit(&self, exchange: &Exchange) -> bool {
+    fn awaits_exit(&self, key: Key) -> Option<Nanos> {
+        let exchange = self.open.get(&key)?;
         diagnose::diagnose(&self.case(exchange, false)).awaits_exit
     }
 

@@ -148,11 +148,17 @@ fn who_obeys_an_order_to_stop_is_waited_for() {
     };
     let leaving = told(Software::Gunicorn);
     leaving.is(Cause::UpstreamShutdown, None, Likely, false);
-    assert!(leaving.judge().awaits_exit);
+    assert_eq!(leaving.judge().awaits_exit, Some(S));
     let left = leaving.signal(T + 2 * S + 340 * MS, exited(0, 0));
     left.is(Cause::UpstreamShutdown, None, Proven, true);
     // Node.js may do with it what it likes.
-    assert!(!told(Software::Node).judge().awaits_exit);
+    assert_eq!(told(Software::Node).judge().awaits_exit, None);
+    // Told long before, it may close for reasons of its own.
+    let drains = worker_gone(End::PeerClosed, Software::Gunicorn)
+        .signal(T - 10 * S, sent(3, WORKER, MASTER, MASTER));
+    assert_eq!(drains.judge().awaits_exit, None);
+    let left = drains.signal(T + 2 * S + 900 * MS, exited(0, 0));
+    assert_ne!(left.judge().confidence, Proven);
 }
 
 #[test]
