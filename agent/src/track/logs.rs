@@ -133,7 +133,8 @@ impl Logs {
             return false;
         };
         let since = told.from.saturating_sub(UNFINISHED);
-        let is_known = |(at, other): &(Nanos, Asked)| *at >= since && other.is_like(&asked);
+        let near = |at: Nanos| at.abs_diff(told.from) <= SETTLE;
+        let is_known = |(at, other): &(Nanos, Asked)| near(*at) && other.is_like(&asked);
         if told.ambiguous && self.claimed.iter().any(is_known) {
             // Of two tries of requests alike, all of them seen, this one got an access line.
             return true;
@@ -171,8 +172,10 @@ impl Logs {
         let adds_nothing =
             line.line == LogLine::Error && line.tries.is_empty() && line.said.is_none();
         // Of requests alike, one that has none: of each connection a single access line.
-        let wants = fitting.iter().position(|id| self.wants_access_line(*id));
-        if let Some(place) = wants.filter(|_| line.line == LogLine::Access) {
+        if line.line == LogLine::Access
+            && fitting.len() > 1
+            && let Some(place) = fitting.iter().position(|id| self.wants_access_line(*id))
+        {
             fitting.swap(0, place);
         }
         let id = match fitting.first() {

@@ -193,7 +193,7 @@ impl Told {
             }
         };
         let apache = self.proxy.or(line.proxy) == Some(Software::Apache);
-        if apache && nameless && status.is_some_and(|status| status != UNAVAILABLE) {
+        if apache && nameless && status.is_some_and(|s| s >= 500 && s != UNAVAILABLE) {
             return false;
         }
         let end = at.saturating_add(line.within).saturating_add(SLACK);

@@ -9,8 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::NGINX;
 use crate::netns::NetNs;
 use crate::process::Proc;
-use crate::prometheus::get;
-use crate::run::{Need, Run, START, Scenario};
+use crate::run::{Need, Run, Scenario};
 use crate::software::Nginx;
 use crate::wait;
 
@@ -18,10 +17,8 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const HEADING: &str = "## To a labelled 502 in Prometheus";
 /// So many commands may it take.
 const MOST: usize = 6;
-/// Of the configuration: scrapes come every 5 s.
+/// Prometheus starts, and scrapes every 5 s.
 const SCRAPED: Duration = Duration::from_secs(30);
-const AGENT: u16 = 9502;
-const PROMETHEUS: u16 = 9090;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario {
@@ -105,25 +102,16 @@ fn typed(run: &Run, ns: &NetNs, line: &str) -> Result<Command> {
         &run.folder.join("tsdb").display().to_string(),
     );
     let mut command = ns.command("unshare");
-    let script = format!("mount -t tmpfs none /var/lib && exec {line}");
+    let script = format!("mount -t tmpfs none /var/lib && {line}");
     command.args(["--mount", "bash", "-c", &script]);
     command.current_dir(ROOT);
     Ok(command)
 }
 
-/// Starts what the line leaves running, and waits until it is ready.
+/// Starts what the line leaves running; a later line waits until it is ready.
 fn begin(run: &Run, ns: &NetNs, name: &str, line: &str) -> Result<Proc> {
-    let (port, path) = match line.contains("why502") && !line.contains("prometheus") {
-        true => (AGENT, "/readyz"),
-        false => (PROMETHEUS, "/-/ready"),
-    };
     let log = run.folder.join(format!("{name}.log"));
-    let mut started = Proc::spawn(name, typed(run, ns, line)?, &log)?;
-    started.wait_ready(line, START, || {
-        let answer = ns.enter(|| get(port, path));
-        answer.is_ok_and(|(status, _)| status == 200)
-    })?;
-    Ok(started)
+    Proc::spawn(name, typed(run, ns, line)?, &log)
 }
 
 /// What the line prints.
