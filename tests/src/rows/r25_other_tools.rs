@@ -5,7 +5,7 @@
 //! - why502 records failed attempts alone: so all requests here fail, each on a connection of its own.
 //! - tcpstates knows no local port when a connect begins: changes are put together by the socket's address.
 //!   It does not tell a reset from an end without one, nor why a state changed.
-//! - tcptracer sees no connect that fails, and tells accepts as well.
+//! - tcptracer sees of a connect that fails the close alone, and tells accepts as well.
 //! - tcpconnlat sees that a SYN was answered, not how, and no end.
 
 mod tool;
@@ -167,15 +167,14 @@ fn differ_in_states(recorded: &BTreeMap<Ends, Value>, said: &str) -> Vec<String>
     problems
 }
 
-/// Each connect that succeeded, followed by one close, and no other.
+/// Each connect that succeeded, and after each connect one close.
 fn differ_in_connections(recorded: &BTreeMap<Ends, Value>, said: &str) -> Vec<String> {
     let seen = tool::connections(said);
     let mut problems = others(recorded, seen.keys());
     for (ends, attempt) in recorded {
-        let wanted = if attempt["connected"].is_null() {
-            ""
-        } else {
-            "CX"
+        let wanted = match attempt["connected"].is_null() {
+            true => "X",
+            false => "CX",
         };
         let kinds = seen.get(ends).map_or("", String::as_str);
         if kinds != wanted {
@@ -227,6 +226,7 @@ ffff8f1bc2f30000 7       nginx      127.0.0.1       4002  127.0.0.1       19503 
 ";
     const TRACER: &str = "\
 T  PID    COMM             IP SADDR            DADDR            SPORT  DPORT
+X  7      nginx            4  127.0.0.1        127.0.0.1        4001   19502
 C  7      nginx            4  127.0.0.1        127.0.0.1        4002   19503
 A  8      lab              4  127.0.0.1        127.0.0.1        19503  4002
 X  7      nginx            4  127.0.0.1        127.0.0.1        4002   19503
