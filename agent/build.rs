@@ -231,7 +231,7 @@ fn compile(toolchain: &Toolchain, root: &Path, out: &Path, object: &Path) -> Res
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
     ];
-    let status = cargo
+    let output = cargo
         .current_dir(root)
         // Stable compilers take -Z options with this; nightly ones do not mind.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -257,14 +257,33 @@ fn compile(toolchain: &Toolchain, root: &Path, out: &Path, object: &Path) -> Res
         .arg("--target-dir")
         .arg(&folder)
         .stdout(Stdio::null())
-        .status()?;
-    if !status.success() {
+        .stderr(Stdio::piped())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    eprint!("{said}");
+    if !output.status.success() {
         return Err(format!("the kernel half does not build with {toolchain}").into());
     }
+    pass_on_warnings(&said);
     let built = folder.join(target).join("release/probes");
     fs::copy(&built, object).map_err(|error| format!("copy {}: {error}", built.display()))?;
     strip(object);
     Ok(())
+}
+
+/// What a script's own output says is shown by no cargo: warnings would go unseen.
+fn pass_on_warnings(said: &str) {
+    let mut lines = said.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some(warning) = line.strip_prefix("warning: ") else {
+            continue;
+        };
+        let place = lines
+            .peek()
+            .and_then(|next| next.trim().strip_prefix("--> "));
+        let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+        println!("cargo:warning=kernel half: {place}{warning}");
+    }
 }
 
 /// Drops DWARF, which made the BTF and is of no more use: four fifths of the object, all of which

@@ -211,16 +211,12 @@ pub mod direct {
     /// Reads a member of the structure that a typed pointer points to.
     #[macro_export]
     macro_rules! member {
-        ($pointer:expr, $field:ident, $type:ty) => {
+        ($pointer:expr, $field:ident, $type:ty) => {{
+            let pointer: *const u8 = $pointer;
+            let offset = $crate::offset!($field) as usize;
             // SAFETY: checked by the verifier.
-            unsafe {
-                core::ptr::read_volatile(
-                    $pointer
-                        .add($crate::offset!($field) as usize)
-                        .cast::<$type>(),
-                )
-            }
-        };
+            unsafe { core::ptr::read_volatile(pointer.add(offset).cast::<$type>()) }
+        }};
     }
 
     /// Whether this socket is the one with this identity, as far as can be told.

@@ -1,6 +1,10 @@
 //! The probes, linked into one object for the BPF target. On any other target this is an empty program.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![allow(
+    unreachable_pub,
+    reason = "nothing is outside of this program: `pub` says what other modules may use"
+)]
 
 #[cfg(target_arch = "bpf")]
 mod accept_queue;

@@ -26,6 +26,7 @@ mod r21_logs;
 mod r22_haproxy;
 mod r23_containers;
 mod r24_readme;
+mod r25_other_tools;
 
 use crate::run::{Need, Scenario};
 
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Scenario> {
         r22_haproxy::scenarios(),
         r23_containers::scenarios(),
         r24_readme::scenarios(),
+        r25_other_tools::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -55,10 +55,8 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
         if socket.is_null() {
             return 0;
         }
-        // SAFETY: a direct load keeps the pointer's type, which the cookie's helper wants.
-        let typed: *const u8 = unsafe {
-            core::ptr::read_volatile(socket.add(crate::offset!(socket_sk) as usize).cast())
-        };
+        // A direct load keeps the pointer's type, which the cookie's helper wants.
+        let typed = crate::member!(socket, socket_sk, *const u8);
         if typed.is_null() {
             return 0;
         }

@@ -10,6 +10,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("e2fsprogs", "debugfs"),
     ("xz-utils", "xz"),
+    ("libbpf-tools", "tcpstates"),
 ];
 
 /// What machines of another kind need besides: installed when one is asked for.

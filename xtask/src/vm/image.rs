@@ -27,6 +27,7 @@ pub(super) const PACKAGES: &[&str] = &[
     "gunicorn",
     "iproute2",
     "iptables",
+    "libbpf-tools",
     "libc-bin",
     "libpcap0.8",
     "libstdc++6",

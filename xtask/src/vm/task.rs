@@ -37,7 +37,7 @@ const QUICK: &[Scenarios] = &[
     scenarios("4,7", ""),
 ];
 const ALL: &[Scenarios] = &[
-    scenarios("1,2,3,4,5,6,7,8,11", ""),
+    scenarios("1,2,3,4,5,6,7,8,11,25", ""),
     Scenarios {
         least: true,
         ..scenarios("2,4,7", "")

@@ -16,9 +16,9 @@ use crate::rows::front::plain;
 use crate::run::{Run, START};
 use crate::wait;
 
-/// Of so many one is killed when it watches, the others on their way there: more of them early, since a
-/// start takes seconds on an emulated processor.
-const MOMENTS: u32 = 10;
+/// Of so many one is killed when it watches, the others on their way there, each at a moment of its own:
+/// more of them early, since a start takes seconds on an emulated processor.
+const MOMENTS: u32 = 25;
 /// Rounds of requests by which nginx is measured; the fastest counts, since whatever else the host does
 /// makes others slower.
 const ROUNDS: usize = 9;
@@ -42,7 +42,7 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
             match number % MOMENTS {
                 0 => agent.wait_ready()?,
                 // Not a wait for something: the moment is what is tried.
-                part => std::thread::sleep(whole * part * part / (MOMENTS * MOMENTS)),
+                part => std::thread::sleep(whole * part.pow(3) / MOMENTS.pow(3)),
             }
             agent.end(libc::SIGKILL)?;
         }
