@@ -1,17 +1,14 @@
 //! The state kept per connection of a proxy: creation, request boundaries, and links between the two sides.
 
 use agent_ebpf::{
-    Flow, ListenerKey, ListenerValue, RESPONSE, Read, SLOTS, Thread, WATCHED_BLOCK, counter,
-    flow_flag, order, role,
+    Flow, RESPONSE, Read, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
 
 use crate::{
     emit, field,
-    kernel::{self, AF_INET6, AF_UNIX, Socket, ends},
-    maps::{
-        CONNECTIONS, LISTENERS, SLOT_THREADS, THREADS, UPSTREAM_ENDS, WATCHED, ZERO_FLOW, count,
-    },
+    kernel::{self, AF_UNIX, Socket, ends},
+    maps::{CONNECTIONS, SLOT_THREADS, THREADS, UPSTREAM_ENDS, WATCHED, ZERO_FLOW, count},
     user::{self, Buffer},
 };
 
@@ -105,22 +102,6 @@ fn empty(sk: u64, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
     flow.tgid = tgid;
     flow.tid = tid;
     Some(flow)
-}
-
-/// Who listens at this address, or at all of its host's.
-#[inline(always)]
-pub fn listener(mut key: ListenerKey) -> Option<*mut ListenerValue> {
-    let mut found = LISTENERS.get_ptr_mut(key);
-    if found.is_none() {
-        key.address = [0; 16];
-        found = LISTENERS.get_ptr_mut(key);
-    }
-    if found.is_none() {
-        // A dual-stack wildcard also takes IPv4.
-        key.family = AF_INET6;
-        found = LISTENERS.get_ptr_mut(key);
-    }
-    found
 }
 
 /// All zero but for the bytes of names and requests, whose lengths say that there are none.

@@ -65,12 +65,22 @@ const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 #[inline(always)]
 fn remember_listener(flow: &mut Flow) {
-    let found = flow::listener(ListenerKey {
+    let mut key = ListenerKey {
         netns: flow.ends.netns,
         family: flow.ends.family,
         port: flow.ends.remote_port,
         address: flow.ends.remote,
-    });
+    };
+    let mut found = LISTENERS.get_ptr_mut(key);
+    if found.is_none() {
+        key.address = [0; 16];
+        found = LISTENERS.get_ptr_mut(key);
+    }
+    if found.is_none() {
+        // A dual-stack wildcard also takes IPv4.
+        key.family = AF_INET6;
+        found = LISTENERS.get_ptr_mut(key);
+    }
     let Some(found) = found else { return };
     // SAFETY: a map value; `peak` may lose a race, by one connection.
     let listener = unsafe { &mut *found };

@@ -2,7 +2,7 @@
 //!
 //! `void sock_send_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the send.
 
-use agent_ebpf::{Flow, ListenerKey, RESPONSE, Thread, end, flow_flag, role};
+use agent_ebpf::{Flow, RESPONSE, Thread, end, flow_flag, role};
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
@@ -61,8 +61,8 @@ pub fn sent(sk: impl Socket, ret: i32) -> i32 {
     0
 }
 
-/// A socket not seen before that a proxy writes to first is an upstream connection, unless it was
-/// accepted: a client that asked nothing is told that it took too long.
+/// A socket not seen before that a proxy writes to first is an upstream connection, or a client that asked
+/// nothing and is told that it took too long: the agent, which knows all listeners, tells them apart.
 #[inline(always)]
 fn first_send(sk: impl Socket) -> Option<&'static mut Flow> {
     if !stream(sk.raw()) {
@@ -75,17 +75,7 @@ fn first_send(sk: impl Socket) -> Option<&'static mut Flow> {
     }
     let id = bpf_get_current_pid_tgid();
     let flow = flow::create(sk, role::UPSTREAM, (id >> 32) as u32, id as u32)?;
-    let own = ListenerKey {
-        netns: flow.ends.netns,
-        family: flow.ends.family,
-        port: flow.ends.local_port,
-        address: flow.ends.local,
-    };
-    if tcp && flow::listener(own).is_some() {
-        flow.role = role::DOWNSTREAM;
-    } else {
-        flow.flags |= flow_flag::OLDER;
-    }
+    flow.flags |= flow_flag::OLDER;
     Some(flow)
 }
 

@@ -22,6 +22,8 @@ const CLOSE: u8 = 7;
 #[derive(Debug)]
 pub enum Record {
     Signal(Signal),
+    /// About a client that the kernel half takes for an upstream: the proxy wrote to it first.
+    OfClient,
     /// A watched program was executed.
     ProxyStarted {
         pid: u32,
@@ -38,13 +40,21 @@ pub struct Beside<'a> {
     pub reasons: &'a [String],
     /// Whether a flow's upstream is known to have answered HTTP with HTTP.
     pub spoken: &'a dyn Fn(&abi::Flow) -> bool,
+    /// Whether somebody listens where this socket is: it was accepted there, not connected.
+    pub listened: &'a dyn Fn(&abi::Ends) -> bool,
 }
 
 /// Decodes one record of the ring buffer; `None` for a kind or a length that is not known.
 pub fn record(bytes: &[u8], beside: Beside<'_>) -> Option<Record> {
     let (header, _) = abi::Header::read_from_prefix(bytes).ok()?;
     let fact = match header.kind {
-        kind::ATTEMPT => Fact::AttemptEnded(Box::new(attempt_ended(&read(bytes)?, beside))),
+        kind::ATTEMPT => {
+            let attempt: abi::Attempt = read(bytes)?;
+            if is_client(&attempt.flow, beside) {
+                return Some(Record::OfClient);
+            }
+            Fact::AttemptEnded(Box::new(attempt_ended(&attempt, beside)))
+        }
         kind::RESPONSE => Fact::ResponseSent(Box::new(response(&read(bytes)?, beside))),
         kind::CLOSED => {
             let closed: abi::Closed = read(bytes)?;
@@ -66,6 +76,9 @@ pub fn record(bytes: &[u8], beside: Beside<'_>) -> Option<Record> {
         },
         kind::IDLE => {
             let idle: abi::Idle = read(bytes)?;
+            if (beside.listened)(&idle.ends) {
+                return Some(Record::OfClient);
+            }
             Fact::IdleClosed(IdleClose {
                 flow: idle.cookie,
                 proxy: header.tgid,
@@ -129,6 +142,12 @@ pub fn record(bytes: &[u8], beside: Beside<'_>) -> Option<Record> {
     }))
 }
 
+/// A connection that was not seen to begin, at whose own port somebody listens.
+fn is_client(flow: &abi::Flow, beside: Beside<'_>) -> bool {
+    let begun = flow.connected_ns != 0 || flow.flags & flow_flag::CONNECTING != 0;
+    !begun && flow.ends.family != AF_UNIX && (beside.listened)(&flow.ends)
+}
+
 fn read<T: zerocopy::FromBytes>(bytes: &[u8]) -> Option<T> {
     T::read_from_prefix(bytes).ok().map(|(value, _)| value)
 }
@@ -152,7 +171,7 @@ pub fn remote(ends: &abi::Ends) -> Address {
     inet(ends.family, &ends.remote, ends.remote_port)
 }
 
-fn local(ends: &abi::Ends) -> Option<Address> {
+pub fn local(ends: &abi::Ends) -> Option<Address> {
     (ends.family != AF_UNIX && ends.family != 0 && ends.local_port != 0)
         .then(|| inet(ends.family, &ends.local, ends.local_port))
 }
@@ -465,7 +484,7 @@ fn response(record: &abi::Response, beside: Beside<'_>) -> Response {
         request: (flow.head_size > 0).then(|| wire::request(text(request))),
         request_at: time(flow.request_ns),
         adjacent: time(record.adjacent),
-        last_attempt: (record.has_attempt != 0).then(|| {
+        last_attempt: (record.has_attempt != 0 && !is_client(&record.attempt, beside)).then(|| {
             let at = record.header.at;
             let end = broken_answer(record).unwrap_or(record.attempt_end);
             let errno = match end {
@@ -506,7 +525,33 @@ fn broken_answer(record: &abi::Response) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
     use super::*;
+
+    #[test]
+    fn a_client_that_the_proxy_wrote_to_first_is_no_upstream() {
+        let told = |change: &dyn Fn(&mut abi::Attempt)| {
+            let mut record = abi::Attempt::new_zeroed();
+            record.header.kind = kind::ATTEMPT;
+            record.flow.ends.family = 2;
+            record.flow.ends.local_port = 80;
+            change(&mut record);
+            let beside = Beside {
+                reasons: &[],
+                spoken: &|_| false,
+                listened: &|ends| ends.local_port == 80,
+            };
+            matches!(
+                super::record(record.as_bytes(), beside),
+                Some(Record::Signal(_))
+            )
+        };
+        assert!(!told(&|_| {}));
+        assert!(told(&|record| record.flow.ends.local_port = 40_000));
+        assert!(told(&|record| record.flow.connected_ns = 1));
+        assert!(told(&|record| record.flow.ends.family = AF_UNIX));
+    }
 
     #[test]
     fn unix_names_are_shown_as_people_write_them() {

@@ -175,6 +175,10 @@ impl Watch {
         let beside = Beside {
             reasons: &self.probes.reset_reasons,
             spoken: &|flow| self.spoken.has(flow),
+            listened: &|ends| {
+                let local = decode::local(ends);
+                local.is_some_and(|local| self.listeners.tcp(ends.netns, &local).is_some())
+            },
         };
         match decode::record(bytes, beside) {
             Some(Record::Signal(signal)) => self.signal(signal),
@@ -190,6 +194,7 @@ impl Watch {
                     let _ = self.name_unix_listeners();
                 }
             }
+            Some(Record::OfClient) => {}
             Some(Record::Listening) => {
                 self.refresh_at.get_or_insert(Instant::now() + REFRESH);
             }
