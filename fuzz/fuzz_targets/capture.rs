@@ -1,19 +1,34 @@
 //! Any bytes as a capture file: frames or one error, in bounded memory, and then an end; the same
-//! one by one and in batches.
+//! one by one from a reader and in batches from the file's own pages.
 
 #![no_main]
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Seek as _, Write as _};
+use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use why502::sources::packets::decode::{Decoded, decode, plain};
-use why502::sources::packets::file::{BATCH, Capture};
+use why502::sources::packets::file::{BATCH, Capture, Input};
+
+/// Without a name, and gone when the program ends.
+static FILE: LazyLock<File> = LazyLock::new(|| tempfile::tempfile().unwrap());
+
+/// The same capture from a file, which is mapped if it is not compressed.
+fn mapped(bytes: &[u8]) -> Capture {
+    let mut file = FILE.try_clone().unwrap();
+    file.set_len(0).unwrap();
+    file.rewind().unwrap();
+    file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
+    Capture::from_input(Input::from_file(file, "fuzz").unwrap()).unwrap()
+}
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut capture) = Capture::read(Cursor::new(bytes.to_vec()), "fuzz") else {
         return;
     };
-    let mut together = Capture::read(Cursor::new(bytes.to_vec()), "fuzz").unwrap();
+    let mut together = mapped(bytes);
     let mut frames = 0;
     loop {
         let batch = match together.next_frames() {

@@ -47,7 +47,8 @@ pub(super) struct Mapped {
 unsafe impl Send for Mapped {}
 
 impl Mapped {
-    /// `None` where too many files are mapped already.
+    /// Shows the file's beginning; `None` where too many files are mapped already, or the file system
+    /// cannot map this one or does not say how long it is.
     pub(super) fn new(file: File) -> Option<Mapped> {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install);
@@ -57,12 +58,14 @@ impl Mapped {
                 .is_ok()
         })?;
         guard.torn.store(false, Ordering::Release);
-        Some(Mapped {
+        let mut mapped = Mapped {
             file,
             guard,
             at: ptr::null(),
             length: 0,
-        })
+        };
+        mapped.show(0, 0).ok()?;
+        (mapped.length > 0).then_some(mapped)
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

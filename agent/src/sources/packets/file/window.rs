@@ -48,7 +48,15 @@ impl Window {
     /// Through the file's own pages where that is possible.
     pub(super) fn of_input(mut input: Input) -> Window {
         match input.take_mappable().and_then(Mapped::new) {
-            Some(mapped) => Window::of(Source::Mapped(mapped, input.progress())),
+            Some(mapped) => {
+                let end = mapped.bytes().len();
+                let progress = input.progress();
+                progress.reached(end as u64);
+                Window {
+                    end,
+                    ..Window::of(Source::Mapped(mapped, progress))
+                }
+            }
             None => Window::new(Box::new(input)),
         }
     }

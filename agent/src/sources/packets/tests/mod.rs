@@ -5,6 +5,7 @@ mod build;
 mod connects;
 mod excerpt;
 mod losses;
+mod messages;
 mod opaque;
 mod races;
 mod rewritten;

@@ -1,7 +1,9 @@
+use std::fs::OpenOptions;
 use std::io::Write as _;
 
-use super::super::window::MAX_RECORD;
-use super::super::{Capture, OpenError, Problem};
+use super::super::mapped::Mapped;
+use super::super::window::{MAX_RECORD, Window};
+use super::super::{Capture, Input, OpenError, Problem};
 use super::build::{MICROSECONDS, Order, block, enhanced, interface, pcap, section, simple};
 use super::{frames, read, stored};
 
@@ -91,7 +93,7 @@ fn a_length_alone_allocates_no_more_than_the_file_has() {
     file.extend(order.u32(6));
     file.extend(order.u32(MAX_RECORD as u32));
     file.extend([0; 100]);
-    let mut window = super::super::window::Window::new(Box::new(std::io::Cursor::new(file)));
+    let mut window = Window::new(Box::new(std::io::Cursor::new(file)));
     assert!(!window.ensure(MAX_RECORD).unwrap());
     assert!(window.capacity() < 1024 * 1024);
 }
@@ -234,4 +236,19 @@ fn a_file_that_becomes_shorter_is_an_error_not_the_end_of_the_program() {
         };
         assert!(matches!(error.problem, Problem::Torn), "{kept}: {error}");
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_mapped_is_read() {
+    // Its size is 0, and the kernel refuses to map it.
+    let input = Input::open("/proc/version".as_ref()).unwrap();
+    let mut window = Window::of_input(input);
+    assert!(!window.is_far() && window.ensure(5).unwrap());
+    assert_eq!(&window.held()[..5], b"Linux");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(100).unwrap();
+    let unreadable = OpenOptions::new().write(true).open(file.path()).unwrap();
+    assert!(Mapped::new(unreadable).is_none());
+    assert!(Mapped::new(file.into_file()).is_some());
 }

@@ -132,6 +132,32 @@ fn losses_that_the_file_tells_are_counted_once() {
 }
 
 #[test]
+fn a_loss_is_told_one_frame_later_at_most() {
+    let order = Order::Little;
+    let mut body = vec![0; 12];
+    body.extend(option(order, 5, &order.u64(3)));
+    let x = |options: &[Vec<u8>]| enhanced(order, 0, 0, 1, b"x", options);
+    let file = [
+        section(order),
+        interface(order, 1, 0, &[]),
+        x(&[]),
+        x(&[]),
+        block(order, 5, &body),
+        x(&[]),
+        x(&[option(order, 4, &order.u64(6))]),
+        x(&[]),
+    ]
+    .concat();
+    let mut capture = super::Capture::read(std::io::Cursor::new(file), "test").unwrap();
+    let mut batches = Vec::new();
+    while let Some(batch) = capture.next_frames() {
+        let frames = batch.unwrap().count();
+        batches.push((frames, capture.dropped()));
+    }
+    assert_eq!(batches, [(3, 3), (1, 6), (1, 6)]);
+}
+
+#[test]
 fn a_capture_converted_to_pcapng_has_the_same_frames() {
     let plain = frames(&stored("loopback.pcap"));
     assert_eq!(plain.len(), 31);
