@@ -219,7 +219,9 @@ impl Tracker {
             return;
         }
         let errors = self.errors_are_read();
-        let late = |seen: &Seen| seen.fit(&told, errors).is_some();
+        // Apache's refusal names no request: the access line that it was given may be another's.
+        let named = |seen: &Seen| told.named_by_moment && seen.was_named(&told);
+        let late = |seen: &Seen| seen.fit(&told, errors).is_some() || named(seen);
         if let Some(place) = self.recent.iter().position(late) {
             self.recent.remove(place);
             *self.dropped.entry("late_log_lines").or_default() += 1;

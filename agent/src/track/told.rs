@@ -38,6 +38,9 @@ pub struct Told {
     pub has_access: bool,
     /// Which client's port it was follows from the moment alone: a line without request told it.
     pub guessed: bool,
+    /// Nothing but the moment ties the line that names the request to the one that says why: the first
+    /// names no port, the second no request.
+    pub named_by_moment: bool,
     /// Another exchange's lines fit as well, and say something else.
     pub ambiguous: bool,
     /// No other lines, and no other exchange, come into question.
@@ -78,6 +81,7 @@ impl Told {
             has_error: false,
             has_access: false,
             guessed: false,
+            named_by_moment: false,
             ambiguous: false,
             alone: true,
         };
@@ -95,7 +99,11 @@ impl Told {
         };
         self.connection = self.connection.or(line.connection);
         let nameless = line.request.is_none() && self.request.is_some();
-        self.guessed |= nameless && port(self.client.as_ref()).is_none();
+        let joins_portless = nameless && port(self.client.as_ref()).is_none();
+        self.guessed |= joins_portless;
+        let unnamed_yet = self.has_error && self.request.is_none() && line.request.is_some();
+        let portless = unnamed_yet && port(line.client.as_ref()).is_none();
+        self.named_by_moment |= joins_portless || portless;
         if port(line.client.as_ref()).is_some() || self.client.is_none() {
             self.client.clone_from(&line.client);
         }

@@ -390,6 +390,44 @@ fn a_connect_of_apache_that_was_refused_is_none_of_another_status() {
     assert_eq!(told, [1], "{:?}", scene.out);
 }
 
+/// A refusal whose request another member has answered takes the access line of a failure that was seen.
+#[test]
+fn a_failure_that_was_seen_is_not_told_again_by_a_refusal_without_a_name() {
+    let mut scene = Scene::new();
+    let at = 10 * SECOND + SECOND / 2;
+    let asked = json!({
+        "protocol": "http_request", "method": "GET", "path": "/a", "path_complete": true,
+        "host": null,
+    });
+    let answered = json!({
+        "kind": "attempt_ended", "flow": 9, "proxy": 2, "thread": 2, "downstream": null,
+        "retry_of": null, "upstream": "10.0.0.2:9009", "local": null, "began": at - 1,
+        "connected": null, "reused": false, "requests_before": 0, "idle_ns": null,
+        "request": {"at": at - 1, "bytes": 50, "opening": asked, "write_errno": null},
+        "received": 100, "response": {"protocol": "http_response", "status": 503},
+        "end": {"how": "answered"}, "tcp": null, "peer": null, "queue": null,
+    });
+    let mut last = answered;
+    last.as_object_mut().unwrap().remove("kind");
+    let response = json!({
+        "kind": "response_sent", "proxy": 2, "thread": 2, "downstream": 5, "ordinal": 1,
+        "status": 503, "client": "10.0.0.7:4001", "proxy_address": null, "request": asked,
+        "request_at": at - 2, "adjacent": 9, "last_attempt": last,
+    });
+    scene.signal(at, "kernel", response);
+    scene.access("/a", 503);
+    let refused = json!([{
+        "upstream": "10.0.0.3:9002", "said": {"said": "connect_failed", "errno": 111},
+        "status": null, "connect": null, "took": null,
+    }]);
+    for fact in apache(&refused, "10.0.0.7:4000", 1, None) {
+        scene.signal(at + 1, "log", fact);
+    }
+    scene.out.extend(scene.tracker.finish());
+    let verdicts = scene.out.iter().filter(|d| d.kind == Kind::Verdict);
+    assert_eq!(verdicts.count(), 1, "{:#?}", scene.out);
+}
+
 /// Which of several access lines is whose port's cannot be told, nor so what was asked from there.
 #[test]
 fn apaches_ports_are_guessed_where_requests_are_alike() {
