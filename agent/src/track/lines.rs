@@ -219,9 +219,14 @@ impl Tracker {
             return;
         }
         let errors = self.errors_are_read();
-        // Apache's refusal names no request: the access line that it was given may be another's.
-        let named = |seen: &Seen| told.named_by_moment && seen.was_named(&told);
-        let late = |seen: &Seen| seen.fit(&told, errors).is_some() || named(seen);
+        // Apache's refusal names no request: the access line that it was given may be another's, as may
+        // be one of requests alike. Where the kernel is asked it has told that failure.
+        let nameless = told.named_by_moment || told.request.is_none();
+        if (nameless || told.guessed) && self.host.sees("process_exited") {
+            *self.dropped.entry("late_log_lines").or_default() += 1;
+            return;
+        }
+        let late = |seen: &Seen| seen.fit(&told, errors).is_some();
         if let Some(place) = self.recent.iter().position(late) {
             self.recent.remove(place);
             *self.dropped.entry("late_log_lines").or_default() += 1;

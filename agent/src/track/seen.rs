@@ -139,15 +139,6 @@ impl Seen {
         (tied || address && self.may_be_by_moment(told, errors)).then_some(fit)
     }
 
-    /// Whether this is the request that these lines name, answered so at that moment.
-    pub(super) fn was_named(&self, told: &Told) -> bool {
-        let asked = self.request.is_some()
-            && told.request.is_some()
-            && same_request(self.request.as_ref(), told.request.as_ref());
-        let answered = self.status.is_some() && self.status == told.status;
-        asked && answered && self.times.iter().any(|at| within(*at, told))
-    }
-
     /// Nothing but the client and the moment tie them.
     fn may_be_by_moment(&self, told: &Told, errors: bool) -> bool {
         match self.tries.last() {

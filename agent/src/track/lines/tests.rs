@@ -414,6 +414,8 @@ fn a_failure_that_was_seen_is_not_told_again_by_a_refusal_without_a_name() {
         "status": 503, "client": "10.0.0.7:4001", "proxy_address": null, "request": asked,
         "request_at": at - 2, "adjacent": 9, "last_attempt": last,
     });
+    let exits = json!({"kind": "source_started", "sees": ["process_exited"], "blind": []});
+    scene.signal(1, "kernel", exits);
     scene.signal(at, "kernel", response);
     scene.access("/a", 503);
     let refused = json!([{
