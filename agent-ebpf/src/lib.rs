@@ -4,7 +4,13 @@
 //! halves are built together, so the layout needs no version.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
+mod places;
+mod values;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use places::{bucket_of, spoken};
+pub use values::*;
 
 macro_rules! abi {
     ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident: $type:ty,)* })*) => {$(
@@ -45,176 +51,6 @@ pub const WATCHED_BLOCK: usize = 64;
 pub const PATH: usize = 108;
 /// `task_struct.comm`.
 pub const COMM: usize = 16;
-
-/// The bucket of a socket. Its address is aligned to cache lines, so the low bits say nothing, and
-/// sockets lie at equal distances, which a multiplication alone would not spread for every size.
-#[inline(always)]
-pub const fn bucket_of(sk: u64) -> u32 {
-    let line = sk >> 6;
-    let mixed = (line ^ (line >> 15)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> (64 - BUCKETS.trailing_zeros())) as u32
-}
-
-/// Where `SPOKEN` keeps that this flow's upstream has answered HTTP with HTTP, and what stands there
-/// then, which is never 0. `None` where it is not known who listens or serves there.
-///
-/// By the process that reads there, and by the listener's identity (TCP) or its name (Unix): whoever
-/// listens at that address later, or takes the socket over, may speak something else.
-#[inline(always)]
-pub fn spoken(flow: &Flow) -> Option<(u32, u64)> {
-    const AF_UNIX: u16 = 1;
-    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-    let ends = &flow.ends;
-    let reader = u64::from(flow.read.tgid);
-    if reader == 0 || (ends.family != AF_UNIX && flow.listener_cookie == 0) {
-        return None;
-    }
-    let who = flow.listener_cookie.wrapping_mul(MIX) ^ reader;
-    let mut all = (who ^ u64::from(ends.path_len) << 48).wrapping_mul(MIX);
-    // What lies behind the name is anything. Without branches, each of which the verifier would follow.
-    let whole = u64::from(ends.path_len / 4);
-    let rest = (1_u64 << (ends.path_len % 4 * 8)) - 1;
-    for (i, word) in ends.path.as_chunks::<4>().0.iter().enumerate() {
-        let before = (i as u64).wrapping_sub(whole) >> 63;
-        let at = (i as u64 ^ whole).wrapping_sub(1) >> 63;
-        let known = 0_u64.wrapping_sub(before) | (0_u64.wrapping_sub(at) & rest);
-        let word = u64::from(u32::from_le_bytes(*word)) & known;
-        all = (all ^ all >> 29 ^ word).wrapping_mul(MIX);
-    }
-    Some(((all >> 40) as u32 % SPOKEN_SLOTS, all | 1))
-}
-
-/// Values of `PROXY_NAMES`.
-pub mod name {
-    pub const WATCHED: u8 = 1;
-    /// Watched, and it keeps a request's bytes in memory until it has answered.
-    pub const KEEPS_REQUESTS: u8 = 2;
-}
-
-/// `Flow::role`.
-pub mod role {
-    pub const DOWNSTREAM: u8 = 1;
-    pub const UPSTREAM: u8 = 2;
-}
-
-/// `Flow::flags`.
-pub mod flow_flag {
-    /// Older than the agent: what it carried before is not known.
-    pub const OLDER: u16 = 1;
-    /// The end of the attempt has been told.
-    pub const ENDED: u16 = 2;
-    /// Downstream: a request was read (or an attempt begun for it) and no response has begun.
-    pub const AWAITED: u16 = 4;
-    /// Downstream: an attempt for the current request has failed.
-    pub const FAILED: u16 = 8;
-    /// The connect has not succeeded yet.
-    pub const CONNECTING: u16 = 16;
-    /// The upstream closed its end (same host): `peer_close_*` are set.
-    pub const PEER_CLOSED: u16 = 32;
-    /// `peer_close_*`: the connection had been accepted.
-    pub const PEER_CLOSED_ACCEPTED: u16 = 64;
-    /// Upstream: what it carries is no longer request and response (an upgrade, HTTP/2, a stream).
-    pub const UPGRADED: u16 = 128;
-    /// The upstream's kernel sent a reset at its close, or later; `peer_reset` says which.
-    pub const PEER_SENT_RESET: u16 = 256;
-    /// A read returned end of file.
-    pub const EOF: u16 = 512;
-    /// Downstream: its first bytes were not HTTP/1 (TLS, HTTP/2): nothing of it is read later.
-    /// Upstream: those of the downstream it works for were not.
-    pub const OPAQUE: u16 = 1024;
-    /// Downstream: its next response is looked at, whatever the attempt's answer was.
-    pub const SUSPECT: u16 = 2048;
-    /// The connect failed; `send_errno` says why.
-    pub const CONNECT_FAILED: u16 = 4096;
-    /// The end of the flow has been told.
-    pub const CLOSED: u16 = 8192;
-    /// The proxy has called close(): nothing holds the flow any more.
-    pub const CLOSING: u16 = 16384;
-    /// Upstream: its first bytes were TLS. What is sent is not the proxy's own memory of the request.
-    pub const SEALED: u16 = 32768;
-}
-
-/// `Flow::order`.
-pub mod order {
-    pub const NONE: u8 = 0;
-    pub const AFTER_READ: u8 = 1;
-    pub const RETRY: u8 = 2;
-    pub const UNCLEAR: u8 = 3;
-}
-
-/// `Flow::peer_reset`.
-pub mod peer_reset {
-    /// At its close, with data unread.
-    pub const UNREAD: u16 = 1;
-    /// At its close, with nothing unread.
-    pub const ABORT: u16 = 2;
-    /// To what came after its close.
-    pub const LATE: u16 = 3;
-}
-
-/// `Attempt::end`.
-pub mod end {
-    pub const CONNECT_FAILED: u8 = 1;
-    pub const CONNECT_GIVEN_UP: u8 = 2;
-    pub const PEER_CLOSED: u8 = 3;
-    pub const RESET: u8 = 4;
-    pub const SEND_FAILED: u8 = 5;
-    pub const GIVEN_UP: u8 = 6;
-    pub const ANSWERED: u8 = 7;
-    /// Still waiting: seen when the proxy began its response before it closed the upstream.
-    pub const WAITING: u8 = 8;
-}
-
-/// `Sample::known`.
-pub mod sampled {
-    pub const PEER: u8 = 1;
-    pub const QUEUE: u8 = 2;
-    pub const TCP: u8 = 4;
-    pub const READER: u8 = 8;
-}
-
-/// `Attempt::downstream_state`.
-pub mod downstream {
-    pub const UNKNOWN: u8 = 0;
-    pub const OPEN: u8 = 1;
-    pub const CLOSED: u8 = 2;
-    pub const RESET: u8 = 3;
-}
-
-/// `Header::kind`.
-pub mod kind {
-    pub const ATTEMPT: u16 = 1;
-    pub const RESPONSE: u16 = 2;
-    pub const CLOSED: u16 = 3;
-    pub const IDLE: u16 = 4;
-    pub const STALL: u16 = 5;
-    pub const EXIT: u16 = 6;
-    pub const SIGNAL: u16 = 7;
-    pub const OOM: u16 = 8;
-    pub const PROXY: u16 = 9;
-    pub const LISTEN: u16 = 10;
-    pub const RETRIED: u16 = 11;
-}
-
-/// Indexes into the per-CPU `COUNTERS`.
-pub mod counter {
-    pub const RING_FULL: u32 = 0;
-    pub const FLOWS_FULL: u32 = 1;
-    pub const THREADS_FULL: u32 = 2;
-    pub const PEERS_FULL: u32 = 3;
-    pub const SERVERS_FULL: u32 = 4;
-    pub const LISTENERS_FULL: u32 = 5;
-    pub const LEN: u32 = 6;
-    /// Names of the losses, by index.
-    pub const LOSSES: [(&str, &str); 6] = [
-        ("ring_buffer", "full"),
-        ("flows", "full"),
-        ("threads", "full"),
-        ("peers", "full"),
-        ("servers", "full"),
-        ("listeners", "full"),
-    ];
-}
 
 abi! {
     /// Offsets within the running kernel's structures, from its BTF. `u32::MAX`: the field is not there.

@@ -1,4 +1,5 @@
-//! What this host's kernel offers to probes, as JSON: how recordings for the tests are made.
+//! What this host's kernel offers to probes, as JSON: how recordings for the tests are made. With any
+//! argument only the names in BTF that are there, one a line.
 
 use std::process::ExitCode;
 
@@ -13,7 +14,14 @@ fn main() -> ExitCode {
         }
     };
     let (_, missing) = layout::read(&btf);
-    match serde_json::to_string_pretty(&Offer::of_host(&btf, &missing)) {
+    let offer = Offer::of_host(&btf, &missing);
+    if std::env::args().len() > 1 {
+        for name in &offer.btf {
+            println!("{name}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    match serde_json::to_string_pretty(&offer) {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS

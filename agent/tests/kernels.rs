@@ -1,7 +1,7 @@
 //! Recordings of what Debian's kernels offer (`agent/tests/kernels`, made by `cargo xtask vm --record`):
 //! what would be tried first is what loaded there, and taking one thing away changes what it should.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ struct Recording {
     check: Vec<Checked>,
     rights: Vec<Rights>,
     kept: BTreeSet<String>,
+    /// By what was kept from the agent, the lines that it said otherwise.
+    #[serde(default)]
+    without: BTreeMap<String, Vec<Checked>>,
 }
 
 /// What a user who owns nothing does not see with these capabilities.
@@ -28,7 +31,7 @@ struct Rights {
 }
 
 /// A line of `why502 check` on that kernel.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Checked {
     fact: String,
     visible: bool,
@@ -216,6 +219,46 @@ fn check_says_what_follows_from_what_is_offered() {
             assert_eq!(line.visible, said.visible, "{kernel}: {}", line.fact);
             assert_eq!(line.hook, said.hook, "{kernel}: {}", line.fact);
             assert_eq!(line.reason, said.reason, "{kernel}: {}", line.fact);
+        }
+    }
+}
+
+/// What `check` says where tracefs is neither mounted nor can be.
+const NO_TRACEFS: &str = "tracefs is not mounted at /sys/kernel/tracing and cannot be mounted for this process \
+                          (Operation not permitted (os error 1)); mount it, or run with CAP_SYS_ADMIN";
+
+/// On the kernels themselves a name in BTF was kept from the agent, each in turn, and tracefs with what could
+/// mount it: `check` said there what follows from that.
+#[test]
+fn what_was_taken_away_there_changed_what_follows_from_it() {
+    for (kernel, recording) in recordings() {
+        let whole = expected(&recording.offer);
+        for (what, said) in &recording.without {
+            let mut less = recording.offer.clone();
+            if what == "tracefs" {
+                less.no_tracefs = Some(NO_TRACEFS.to_owned());
+                less.capabilities.remove("CAP_SYS_ADMIN");
+            } else {
+                assert!(less.btf.remove(what), "{kernel} has no {what}");
+            }
+            let after = expected(&less);
+            let pairs = whole.iter().zip(&after);
+            let differ = pairs.filter(|(before, after)| before != after);
+            let differ: Vec<_> = differ
+                .map(|(_, line)| (line.fact, line.visible, &*line.hook, line.reason.as_deref()))
+                .collect();
+            let said: Vec<_> = said
+                .iter()
+                .map(|line| {
+                    (
+                        &*line.fact,
+                        line.visible,
+                        &*line.hook,
+                        line.reason.as_deref(),
+                    )
+                })
+                .collect();
+            assert_eq!(differ, said, "{kernel} without {what}");
         }
     }
 }

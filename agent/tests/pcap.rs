@@ -95,6 +95,49 @@ fn every_verdict_stands_once_in_the_annotated_capture() {
     }
 }
 
+/// Of a capture between client and proxy: whose word it is that the proxy is where.
+#[test]
+fn only_addresses_named_as_the_proxys_are_one() {
+    let file = folder().join("captures/nat.pcap.gz");
+    let causes = |named: &[&str]| {
+        let mut command = why502(&["explain", "--json"]);
+        for address in named {
+            command.args(["--proxy-address", address]);
+        }
+        let output = command.arg(&file).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let lines: Vec<serde_json::Value> = text(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .filter(|line: &serde_json::Value| line["type"] == "verdict")
+            .collect();
+        let of = |line: &serde_json::Value| {
+            let said = [&line["proxy"]["address"], &line["upstream"]["address"]];
+            (
+                said.map(|it| it.as_str().map(str::to_owned)),
+                line["cause"].clone(),
+            )
+        };
+        lines.iter().map(of).collect::<Vec<_>>()
+    };
+    let found = causes(&[]);
+    assert_eq!(found.len(), 12);
+    let proxy = Some("10.9.1.2:8080".to_owned());
+    assert!(found.iter().all(|(ends, _)| ends[0] == proxy), "{found:?}");
+    assert_eq!(causes(&["10.9.1.2"]), found);
+    assert_eq!(causes(&["10.9.1.9", "10.9.1.2"]), found);
+    assert!(causes(&["10.9.1.9"]).is_empty());
+    // Who asks is the proxy: then its server is the upstream, and has answered.
+    let upstream = causes(&["10.9.1.1"]);
+    assert_eq!(upstream.len(), 12);
+    for (ends, cause) in upstream {
+        assert_eq!(
+            (ends, cause),
+            ([None, proxy.clone()], "upstream_answered".into())
+        );
+    }
+}
+
 #[test]
 fn the_fin_that_decides_says_so() {
     let out = tempfile::tempdir().unwrap();

@@ -64,6 +64,19 @@ impl Kind {
 
 pub type Objects = BTreeSet<(Kind, u32)>;
 
+/// The most instructions that the verifier went through for one of a process's programs; `None` before
+/// Linux 5.16, which does not say.
+pub fn hardest_to_verify(pid: u32) -> Result<Option<u64>> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let mut most = None;
+    for file in fs::read_dir(&folder).with_context(|| format!("read {folder}"))? {
+        let text = fs::read_to_string(file?.path()).unwrap_or_default();
+        let told = text.lines().find_map(|l| l.strip_prefix("verified_insns:"));
+        most = most.max(told.and_then(|n| n.trim().parse().ok()));
+    }
+    Ok(most)
+}
+
 /// What a process holds open.
 pub fn held_by(pid: u32) -> Result<Objects> {
     let folder = format!("/proc/{pid}/fdinfo");
@@ -142,6 +155,68 @@ pub fn entries(pid: u32) -> Result<BTreeMap<String, usize>> {
     Ok(entries)
 }
 
+/// How often a program ran, and how long in all, while statistics were kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs {
+    pub runs: u64,
+    pub ns: u64,
+}
+
+/// The programs of a process by name, of which the kernel keeps 15 letters: those of one name together.
+pub fn programs(pid: u32) -> Result<BTreeMap<String, Runs>> {
+    let mut programs = BTreeMap::new();
+    for (kind, id) in held_by(pid)? {
+        if kind == Kind::Program
+            && let Some(fd) = open(kind, id)?
+        {
+            let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+            let number = |name: &str| -> Option<u64> {
+                let line = text.lines().find_map(|line| line.strip_prefix(name));
+                line.and_then(|number| number.trim().parse().ok())
+            };
+            let of_name: &mut Runs = programs.entry(program_name(&fd)?).or_default();
+            of_name.runs += number("run_cnt:").context("no run_cnt in fdinfo")?;
+            of_name.ns += number("run_time_ns:").context("no run_time_ns in fdinfo")?;
+        }
+    }
+    Ok(programs)
+}
+
+fn program_name(fd: &OwnedFd) -> Result<String> {
+    let mut info = ProgramInfo::default();
+    info_of(fd, &mut info)?;
+    Ok(text(&info.name))
+}
+
+/// While this lives the kernel counts and times every program's runs.
+pub struct Statistics {
+    _fd: OwnedFd,
+}
+
+impl Statistics {
+    pub fn enable() -> Result<Statistics> {
+        const ENABLE_STATS: i64 = 32;
+        /// The kind of statistics.
+        const RUN_TIME: u32 = 0;
+        let mut kind = RUN_TIME;
+        let fd = call(ENABLE_STATS, &mut kind)?.context("no statistics of programs")?;
+        // SAFETY: a descriptor that the kernel has just given to us alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Statistics { _fd: fd })
+    }
+}
+
+/// The beginning of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramInfo {
+    kind_id_tag_lengths: [u32; 6],
+    code_and_load_time: [u64; 3],
+    owner_and_maps: [u32; 2],
+    map_ids: u64,
+    name: [u8; 16],
+}
+
 /// The beginning of `struct bpf_map_info`.
 #[repr(C)]
 #[derive(Default)]
@@ -183,20 +258,12 @@ struct Map {
 impl Map {
     /// `None` if it is gone.
     fn open(id: u32) -> Result<Option<Map>> {
-        const INFO_BY_FD: i64 = 15;
         let Some(fd) = open(Kind::Map, id)? else {
             return Ok(None);
         };
         let mut info = MapInfo::default();
-        let mut attr = InfoByFd {
-            fd: fd.as_raw_fd() as u32,
-            len: size_of::<MapInfo>() as u32,
-            info: (&raw mut info) as u64,
-        };
-        call(INFO_BY_FD, &mut attr)?
-            .with_context(|| format!("map {id} tells nothing of itself"))?;
-        let name = info.name.split(|byte| *byte == 0).next().unwrap_or(&[]);
-        let name = String::from_utf8_lossy(name).into_owned();
+        info_of(&fd, &mut info).with_context(|| format!("map {id}"))?;
+        let name = text(&info.name);
         Ok(Some(Map { fd, info, name }))
     }
 
@@ -253,6 +320,23 @@ impl Map {
         }
         Ok(count)
     }
+}
+
+/// What an object tells of itself, as far as this type goes.
+fn info_of<T>(fd: &OwnedFd, info: &mut T) -> Result<()> {
+    const INFO_BY_FD: i64 = 15;
+    let mut attr = InfoByFd {
+        fd: fd.as_raw_fd() as u32,
+        len: size_of::<T>() as u32,
+        info: (&raw mut *info) as u64,
+    };
+    call(INFO_BY_FD, &mut attr)?.context("the kernel tells nothing of it")?;
+    Ok(())
+}
+
+fn text(name: &[u8]) -> String {
+    let name = name.split(|byte| *byte == 0).next().unwrap_or(&[]);
+    String::from_utf8_lossy(name).into_owned()
 }
 
 fn open(kind: Kind, id: u32) -> Result<Option<OwnedFd>> {

@@ -27,3 +27,4 @@ pub mod run;
 pub mod software;
 pub mod upstream;
 pub mod wait;
+pub mod without;

@@ -11,7 +11,7 @@ use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser};
 use lab::prometheus::Prometheus;
 use lab::report::{Outcome, Report};
 use lab::run::{Options, Run, Scenario};
-use lab::{matrix, process, rows, upstream};
+use lab::{matrix, process, rows, upstream, without};
 
 /// Breaks real proxies and upstreams on purpose and compares why502's verdicts with the truth: the
 /// scenarios of the lab, row by row, and the matrix of proxies and causes. An option of one of the
@@ -76,6 +76,9 @@ enum Part {
     /// A server that misbehaves as told.
     #[command(hide = true)]
     Upstream(upstream::Args),
+    /// A command on a host that offers less to probes.
+    #[command(hide = true)]
+    Without(without::Args),
     /// Proxies × upstreams × causes, judged pair by pair.
     Matrix(matrix::Args),
 }
@@ -99,6 +102,9 @@ fn main() -> ExitCode {
     };
     if let Some(Part::Upstream(upstream)) = &args.part {
         return end(upstream::serve(upstream).map(|()| true));
+    }
+    if let Some(Part::Without(without)) = &args.part {
+        return end(without::exec(without).map(|()| true));
     }
     end_children_on_interrupt();
     match &args.part {

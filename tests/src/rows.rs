@@ -27,6 +27,8 @@ mod r22_haproxy;
 mod r23_containers;
 mod r24_readme;
 mod r25_other_tools;
+mod r26_system_calls;
+mod r27_probe_costs;
 
 use crate::run::{Need, Scenario};
 
@@ -61,6 +63,8 @@ pub fn all() -> Vec<Scenario> {
         r23_containers::scenarios(),
         r24_readme::scenarios(),
         r25_other_tools::scenarios(),
+        r26_system_calls::scenarios(),
+        r27_probe_costs::scenarios(),
     ]
     .into_iter()
     .flatten()

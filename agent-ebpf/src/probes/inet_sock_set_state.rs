@@ -57,20 +57,21 @@ fn connecting(sk: *const u8) {
     let loopback = flow.ends.family != AF_INET6 && remote[0] == 127;
     let loopback6 = flow.ends.family == AF_INET6 && remote == LOOPBACK6;
     if loopback || loopback6 || remote == local {
-        remember_listener(flow);
+        let key = ListenerKey {
+            netns: flow.ends.netns,
+            family: flow.ends.family,
+            port: flow.ends.remote_port,
+            address: flow.ends.remote,
+        };
+        remember_listener(flow, key);
     }
 }
 
 const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
+/// Who listens there.
 #[inline(always)]
-fn remember_listener(flow: &mut Flow) {
-    let mut key = ListenerKey {
-        netns: flow.ends.netns,
-        family: flow.ends.family,
-        port: flow.ends.remote_port,
-        address: flow.ends.remote,
-    };
+fn listener_at(mut key: ListenerKey) -> Option<&'static mut ListenerValue> {
     let mut found = LISTENERS.get_ptr_mut(key);
     if found.is_none() {
         key.address = [0; 16];
@@ -81,12 +82,16 @@ fn remember_listener(flow: &mut Flow) {
         key.family = AF_INET6;
         found = LISTENERS.get_ptr_mut(key);
     }
-    let Some(found) = found else { return };
     // SAFETY: a map value; `peak` may lose a race, by one connection.
-    let listener = unsafe { &mut *found };
-    if !kernel::is(listener.sk, listener.cookie) {
+    let listener = unsafe { &mut *found? };
+    kernel::is(listener.sk, listener.cookie).then_some(listener)
+}
+
+#[inline(always)]
+fn remember_listener(flow: &mut Flow, key: ListenerKey) {
+    let Some(listener) = listener_at(key) else {
         return;
-    }
+    };
     flow.listener_sk = listener.sk;
     flow.listener_cookie = listener.cookie;
     flow.listener_drops = field!(listener.sk, sk_drops, u32);
@@ -161,6 +166,19 @@ fn accepted(sk: *const u8) {
     flow.peer_family = kernel::direct::family(sk);
     flow.peer_port = kernel::direct::own_port(sk);
     kernel::direct::own_address(sk, flow.peer_family, &mut flow.peer_address);
+    if flow.listener_cookie == 0 {
+        // In another network namespace of this host. Who let the connection in is told, nothing of a
+        // queue: it is past that.
+        let key = ListenerKey {
+            netns: flow.peer_netns,
+            family: flow.peer_family,
+            port: flow.peer_port,
+            address: flow.peer_address,
+        };
+        if let Some(listener) = listener_at(key) {
+            flow.listener_cookie = listener.cookie;
+        }
+    }
     let peer = Peer {
         sk: proxys,
         cookie: flow.cookie,

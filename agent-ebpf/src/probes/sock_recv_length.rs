@@ -61,6 +61,10 @@ pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
     if flow.role == role::UPSTREAM && ret > 0 {
         answer(flow, sk.raw(), ret, now);
         several();
+        // Last: what comes after it would be verified for every way through it.
+        if flow.ordinal == 1 && flow.received == ret as u32 && status(&flow.response) != 0 {
+            spoke(flow);
+        }
         return 0;
     }
     let Some((thread, tid, tgid)) = flow::thread() else {
@@ -165,10 +169,6 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
     }
     flow.received = flow.received.wrapping_add(ret as u32);
     flow.last_receive_ns = now;
-    // Asked here, and not where the head is read: every way through that would be verified with it.
-    if flow.ordinal == 1 && flow.received == ret as u32 && status(&flow.response) != 0 {
-        spoke(flow);
-    }
 }
 
 /// Keeps that this upstream speaks HTTP, if it was asked in it: uWSGI's own protocol and FastCGI are

@@ -59,7 +59,10 @@ pub(super) fn refused(known: &Known<'_>) -> Option<Finding> {
 }
 
 fn refused_head(attempt: &Attempt) -> Finding {
-    let closed = attempt.tcp.as_ref().is_some_and(|tcp| tcp.fin.is_some());
+    let closing = attempt.tcp.as_ref().is_some_and(|tcp| tcp.fin.is_some());
+    // Its FIN may be on its way, or come with what the proxy has just read.
+    let peer = attempt.peer.as_ref();
+    let closed = closing || peer.is_some_and(|peer| peer.closed.is_some());
     if closed && attempt.received < SHORT {
         return Finding::likely(
             Cause::UpstreamClosedEarly,

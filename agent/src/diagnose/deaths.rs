@@ -75,6 +75,17 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
     only_child_that_died(known)
 }
 
+/// Why this process died around the close, if it did not just end: one that has served its share of
+/// requests exits with status 0.
+pub(super) fn of_its_own(known: &Known<'_>, pid: u32) -> Option<Cause> {
+    let death = Death::new(known, pid);
+    let clean = death
+        .exit
+        .is_some_and(|e| (e.fact.signal, e.fact.status) == (0, 0));
+    let finding = death.cause(known)?;
+    (!clean || finding.cause != Cause::WorkerCrashed).then_some(finding.cause)
+}
+
 /// How this process died around the close, if it did.
 pub(super) fn of(known: &Known<'_>, pid: u32) -> Option<Finding> {
     let death = Death::new(known, pid);

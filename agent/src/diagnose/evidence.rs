@@ -292,6 +292,14 @@ fn ended(known: &Known<'_>, facts: &mut Facts) {
                 ),
             )
         }
+        // No write is seen on the wire, only that there was more to come.
+        End::SendFailed { .. } if known.tried.source == Source::Packets => (
+            "send_failed",
+            format!(
+                "the connection was reset before all of the body was sent; {} received",
+                text::bytes(attempt.received)
+            ),
+        ),
         End::SendFailed { errno } => (
             "send_failed",
             format!("write failed: {}", text::errno(errno)),

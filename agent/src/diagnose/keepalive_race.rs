@@ -37,7 +37,29 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
     if died_holding_it(known) {
         return None;
     }
-    Some(why_closed(known, finding))
+    let finding = why_closed(known, finding);
+    Some(match closed_by_death(known) {
+        true => finding.at_most_likely(
+            "peer_closed: that it closed for reasons of its own; its process died then",
+        ),
+        false => finding,
+    })
+}
+
+/// Whose end it was crashed or was killed as the connection closed: no idle connection grew too old.
+fn closed_by_death(known: &Known<'_>) -> bool {
+    let closer = known.peer_close().map(|close| close.pid);
+    let death = closer.filter(|pid| *pid != 0);
+    let cause = death.and_then(|pid| deaths::of_its_own(known, pid));
+    cause.is_some_and(|cause| {
+        matches!(
+            cause,
+            Cause::WorkerCrashed
+                | Cause::WorkerKilled
+                | Cause::WorkerOomKilled
+                | Cause::WorkerTimeoutKilled
+        )
+    })
 }
 
 fn race(proven: bool, variant: Variant, else_missing: &str) -> Finding {

@@ -36,7 +36,7 @@ fn is_hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Compact JSON in which hidden characters are written as `\uXXXX`: the same data, safe on a terminal.
+/// Compact JSON in which hidden characters are written as escapes of four hexadecimal digits: the same data, safe on a terminal.
 struct VisibleJson;
 
 impl serde_json::ser::Formatter for VisibleJson {

@@ -313,3 +313,43 @@ impl Exchange {
             .unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::signal::Logged;
+
+    /// Envoy's line names the last upstream, to which a try before had gone as well.
+    #[test]
+    fn of_one_upstreams_attempts_the_last_is_told_of() {
+        let mut exchange = Exchange::new(1);
+        for flow in [1, 2] {
+            let attempt = json!({
+                "flow": flow, "proxy": 1, "thread": 1, "downstream": null, "retry_of": null,
+                "upstream": "10.0.0.2:80", "local": null, "began": flow, "connected": null,
+                "reused": false, "requests_before": 0, "idle_ns": null, "request": null,
+                "received": 0, "response": null, "end": {"how": "reset"}, "tcp": null,
+                "peer": null, "queue": null,
+            });
+            exchange.add(
+                flow,
+                Source::Kernel,
+                serde_json::from_value(attempt).unwrap(),
+            );
+        }
+        let line = json!({
+            "proxy": "envoy", "line": "access", "pid": null, "connection": null, "client": null,
+            "within": 1, "took": null, "said": null, "status": 503, "request": null,
+            "tries": [{
+                "upstream": "10.0.0.2:80", "said": {"said": "reset"}, "status": null,
+                "connect": null, "took": null,
+            }],
+        });
+        let line: Logged = serde_json::from_value(line).unwrap();
+        exchange.take_told(Some((1, Told::new(3, &line))));
+        let said: Vec<_> = exchange.attempts.iter().map(|t| t.said.is_some()).collect();
+        assert_eq!(said, [false, true]);
+    }
+}

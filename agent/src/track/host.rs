@@ -63,6 +63,8 @@ pub struct Host {
     now: Nanos,
     sees: BTreeSet<String>,
     blind: BTreeSet<String>,
+    /// The kernel's own source has started.
+    asks_kernel: bool,
     losses: Losses,
     processes: Processes,
     deaths: Deaths,
@@ -85,6 +87,7 @@ impl Host {
         let past = |at| (at, signal.source);
         match &signal.fact {
             Fact::SourceStarted { sees, blind } => {
+                self.asks_kernel |= signal.source == Source::Kernel;
                 self.sees.extend(sees.iter().take(64).cloned());
                 self.blind.extend(blind.iter().take(64).cloned());
             }
@@ -159,6 +162,13 @@ impl Host {
     /// Whether this host refuses its source a fact, by the name that `check` gives it.
     pub fn blind_to(&self, fact: &str) -> bool {
         self.blind.contains(fact)
+    }
+
+    /// Whether the kernel is asked about proxies of this kind, and has lost nothing since. One of another
+    /// host, or behind a fact that is refused, is not told by it all the same.
+    pub(super) fn kernel_told(&self, proxy: Option<Software>, since: Nanos) -> bool {
+        let watched = proxy.is_some_and(|software| self.processes.has(software));
+        self.asks_kernel && watched && self.lost_since(since) == 0
     }
 
     /// How many signals were told to be lost at that time or later.

@@ -20,6 +20,8 @@ const RECENT: usize = 4096;
 const BEFORE: usize = 64;
 /// So many lines or exchanges that fit, and none is tied: it would be doubtful, and costs time.
 const CROWD: usize = 256;
+/// So many lines that fit one exchange, and none proves anything: looking at all costs time.
+const ALIKE: usize = 64;
 /// Numbers of flows that no kernel gives: those of exchanges that only a log tells of.
 const LOGGED: FlowId = 1 << 63;
 /// More attempts than an exchange keeps.
@@ -172,22 +174,31 @@ impl Tracker {
         self.recent.push_back(exchange.seen().clone());
     }
 
-    /// Another response that is not decided yet fits them, however badly: the attempt by which this one
-    /// fits better may be that one's.
-    pub(super) fn may_answer_another(&self, exchange: &Exchange, told: &Told) -> bool {
+    /// Whether its line says this of it, whichever of those that come into question it is: they all say
+    /// the same of the same upstream, and there are as many as exchanges that they may be about. More
+    /// would be about some that were not seen, and one of these may be missing.
+    pub(super) fn surely_told(&self, exchange: &Exchange, told: &Told) -> bool {
         let errors = self.errors_are_read();
-        self.open.iter().any(|(key, other)| {
-            let of_another = other.response.is_some() && !std::ptr::eq(other, exchange);
-            let logged = matches!(key, Key::Logged(_));
-            of_another && !logged && self.fit(other, told, errors).is_some()
-        })
-    }
-
-    /// They came too late for another exchange that they fit.
-    pub(super) fn may_be_of_one_decided(&self, told: &Told) -> bool {
-        let errors = self.errors_are_read();
-        let fits = |seen: &Seen| seen.fit(told, errors).is_some();
-        self.recent.iter().any(fits)
+        let fits = |line: &&Told| self.fit(exchange, line, errors).is_some();
+        let free = self.logs.free().map(|(_, line)| line);
+        let lines: Vec<&Told> = free.filter(fits).take(ALIKE).collect();
+        let same = |line: &&Told| {
+            let doubtful = line.ambiguous || line.guessed || line.request.is_none();
+            !doubtful && line.says_the_same(told) && line.upstream() == told.upstream()
+        };
+        if told.ambiguous || lines.len() == ALIKE || !lines.iter().all(same) {
+            return false;
+        }
+        // What has no answer yet has no line yet, unless all speaks for it as well.
+        let this = self.fit(exchange, told, errors);
+        let may_have = |other: &Exchange| match other.response {
+            Some(_) => (lines.iter()).any(|line| self.fit(other, line, errors).is_some()),
+            None => self.fit(other, told, errors) == this,
+        };
+        let open = self.open.iter();
+        let open = open.filter(|(key, e)| !matches!(key, Key::Logged(_)) && may_have(e));
+        let late = |seen: &&Seen| (lines.iter()).any(|line| seen.fit(line, errors).is_some());
+        open.count() + self.recent.iter().filter(late).count() == lines.len()
     }
 
     /// The request these lines are about may still be saved by another attempt.
@@ -220,10 +231,10 @@ impl Tracker {
         }
         let errors = self.errors_are_read();
         // Apache's refusal names no request: the access line that it was given may be another's, as may
-        // be one of requests alike. Where the kernel is asked it has told that failure.
-        let nameless = told.named_by_moment || told.request.is_none();
-        if (nameless || told.guessed) && self.host.sees("process_exited") {
-            *self.dropped.entry("late_log_lines").or_default() += 1;
+        // be one of requests alike. The kernel has told that failure.
+        let doubtful = told.guessed || told.request.is_none();
+        if doubtful && self.host.kernel_told(told.proxy, told.from) {
+            *self.dropped.entry("doubtful_log_lines").or_default() += 1;
             return;
         }
         let late = |seen: &Seen| seen.fit(&told, errors).is_some();

@@ -13,6 +13,8 @@ const SLACK: Nanos = 100_000_000;
 pub(super) struct Seen {
     /// When its attempts ended and its response began.
     times: Vec<Nanos>,
+    /// When it was asked.
+    began: Option<Nanos>,
     client: Option<Address>,
     /// Behind TLS, that it was this client's connection follows from the order of things alone.
     guessed: bool,
@@ -81,6 +83,7 @@ impl Seen {
         let own = |_: &u16| !exchange.status_of_log;
         Seen {
             times: times.chain(response.map(|(at, _, _)| *at)).collect(),
+            began: response.and_then(|(_, _, r)| r.request_at),
             guessed: answered.is_none() && request.is_none(),
             client: answered.or_else(|| link?.client.clone()),
             request,
@@ -96,7 +99,13 @@ impl Seen {
     /// What ties it to these lines; `None` where something speaks against it. `errors`: the proxy's
     /// error log is read as well, so a failure has a line there.
     pub(super) fn fit(&self, told: &Told, errors: bool) -> Option<Fit> {
-        if !self.times.iter().any(|at| within(*at, told)) {
+        let told_begun = self.began.filter(|_| told.tells_beginning());
+        if !self
+            .times
+            .iter()
+            .chain(&told_begun)
+            .any(|at| within(*at, told))
+        {
             return None;
         }
         let statuses = matches!((self.status, told.status), (Some(a), Some(b)) if a != b);

@@ -38,9 +38,6 @@ pub struct Told {
     pub has_access: bool,
     /// Which client's port it was follows from the moment alone: a line without request told it.
     pub guessed: bool,
-    /// Nothing but the moment ties the line that names the request to the one that says why: the first
-    /// names no port, the second no request.
-    pub named_by_moment: bool,
     /// Another exchange's lines fit as well, and say something else.
     pub ambiguous: bool,
     /// No other lines, and no other exchange, come into question.
@@ -81,7 +78,6 @@ impl Told {
             has_error: false,
             has_access: false,
             guessed: false,
-            named_by_moment: false,
             ambiguous: false,
             alone: true,
         };
@@ -100,10 +96,9 @@ impl Told {
         self.connection = self.connection.or(line.connection);
         let nameless = line.request.is_none() && self.request.is_some();
         let joins_portless = nameless && port(self.client.as_ref()).is_none();
-        self.guessed |= joins_portless;
         let unnamed_yet = self.has_error && self.request.is_none() && line.request.is_some();
         let portless = unnamed_yet && port(line.client.as_ref()).is_none();
-        self.named_by_moment |= joins_portless || portless;
+        self.guessed |= joins_portless || portless;
         if port(line.client.as_ref()).is_some() || self.client.is_none() {
             self.client.clone_from(&line.client);
         }
@@ -273,10 +268,21 @@ impl Told {
                 && line.said.is_none()
     }
 
+    /// Its moment is that at which it was asked: Apache's access line alone says no other.
+    pub(super) fn tells_beginning(&self) -> bool {
+        let access_alone = self.has_access && !self.has_error && self.took.is_none();
+        access_alone && !matches!(self.proxy, Some(Software::Nginx))
+    }
+
     /// What is said of why, in brief.
     pub(super) fn why(&self) -> impl Iterator<Item = Said> {
         let tries = self.tries.iter().filter_map(|(_, one)| one.said);
         tries.chain(self.said.map(|(_, said)| said))
+    }
+
+    /// The upstream of its last try, as it names it.
+    pub(super) fn upstream(&self) -> Option<&Address> {
+        self.tries.last()?.1.upstream.as_ref()
     }
 
     /// Whether the two say the same, whosever they are.
@@ -310,11 +316,17 @@ impl Told {
             false => DownstreamState::Open,
         };
         let began = self.from.saturating_sub(self.took.unwrap_or(0));
+        // Which of its ports it was is a guess then.
+        let host_alone = |client: &Address| Address(client.ip().to_owned());
+        let client = match self.guessed {
+            true => self.client.as_ref().map(host_alone),
+            false => self.client.clone(),
+        };
         let link = Link {
             flow,
             ordinal: 1,
             order: LinkOrder::AfterRead,
-            client: self.client.clone(),
+            client: client.clone(),
             proxy_address: None,
             request: self.request.clone(),
             state,
@@ -370,7 +382,7 @@ impl Told {
             ordinal: 1,
             // Who left got none.
             status: self.status.filter(|_| !self.client_left()),
-            client: self.client.clone(),
+            client,
             proxy_address: None,
             request: self.request.clone(),
             request_at: self.took.map(|_| began),

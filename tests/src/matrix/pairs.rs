@@ -71,7 +71,8 @@ pub(super) fn choose(args: &Args, seed: u64) -> Result<Chosen> {
     for repetition in 0..args.repeat {
         for proxy in &proxies {
             for cause in causes::ALL.iter().filter(|c| wanted(&args.cause, c.name)) {
-                let able = cause.upstreams(&upstreams);
+                let mut able = cause.upstreams(&upstreams);
+                able.retain(|upstream| proxy.speaks.contains(&upstream.speaks));
                 let why = if cause.unix && !proxy.unix {
                     "it calls no Unix sockets"
                 } else if cause.spares.contains(&proxy.name) {

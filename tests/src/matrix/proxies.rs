@@ -4,6 +4,7 @@ mod apache;
 mod caddy;
 mod envoy;
 mod go;
+mod h2o;
 mod haproxy;
 mod nginx;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::upstreams::Speaks;
 use crate::netns::NetNs;
 use crate::process::Proc;
 use crate::run::{Run, START};
@@ -28,6 +30,7 @@ pub(in crate::matrix) const ALL: &[Proxy] = &[
     go::PROXY,
     apache::PROXY,
     caddy::PROXY,
+    h2o::PROXY,
 ];
 
 pub(in crate::matrix) struct Proxy {
@@ -36,6 +39,8 @@ pub(in crate::matrix) struct Proxy {
     pub(in crate::matrix) process: &'static str,
     /// Whether it calls Unix sockets.
     pub(in crate::matrix) unix: bool,
+    /// What it can speak to upstreams.
+    pub(in crate::matrix) speaks: &'static [Speaks],
     /// The most that it can be told to try again.
     pub(in crate::matrix) again: Again,
     /// The logs that it writes, below the run's folder.
@@ -76,6 +81,7 @@ pub(in crate::matrix) enum Again {
 /// to the other.
 pub(in crate::matrix) struct Route {
     pub(in crate::matrix) folder: &'static str,
+    pub(in crate::matrix) speaks: Speaks,
     pub(in crate::matrix) to: Target,
     pub(in crate::matrix) or: Option<Target>,
 }

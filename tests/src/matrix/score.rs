@@ -54,14 +54,12 @@ impl Score {
         self.silent += other.silent;
     }
 
-    /// What has to hold of every pair: nothing wrong is called proven; and from what sees everything
-    /// nothing that is well has a verdict, each failure has one, and few are wrong.
+    /// What has to hold of every pair: nothing wrong is called proven, nothing that is well has a
+    /// verdict, and from what sees everything each failure has one and few are wrong.
     pub(super) fn holds(&self, source: Source) -> bool {
-        // Beside logs, Apache's requests alike may be told a second time by their own lines: counted and
-        // listed on the page, but no reason to fail the run.
-        let complete = self.missing == 0 && (self.flagged == 0 || source == Source::All);
-        let complete = complete && self.wrong * 2 < self.failed.max(1);
-        self.wrong_but_proven == 0 && (complete || matches!(source, Source::Packets | Source::Logs))
+        let sound = self.wrong_but_proven == 0 && self.flagged == 0;
+        let complete = self.missing == 0 && self.wrong * 2 < self.failed.max(1);
+        sound && (complete || matches!(source, Source::Packets | Source::Logs))
     }
 }
 
@@ -313,10 +311,10 @@ mod tests {
         );
         // What is well gets no verdict; what the proxy saved, or closed silently, has not failed.
         let well = [(sent("/b", Some(200)), HEALTHY)];
-        assert_eq!(
-            score(&well, &[("/b", line("worker_killed", "likely"))]).flagged,
-            1
-        );
+        let flagged = score(&well, &[("/b", line("worker_killed", "likely"))]);
+        assert_eq!(flagged.flagged, 1);
+        let every = [Source::Kernel, Source::Packets, Source::Logs, Source::All];
+        assert!(!every.into_iter().any(|source| flagged.holds(source)));
         let saved = [
             (sent("/c", Some(200)), truth()),
             (sent("/d", None), truth()),

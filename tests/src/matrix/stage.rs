@@ -12,7 +12,7 @@ use super::beside::{self, Beside, Second};
 use super::causes::Cause;
 use super::draw::Draw;
 use super::proxies::{Again, PORT, Proxy, Route, Target, Wanted};
-use super::upstreams::{Act, Manner, Server, Upstream};
+use super::upstreams::{Act, Manner, Server, Speaks, Upstream};
 use crate::client::{self, Request, Timed};
 use crate::expect::Expect;
 use crate::ledger::Sent;
@@ -139,7 +139,17 @@ impl<'a> Stage<'a> {
 
     pub(in crate::matrix) fn front_for(&mut self, to: &Target, patience: Duration) -> Result<()> {
         let well = self.serve_beside("well", WELL_PORT, Mode::Asked)?;
-        let route = |folder, to, or| Route { folder, to, or };
+        let speaks = self.upstream.map_or(Speaks::Http, |u| u.speaks);
+        let route = |folder, to, or| Route {
+            folder,
+            speaks: if folder == FAULT {
+                speaks
+            } else {
+                Speaks::Http
+            },
+            to,
+            or,
+        };
         let again = self.draw.again;
         let second = Second::draw(&mut self.draw, self.cause.name, again, patience);
         let at = |port| Target::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));

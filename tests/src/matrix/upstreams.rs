@@ -1,8 +1,11 @@
 //! The upstreams of the matrix, one file each: what they can be asked to do, and how.
 
+mod go;
 mod gunicorn;
 mod node;
+mod php;
 mod scripted;
+mod uvicorn;
 mod uwsgi;
 
 use std::any::Any;
@@ -20,16 +23,31 @@ pub(in crate::matrix) const ALL: &[Upstream] = &[
     gunicorn::UPSTREAM,
     node::UPSTREAM,
     uwsgi::UPSTREAM,
+    uvicorn::UPSTREAM,
+    go::UPSTREAM,
+    php::UPSTREAM,
 ];
 
 pub(in crate::matrix) struct Upstream {
     pub(in crate::matrix) name: &'static str,
+    /// What proxies have to speak to it.
+    pub(in crate::matrix) speaks: Speaks,
     /// Why it cannot be run here.
     pub(in crate::matrix) lacking: fn() -> Option<String>,
     /// The query that has it do this to a request; `None` where it cannot.
     pub(in crate::matrix) ask: fn(Act) -> Option<String>,
     pub(in crate::matrix) start: fn(&Run, &NetNs, &Target, &Manner) -> Result<Server>,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::matrix) enum Speaks {
+    Http,
+    /// About `SCRIPT`.
+    FastCgi,
+}
+
+/// What a server of scripts is asked to run, below the run's folder.
+pub(in crate::matrix) const SCRIPT: &str = "app/app.php";
 
 /// What an upstream does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +72,10 @@ pub(in crate::matrix) enum Act {
     BadHead,
     /// Answers before it has read the body, and closes.
     Reject,
+    /// Has a worker for each request, of which no other's depends.
+    Alone,
+    /// Its supervisor kills a worker that is busy for longer than `Manner::limit`.
+    Limit,
     /// Ends with the requests in its workers, at SIGQUIT.
     Quit,
 }
@@ -72,4 +94,13 @@ pub(in crate::matrix) struct Server {
     /// The process that supervises its workers, or serves itself.
     pub(in crate::matrix) pid: u32,
     pub(in crate::matrix) running: Box<dyn Any + Send + Sync>,
+}
+
+/// What servers are told whose time for idle connections is a setting, in whole seconds; a thousandth
+/// later they close.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// Whether they close a connection that is idle for so long.
+fn is_kept(idle: Duration) -> bool {
+    idle == KEPT + Duration::from_millis(1)
 }

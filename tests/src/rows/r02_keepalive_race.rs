@@ -21,7 +21,7 @@ use crate::software::{Nginx, Node, Scripted};
 use crate::upstream::Mode;
 use crate::wait;
 
-const NEEDS: &[Need] = &[
+pub(super) const NEEDS: &[Need] = &[
     NGINX,
     Need::Tun,
     Need::Program("tcpdump"),

@@ -32,7 +32,7 @@ const WAYS: [(&str, &str); 4] = [
     ("unread_tcp", "read_timeout_not_read"),
 ];
 
-fn run(run: &mut Run) -> Result<()> {
+pub(super) fn run(run: &mut Run) -> Result<()> {
     let ns = NetNs::new()?;
     let socket = |name: &str| format!("unix:{}", run.folder.join(name).display());
     let (busy_unix, unread_unix) = (socket("busy.sock"), socket("unread.sock"));

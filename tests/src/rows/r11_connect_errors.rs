@@ -67,7 +67,7 @@ const UNIX: [(&str, &str); 5] = [
     ("wrong_type", "unix_socket_wrong_type"),
 ];
 
-fn run(run: &mut Run) -> Result<()> {
+pub(super) fn run(run: &mut Run) -> Result<()> {
     let ns = NetNs::new()?;
     let folder = run.folder.clone();
     let path = |name: &str| folder.join(format!("{name}.sock"));

@@ -6,8 +6,8 @@
 mod apt;
 mod bpf;
 pub(crate) mod browser;
-mod envoy;
 pub(crate) mod machines;
+mod matrix;
 mod node;
 pub(crate) mod wheel;
 
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .collect();
         all.extend(bpf::missing());
         all.extend(node::missing());
-        all.extend(envoy::missing());
+        all.extend(matrix::missing());
         all.extend(browser::missing());
         all.extend(machines::missing());
         if all.is_empty() {
@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     bpf::install()?;
     node::install()?;
-    envoy::install();
+    matrix::install();
     browser::install();
     machines::install();
     if missing.is_empty() && llvm.is_none() {

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::costs::{self, Cost};
 use super::kernels::Kernel;
+use super::poorer;
 use super::rights::{self, Rights};
 use crate::shell;
 
@@ -31,7 +33,7 @@ pub(super) struct Needs {
 }
 
 /// What the tests replay of a kernel, and a run is compared with.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Recording {
     pub(super) offer: Value,
     pub(super) check: Vec<Fact>,
@@ -39,6 +41,11 @@ pub(super) struct Recording {
     pub(super) rights: Vec<Rights>,
     /// The capabilities that it has when it watches, of all those of root.
     pub(super) kept: BTreeSet<String>,
+    /// What `check` says otherwise where the kernel offers one thing less.
+    #[serde(default)]
+    pub(super) without: BTreeMap<String, Vec<Fact>>,
+    #[serde(default)]
+    pub(super) costs: Vec<Cost>,
     /// Scenarios of the lab by name, and whether each passed.
     #[serde(default)]
     pub(super) scenarios: BTreeMap<String, bool>,
@@ -53,6 +60,8 @@ impl Recording {
             check: check.to_owned(),
             rights: rights::read(results)?,
             kept: rights::kept(results)?,
+            without: poorer::read(results, check)?,
+            costs: costs::read(results)?,
             scenarios: scenarios
                 .filter_map(|one| Some((one.name.clone(), one.passed?)))
                 .collect(),

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
+
 use super::image::LEAST;
 use super::kernels::Kernel;
+use super::poorer;
 use super::rights;
 
-/// A machine without acceleration is twenty times slower than this one.
-const LIMIT: Duration = Duration::from_secs(1200);
+/// A machine without acceleration is twenty times slower than this one, which may have other things to do.
+const LIMIT: Duration = Duration::from_secs(1800);
 /// The same for one that starts the agent 1,000 times.
 const CHURN_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
@@ -36,34 +39,83 @@ const QUICK: &[Scenarios] = &[
     scenarios("2", "other-variants"),
     scenarios("4,7", ""),
 ];
-const ALL: &[Scenarios] = &[
-    scenarios("1,2,3,4,5,6,7,8,11,25", ""),
+/// On every kernel: what has to be proven on each, what others see of it, and that no start leaves anything.
+const EVERY: &[Scenarios] = &[
+    scenarios("1", "unix-backlog-128"),
+    scenarios("2", "fin-in-flight"),
+    scenarios("4", "on-reused"),
+    scenarios("7,25", ""),
     Scenarios {
         least: true,
-        ..scenarios("2,4,7", "")
+        ..scenarios("4", "older-in-three-namespaces")
     },
+    BRIEF_CHURN,
 ];
-const BRIEF_CHURN: &[Scenarios] = &[scenarios("19", "churn")];
+/// On the newest kernel besides: the whole list has to fit into half an hour.
+const NEWEST: &[Scenarios] = &[scenarios("3,5,8,11", "")];
+/// Where all is recorded, besides both.
+const RECORDED: &[Scenarios] = &[
+    scenarios("1", "unix-backlog-1024"),
+    scenarios("1", "tcp-backlog"),
+    scenarios("2", "other-variants"),
+    scenarios("4", "older"),
+    scenarios("6,26", ""),
+    Scenarios {
+        least: true,
+        ..scenarios("2,7", "")
+    },
+    Scenarios {
+        least: true,
+        ..scenarios("4", "death")
+    },
+    scenarios("19", "churn-connections"),
+];
+/// What any recording needs.
+const COSTS: &[Scenarios] = &[scenarios("27", "")];
+const BRIEF_CHURN: Scenarios = scenarios("19", "churn-agents");
 const CHURN: &[Scenarios] = &[
     scenarios("19", "churn-connections"),
     Scenarios {
         full: true,
-        ..scenarios("19", "churn-agents")
+        ..BRIEF_CHURN
     },
 ];
+
+/// On other kernels than the oldest and the newest the agent is not started 1,000 times: who names one of
+/// them besides is told so.
+pub(super) fn only_ends(named: &[String], ends: &[Kernel]) -> Result<()> {
+    let series: Vec<_> = ends.iter().map(|kernel| kernel.series.as_str()).collect();
+    if let Some(other) = named.iter().find(|name| !series.contains(&name.as_str())) {
+        let ends = series.join(" or ");
+        bail!(
+            "--churn is for the oldest kernel and the newest: name {ends} instead of {other}, or none"
+        );
+    }
+    Ok(())
+}
 
 /// What the machines are to do, of all that they can.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Task<'a> {
     pub(super) quick: bool,
     pub(super) record: bool,
-    /// The kernels on which the agent is started 1,000 times.
-    pub(super) churn: &'a [Kernel],
+    /// The oldest kernel and the newest.
+    pub(super) ends: &'a [Kernel],
+    /// On both the agent is started 1,000 times.
+    pub(super) churn: bool,
 }
 
 impl Task<'_> {
+    pub(super) fn is_end(self, kernel: &Kernel) -> bool {
+        self.ends.iter().any(|one| one.id() == kernel.id())
+    }
+
+    fn is_newest(self, kernel: &Kernel) -> bool {
+        self.ends.last().is_some_and(|one| one.id() == kernel.id())
+    }
+
     fn churns(self, kernel: &Kernel) -> bool {
-        self.churn.iter().any(|one| one.id() == kernel.id())
+        self.churn && self.is_end(kernel)
     }
 
     /// How long the kernel's machine may take.
@@ -72,6 +124,27 @@ impl Task<'_> {
             true => CHURN_LIMIT,
             false => LIMIT,
         }
+    }
+
+    /// The lab's part of what the kernel's machine is to run.
+    fn labs(self, kernel: &Kernel) -> Vec<&'static [Scenarios]> {
+        let mut labs = match self.quick {
+            true => vec![QUICK],
+            false => vec![EVERY],
+        };
+        if !self.quick && (self.record || self.is_newest(kernel)) {
+            labs.push(NEWEST);
+        }
+        if !self.quick && self.record {
+            labs.push(RECORDED);
+        }
+        if self.record {
+            labs.push(COSTS);
+        }
+        if self.churns(kernel) {
+            labs.push(CHURN);
+        }
+        labs
     }
 
     /// What the kernel's machine is to run.
@@ -83,13 +156,10 @@ impl Task<'_> {
         if self.record {
             commands.push("kernel_offer > offer.json".to_owned());
             commands.extend(rights::commands());
+            commands.extend(poorer::commands());
         }
-        let labs: &[&[Scenarios]] = match self {
-            Task { quick: true, .. } => &[QUICK],
-            _ if self.churns(kernel) => &[ALL, CHURN],
-            _ => &[ALL, BRIEF_CHURN],
-        };
-        for (number, scenarios) in labs.iter().copied().flatten().enumerate() {
+        let labs = self.labs(kernel);
+        for (number, scenarios) in labs.into_iter().flatten().enumerate() {
             let mut lab = format!("lab --no-prometheus --row {}", scenarios.rows);
             if !scenarios.name.is_empty() {
                 lab += &format!(" --name {}", scenarios.name);
@@ -127,7 +197,8 @@ mod tests {
         let kernels = kernels::chosen(&[], Arch::X86_64).unwrap();
         let ends = kernels::ends(Arch::X86_64).unwrap();
         let task = Task {
-            churn: &ends,
+            ends: &ends,
+            churn: true,
             ..Task::default()
         };
         let often = |kernel: &Kernel| {
@@ -138,6 +209,16 @@ mod tests {
         let often: Vec<_> = kernels.iter().filter(|kernel| often(kernel)).collect();
         let often: Vec<_> = often.iter().map(|kernel| kernel.id()).collect();
         assert_eq!(often, [ends[0].id(), ends[1].id()]);
+        let named = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            only_ends(&names, &ends).map_err(|error| error.to_string())
+        };
+        assert_eq!(named(&[]), Ok(()));
+        assert_eq!(named(&[&ends[1].series, &ends[0].series]), Ok(()));
+        let refused = named(&[&ends[0].series, &kernels[1].series]).unwrap_err();
+        for words in [&kernels[1].series, &ends[0].series, &ends[1].series] {
+            assert!(refused.contains(words), "{refused}");
+        }
         // The others start it too, as often as in a run without.
         let every = |kernel: &Kernel| {
             task.commands(kernel)
@@ -145,5 +226,41 @@ mod tests {
                 .any(|line| line.contains("churn"))
         };
         assert!(kernels.iter().all(every));
+    }
+
+    #[test]
+    fn what_every_kernel_has_to_prove_is_run_on_every_kernel() {
+        let kernels = kernels::chosen(&[], Arch::X86_64).unwrap();
+        let ends = kernels::ends(Arch::X86_64).unwrap();
+        let task = Task {
+            ends: &ends,
+            ..Task::default()
+        };
+        let lines = |task: Task<'_>, kernel| task.commands(kernel).join("\n");
+        for kernel in &kernels {
+            let ran = lines(task, kernel);
+            // The race, the Unix accept queue, deaths, read timeouts, the oracle, the churn.
+            for row in [
+                "--row 2 --name fin-in-flight",
+                "--row 1 --name unix-backlog-128",
+                "--row 4 --name on-reused",
+                "--row 7,25 ",
+                "--row 19 --name churn-agents",
+            ] {
+                assert!(ran.contains(row), "{}: {row}: {ran}", kernel.series);
+            }
+            assert!(ran.contains("why502-least --out"), "{ran}");
+            let all = ran.contains("--row 3,5,8,11");
+            assert_eq!(all, task.is_newest(kernel), "{}", kernel.series);
+            // A recording has all.
+            let record = Task {
+                record: true,
+                ..task
+            };
+            let recorded = lines(record, kernel);
+            for row in ["--row 3,5,8,11", "--row 6,26", "--row 27", "kernel_offer"] {
+                assert!(recorded.contains(row), "{recorded}");
+            }
+        }
     }
 }

@@ -203,7 +203,7 @@ fn connect_timeout(scene: &Scene<'_>) -> Setting {
     )
     .observed(scene.proxy, &[&settings::plain(name)]);
     if made.observed_seconds.is_none() {
-        made.measured(Some(waited), "kernel")
+        made.measured(Some(waited), scene.measured_by())
     } else {
         made
     }

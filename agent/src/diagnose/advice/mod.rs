@@ -11,7 +11,7 @@ use super::known::Known;
 use super::{Case, Diagnosis, Tried, text};
 use crate::cause::{Cause, Variant};
 use crate::settings;
-use crate::signal::{Address, End, Opening, Process, Software};
+use crate::signal::{Address, End, Opening, Process, Software, Source};
 use crate::verdict::{Advice, Setting};
 
 /// Advice is made once, for the final diagnosis.
@@ -137,6 +137,14 @@ impl<'a> Scene<'a> {
             .request()
             .map_or(self.known.attempt().began, |r| r.at);
         self.known.tried.at.saturating_sub(from)
+    }
+
+    /// What a wait was measured by.
+    fn measured_by(&self) -> &'static str {
+        match self.known.tried.source {
+            Source::Packets => "wire",
+            Source::Kernel | Source::Log => "kernel",
+        }
     }
 
     /// A setting of nginx's `upstream` block that holds this upstream, if there is one.

@@ -117,7 +117,7 @@ fn proxy_read_timeout(scene: &Scene<'_>) -> Setting {
     if made.observed_seconds.is_some() {
         made
     } else {
-        made.measured(Some(scene.waited()), "kernel")
+        made.measured(Some(scene.waited()), scene.measured_by())
     }
 }
 

@@ -215,6 +215,24 @@ fn which_timer_fired_first() {
     says(&peer.advice(), &["waited for 10.0.0.9:5432"]);
 }
 
+/// The wire knows how long a proxy waited as well as its kernel does, and is named where it does.
+#[test]
+fn a_wait_is_observed_by_who_saw_it() {
+    let connect = scene(TCP, End::ConnectGivenUp, 2 * S).status(504);
+    for (mut scene, timer) in [
+        (timed_out(), "proxy_read_timeout"),
+        (connect, "proxy_connect_timeout"),
+    ] {
+        for (source, from) in [(Source::Kernel, "kernel"), (Source::Packets, "wire")] {
+            scene.tried.source = source;
+            let advice = scene.advice();
+            let timeout = find(&advice, timer);
+            assert!(timeout.observed_seconds.is_some(), "{timeout:?}");
+            assert_eq!(timeout.observed_from, Some(from), "{timer}");
+        }
+    }
+}
+
 #[test]
 fn the_proxys_timer_is_named_as_the_proxy_names_it_and_only_its_known_value() {
     let at = T + 2 * S - 2 * MS;

@@ -100,6 +100,13 @@ fn answers() {
     answered(200, Some(502), 8192).is(Cause::ResponseHeaderTooBig, None, Likely, true);
     answered(200, Some(502), 200).is(Cause::ResponseInvalid, None, Likely, true);
     answered(200, Some(200), 200).is(Cause::Unknown, None, Unknown, true);
+    // Cut short by a close whose FIN the proxy had not seen yet.
+    let mut cut = answered(200, Some(502), 27).peer_closed(true, true, false, MS / 10);
+    if let Some(response) = &mut cut.response {
+        response.last_attempt = Some(Box::new(cut.tried.attempt.clone()));
+    }
+    let partial = Some(Variant::PartialHead);
+    cut.is(Cause::UpstreamClosedEarly, partial, Likely, true);
 }
 
 #[test]

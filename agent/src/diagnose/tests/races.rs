@@ -53,6 +53,17 @@ fn a_fin_that_crossed_the_request() {
         .is(Cause::KeepaliveRace, Variant::HalfClose, Proven, true);
 }
 
+/// The process that held the idle connection crashed: the wire shows the same.
+#[test]
+fn a_close_by_a_death_is_no_proof_of_a_race() {
+    let unread = || closed_unread().workers(Software::Gunicorn);
+    unread().is(Cause::KeepaliveRace, Variant::ClosedUnread, Proven, true);
+    let ended = |signal, status| unread().signal(T + MS, exited(signal, status));
+    ended(11, 0).is(Cause::KeepaliveRace, Variant::ClosedUnread, Likely, true);
+    // It has served its share of requests.
+    ended(0, 0).is(Cause::KeepaliveRace, Variant::ClosedUnread, Proven, true);
+}
+
 #[test]
 fn a_fin_that_was_there_before() {
     fin_already_received().is(

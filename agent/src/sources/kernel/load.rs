@@ -181,6 +181,10 @@ fn loader<'a>() -> EbpfLoader<'a> {
     loader
 }
 
+/// Whose programs the kernel's verifier needs the most memory for: they go first, while little else is
+/// held.
+const LARGEST: &[&str] = &["reads", "writes"];
+
 fn attach_all<'a>(
     mut loader: EbpfLoader<'a>,
     steps: &[Step],
@@ -196,7 +200,7 @@ fn attach_all<'a>(
             anyhow::anyhow!("{}{rights}{memory}", describe(&error))
         })
         .context("create the BPF maps")?;
-    let climb = |step: &Step| {
+    let mut climb = |step: &Step| {
         let mut seen = Seen {
             ladder: step.ladder,
             by: None,
@@ -213,8 +217,14 @@ fn attach_all<'a>(
         }
         seen
     };
-    let facts = steps.iter().map(climb).collect();
-    Ok((ebpf, facts))
+    let mut order: Vec<_> = steps.iter().enumerate().collect();
+    order.sort_by_key(|(_, step)| !LARGEST.contains(&step.ladder.fact));
+    let mut facts: Vec<_> = order
+        .into_iter()
+        .map(|(i, step)| (i, climb(step)))
+        .collect();
+    facts.sort_by_key(|(place, _)| *place);
+    Ok((ebpf, facts.into_iter().map(|(_, seen)| seen).collect()))
 }
 
 /// Attaches all programs of a rung, or none.

@@ -79,6 +79,7 @@ fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
             return Some(harm.why.to_owned());
         }
     }
+    let no_reason = *name == "kfree_skb" && offer.kfree_skb_arguments < 3;
     match hook.kind {
         Kind::FunctionEntry | Kind::FunctionExit
             if offer.machine == "aarch64" && offer.version() < ARM64_TRAMPOLINES =>
@@ -93,14 +94,13 @@ fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
             None => (!offer.tracepoints.contains(&format!("{category}/{name}")))
                 .then(|| format!("this kernel has no tracepoint {category}:{name}")),
         },
-        Kind::BtfTracepoint if *name == "kfree_skb" && offer.kfree_skb_arguments < 3 => Some(
-            format!("this kernel tells no reason why a packet is dropped (Linux {since} does)"),
-        ),
-        _ => hook
-            .in_btf()
-            .filter(|wanted| !offer.btf.contains(wanted))
-            .map(|wanted| {
-                format!("this kernel's BTF has no {wanted} (Linux {since} and later have it)")
+        _ => match hook.in_btf() {
+            Some(wanted) if !offer.btf.contains(&wanted) => Some(format!(
+                "this kernel's BTF has no {wanted} (Linux {since} and later have it)"
+            )),
+            _ => no_reason.then(|| {
+                format!("this kernel tells no reason why a packet is dropped (Linux {since} does)")
             }),
+        },
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::Hasher;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::signal::{End, Nanos, Opening};
 use crate::sources::wire;
@@ -11,7 +12,7 @@ use crate::sources::wire;
 use super::arena::Arena;
 use super::flow::NONE;
 use super::http;
-use super::prefetch::prefetch;
+use super::prefetch::{self, prefetch};
 
 /// Kept of a request line and of a Host.
 const LINE: usize = 1024;
@@ -247,6 +248,9 @@ pub(super) fn content(method: &[u8], target: &[u8]) -> u64 {
     hasher.finish() | 1
 }
 
+/// Some exchanges. Equal requests are few, nearly always: none of this needs an allocation.
+pub(super) type Ids = SmallVec<[u32; 8]>;
+
 /// Part of the content beside the exchange's number: others are nearly never looked at in vain.
 #[derive(Clone, Copy)]
 struct Slot {
@@ -285,9 +289,13 @@ impl Exchanges {
         id
     }
 
-    /// Asks for so many entries that will be taken next.
+    /// Asks for so many entries that will be taken next, and for half as many of the heads that they
+    /// will be given: those entries were asked for before.
     pub(super) fn prefetch_next(&self, count: usize) {
         self.all.next(count).for_each(prefetch);
+        for Exchange { head, .. } in self.all.next(count / 2) {
+            prefetch::bytes(head.as_ptr(), head.capacity());
+        }
     }
 
     #[inline]
@@ -318,11 +326,11 @@ impl Exchanges {
     }
 
     /// All with this content, in the order of their times.
-    pub(super) fn alike(&self, content: u64) -> Vec<u32> {
+    pub(super) fn alike(&self, content: u64) -> Ids {
         if content == 0 {
-            return Vec::new();
+            return Ids::new();
         }
-        let mut ids: Vec<u32> = self
+        let mut ids: Ids = self
             .by_content
             .iter_hash(content)
             .filter(|slot| self.holds(slot, content))

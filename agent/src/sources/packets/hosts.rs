@@ -51,6 +51,13 @@ pub(super) struct Handshake {
     pub flow: u32,
 }
 
+/// Requests that went on from one server to another.
+struct Passed {
+    first: u64,
+    /// Others than the first did.
+    others: bool,
+}
+
 #[derive(Default)]
 pub(super) struct Hosts {
     /// In the order in which they came: of many clients the latest are near each other in memory.
@@ -62,6 +69,9 @@ pub(super) struct Hosts {
     /// Where a request was seen to arrive that went on from there.
     learned: FxHashSet<SocketAddr>,
     learned_ips: FxHashSet<IpAddr>,
+    /// Which of them were seen to ask which servers, and these.
+    passes: FxHashMap<(SocketAddr, SocketAddr), Passed>,
+    asked: FxHashSet<SocketAddr>,
     /// By which signals know proxies whose process is not known.
     numbers: FxHashMap<(IpAddr, u32), u32>,
     handshakes: Vec<Handshake>,
@@ -96,10 +106,7 @@ impl Hosts {
     }
 
     pub(super) fn entry(&mut self, ip: IpAddr) -> Option<&mut Host> {
-        if let Some(known) = self.by_ip.get_index_of(&ip) {
-            return self.by_ip.get_index_mut(known).map(|(_, host)| host);
-        }
-        if self.by_ip.len() >= CAP {
+        if self.by_ip.len() >= CAP && !self.by_ip.contains_key(&ip) {
             self.make_room();
             if self.by_ip.len() >= CAP {
                 return None;
@@ -151,16 +158,41 @@ impl Hosts {
             .is_some_and(|h| h.asks.iter().any(|asked| *asked != server))
     }
 
-    pub(super) fn learn(&mut self, proxy: SocketAddr, client: IpAddr) {
+    /// A request that arrived at `proxy` went on to `server` from this address.
+    pub(super) fn learn(
+        &mut self,
+        proxy: SocketAddr,
+        client: IpAddr,
+        server: SocketAddr,
+        content: u64,
+    ) {
         if self.learned.len() < CAP {
             self.learned.insert(proxy);
             self.learned_ips.insert(client);
         }
+        if self.passes.len() < CAP {
+            let passed = self.passes.entry((proxy, server)).or_insert(Passed {
+                first: content,
+                others: false,
+            });
+            passed.others |= passed.first != content;
+            self.asked.insert(server);
+        }
     }
 
-    /// A request was seen to arrive here and to go on.
+    /// Requests that arrived at one were seen to go on to the other, not the other way. One content
+    /// alone tells of itself: somebody else may have asked both, as checks do.
+    pub(super) fn passes_on(&self, proxy: SocketAddr, server: SocketAddr, content: u64) -> bool {
+        let back = self.passes.get(&(server, proxy));
+        let passed = self.passes.get(&(proxy, server));
+        passed.is_some_and(|p| p.others || p.first == content) && !back.is_some_and(|p| p.others)
+    }
+
+    /// A request was seen to arrive here and to go on, or its address is named as a proxy's: upstreams
+    /// may have the same one.
     pub(super) fn is_proxy(&self, server: SocketAddr) -> bool {
-        self.configured.contains(&server.ip()) || self.learned.contains(&server)
+        let named = || self.configured.contains(&server.ip()) && !self.asked.contains(&server);
+        self.learned.contains(&server) || named()
     }
 
     /// Somebody at an address that may be the proxy's asks with what cannot be read.
@@ -298,6 +330,22 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[test]
+    fn one_content_tells_no_direction_of_others() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let (proxy, server) = (at(80), at(9000));
+        let mut hosts = Hosts::default();
+        // Somebody checks both, and the server first.
+        hosts.learn(server, server.ip(), proxy, 1);
+        assert!(hosts.passes_on(server, proxy, 1));
+        assert!(!hosts.passes_on(server, proxy, 2));
+        for content in [2, 3] {
+            hosts.learn(proxy, proxy.ip(), server, content);
+        }
+        assert!(hosts.passes_on(proxy, server, 4));
+        assert!(!hosts.passes_on(server, proxy, 1));
+    }
 
     #[test]
     fn clients_make_room_for_servers_and_proxies() {

@@ -59,6 +59,15 @@ impl Parse {
         };
     }
 
+    /// A body whose end is known from its head has begun, and not ended.
+    pub(super) fn is_cut_short(&self) -> bool {
+        use Stage::{Body, ChunkData, ChunkLine, ChunkSize, Trailer, TrailerLine};
+        matches!(
+            self.stage,
+            Body | ChunkSize | ChunkLine | ChunkData | Trailer | TrailerLine
+        )
+    }
+
     pub(super) fn opaque(&mut self, protocol: Protocol) {
         (self.stage, self.left, self.protocol) = (Stage::Opaque, 0, protocol);
     }

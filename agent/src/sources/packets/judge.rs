@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use crate::signal::{End, Signal};
 
 use super::exchange::Exchange;
+use super::flow::{Direction, Flow, before};
 use super::owners::Connects;
 use super::ties::Tie;
 use super::unread::Behind;
-use super::{Packets, SECOND, SETTLE, TRIED};
+use super::{AT_ONCE, Packets, SECOND, SETTLE, TRIED};
 
 impl Packets {
     /// All facts about this exchange are in, as far as they will come.
@@ -114,7 +115,11 @@ impl Packets {
         if ties.is_empty() {
             ties = self.rewritten_of(id);
         }
-        let responded = status != 0;
+        if (1..500).contains(&status) {
+            // What still went on behind a good answer did not fail for it.
+            ties.retain(|tie| self.was_over_by(tie.id, id));
+        }
+        let responded = status != 0 && !self.was_unread(id);
         self.settle_connects();
         match self.connects_of(id, &ties) {
             Connects::Later(due) => {
@@ -161,10 +166,40 @@ impl Packets {
             return;
         }
         match self.behind(id) {
-            Behind::Nothing => self.tell_group(id, &[], None, true, out),
-            Behind::Own(ties) => self.tell_group(id, &ties, None, true, out),
-            Behind::Unclear(possible) => self.tell_unread(id, &possible, out),
+            Behind::Own(ties) => self.tell_group(id, &ties, None, responded, out),
+            Behind::Unclear(possible) if responded => self.tell_unread(id, &possible, out),
+            Behind::Nothing | Behind::Unclear(_) => {
+                self.tell_group(id, &[], None, responded, out);
+            }
         }
+    }
+
+    /// The attempt was over when this was answered or a moment after, or had been answered with
+    /// something.
+    fn was_over_by(&self, attempt: u32, id: u32) -> bool {
+        let Some(answered) = self.exchanges.at(id).over_at() else {
+            return false;
+        };
+        let attempt = self.exchanges.at(attempt);
+        let first = attempt.first_byte_at;
+        attempt.over_at().is_some_and(|at| at <= answered + AT_ONCE)
+            || (first != 0 && first <= answered)
+    }
+
+    /// The client had ended its connection, and acknowledged nothing of the response: it was written
+    /// to nobody. Who closes its sending side alone acknowledges what it still reads.
+    fn was_unread(&self, id: u32) -> bool {
+        let exchange = self.exchanges.at(id);
+        let Some(flow) = self.flow_of(exchange) else {
+            return false;
+        };
+        let left = flow.to_server().is(Direction::FIN) || flow.is(Flow::RESET_BY_CLIENT);
+        let down = flow.to_client();
+        let acks = flow.is(Flow::RESET_BY_CLIENT) && flow.is(Flow::RESET_ACK);
+        let reset = acks.then_some(flow.reset_ack);
+        let known = down.is(Direction::ACKED).then_some(down.acked);
+        let read = |ack: u32| before(exchange.response_start, ack);
+        left && !flow.incomplete() && !known.into_iter().chain(reset).any(read)
     }
 
     /// A request that its connection left without an answer.
@@ -206,11 +241,8 @@ impl Packets {
             }
             return;
         }
-        // A connect may be seen from behind a translation alone.
-        let own = match bare {
-            true => self.hosts.addresses_of(client),
-            false => vec![client],
-        };
+        // Clients may ask its host at another address than it asks from.
+        let own = self.hosts.addresses_of(client);
         let any = |is: &dyn Fn(IpAddr) -> bool| own.iter().any(|ip| is(*ip));
         let serves = any(&|ip| self.hosts.serves_beside(ip, server));
         let encrypted = any(&|ip| self.encrypted_downstream(ip, server));

@@ -33,8 +33,9 @@ impl Packets {
     pub(super) fn is_downstream(&self, id: u32) -> bool {
         let flow = self.flow_of(self.exchanges.at(id));
         flow.is_some_and(|flow| {
+            let asked = || flow.is(Flow::UPSTREAM) || self.is_attempt(id);
             self.hosts.may_be_proxy(flow.server_ip())
-                && (self.hosts.is_proxy(flow.server()) || !self.is_attempt(id))
+                && (self.hosts.is_proxy(flow.server()) || !asked())
         })
     }
 
@@ -84,8 +85,11 @@ impl Packets {
         let apart = |c: &Connect| {
             let until = c.ended.max(self.last_seen(c.id));
             ties.iter().all(|tie| {
-                let over = self.exchanges.at(tie.id).over_at();
-                until <= self.began(tie.id) || over.is_some_and(|over| over <= c.began)
+                let tried = self.exchanges.at(tie.id);
+                // Behind a good answer nothing more is tried; a refusal may be tried elsewhere.
+                let good = tried.ended.is_none() && (1..400).contains(&tried.status);
+                let before = tried.over_at().is_some_and(|over| over <= c.began);
+                until <= self.began(tie.id) || (before && !good)
             })
         };
         let mut own: Vec<Connect> = self

@@ -27,6 +27,13 @@ impl Flags {
     pub fn ack(self) -> bool {
         self.0 & Self::ACK != 0
     }
+
+    /// Neither begins nor ends anything.
+    #[inline]
+    pub fn only_acknowledge(self) -> bool {
+        const ALL: u8 = Flags::SYN | Flags::FIN | Flags::RST | Flags::ACK;
+        self.0 & ALL == Self::ACK
+    }
 }
 
 /// One TCP segment as captured. Addresses of IPv4 in IPv6 are IPv4.

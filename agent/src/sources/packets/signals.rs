@@ -10,14 +10,8 @@ use crate::signal::{
 use super::Packets;
 use super::exchange::Exchange;
 use super::flow::{Direction, Flow, ahead, before};
+use super::outcome::Outcome;
 use super::ties::Tie;
-
-/// How an attempt ended, and when.
-#[derive(Clone, Copy)]
-struct Outcome {
-    how: End,
-    at: Nanos,
-}
 
 impl Packets {
     /// Tells of one request to a proxy: its attempts, and the response if there was one.
@@ -29,14 +23,13 @@ impl Packets {
         responded: bool,
         out: &mut Vec<Signal>,
     ) {
-        let over = self.exchanges.at(id).over_at();
         let server = self.served_by(self.exchanges.at(id).flow);
         let mut retry_of = None;
         let mut last = None;
         let mut adjacent = None;
         for (i, tie) in ties.iter().enumerate() {
             let is_last = i + 1 == ties.len();
-            let outcome = self.outcome(tie.id, over);
+            let outcome = self.outcome(tie.id, id);
             let mut attempt = self.attempt(tie.id, outcome);
             attempt.retry_of = retry_of;
             attempt.proxy = server.unwrap_or(attempt.proxy);
@@ -138,32 +131,6 @@ impl Packets {
         }
     }
 
-    /// What came of an attempt, as far as it bears on a response at `over`.
-    fn outcome(&self, id: u32, over: Option<Nanos>) -> Outcome {
-        let exchange = self.exchanges.at(id);
-        let over = over.unwrap_or(Nanos::MAX);
-        let given_up = Outcome {
-            how: if exchange.is(Exchange::BARE) {
-                End::ConnectGivenUp
-            } else {
-                End::GivenUp
-            },
-            at: if over == Nanos::MAX { self.now } else { over },
-        };
-        match &exchange.ended {
-            Some(ended) if ended.at <= over => Outcome {
-                how: ended.how,
-                at: ended.at,
-            },
-            None if exchange.answered_at != 0 && exchange.answered_at <= over => Outcome {
-                how: End::Answered,
-                at: exchange.answered_at,
-            },
-            // The proxy answered while it still waited.
-            _ => given_up,
-        }
-    }
-
     /// The process that serves this connection, where the host says so.
     pub(super) fn served_by(&self, index: u32) -> Option<u32> {
         let flow = self.flows.peek(index)?;
@@ -219,9 +186,11 @@ impl Packets {
         };
         let response = match ended {
             Some(ended) => ended.response.clone(),
-            None if exchange.status != 0 && answered => Some(Opening::HttpResponse {
-                status: exchange.status,
-            }),
+            None if exchange.status != 0 && exchange.answered_at <= outcome.at => {
+                Some(Opening::HttpResponse {
+                    status: exchange.status,
+                })
+            }
             None if received > 0 => exchange.answer.as_deref().cloned(),
             None => None,
         };
@@ -423,7 +392,10 @@ impl Packets {
 fn tcp_facts(exchange: &Exchange, flow: &Flow, outcome: Outcome, bytes: u32) -> TcpFacts {
     let ended = exchange.ended.as_deref().filter(|e| e.at <= outcome.at);
     let (up, down) = (flow.to_server(), flow.to_client());
-    let by_peer = matches!(outcome.how, End::PeerClosed | End::Reset);
+    let by_peer = matches!(
+        outcome.how,
+        End::PeerClosed | End::Reset | End::SendFailed { .. }
+    );
     let closed = flow.by_server();
     let fin = (down.is(Direction::FIN) && (by_peer || closed.fin_at <= outcome.at)).then(|| Fin {
         at: closed.fin_at,

@@ -125,7 +125,8 @@ impl Packets {
         self.follow(segment, &place, None, out);
     }
 
-    #[inline]
+    /// In one piece with what keeps it: handed over, it would be read as it was just written.
+    #[inline(always)]
     fn place(&self, segment: &Segment<'_>) -> Place {
         let (key, sender) = self.key(segment.from, segment.to);
         Place {
@@ -159,7 +160,7 @@ impl Packets {
                 continue;
             };
             let request = segment.length > 0 && place.sender == usize::from(flow.client);
-            if request || !flow.is(Flow::ESTABLISHED) {
+            if request || !segment.flags.only_acknowledge() || !flow.is(Flow::ESTABLISHED) {
                 flow.prefetch_rest();
             }
             if segment.length > 0 && flow.oldest != NONE {

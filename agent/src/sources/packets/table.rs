@@ -24,11 +24,35 @@ pub(super) struct Table {
     hand: u32,
 }
 
-/// Part of the hash beside the entry's number: others are nearly never looked at in vain.
+/// An entry's number below a part of the hash, so that others are nearly never looked at in vain. In
+/// four bytes: the index of many connections stays in the processor's second-level cache.
 #[derive(Clone, Copy)]
-struct Slot {
-    tag: u32,
-    at: u32,
+struct Slot(u32);
+
+impl Slot {
+    const NUMBER_BITS: u32 = 24;
+
+    /// `None` for a number that has no room in it.
+    #[inline]
+    fn new(hash: u64, at: u32) -> Option<Slot> {
+        (at >> Slot::NUMBER_BITS == 0).then(|| Slot(Slot::tag(hash) | at))
+    }
+
+    #[inline]
+    fn at(self) -> u32 {
+        self.0 & ((1 << Slot::NUMBER_BITS) - 1)
+    }
+
+    #[inline]
+    fn has_tag_of(self, hash: u64) -> bool {
+        (self.0 ^ Slot::tag(hash)) >> Slot::NUMBER_BITS == 0
+    }
+
+    /// Bits that do not say where in the index the slot is.
+    #[inline]
+    fn tag(hash: u64) -> u32 {
+        (hash >> Slot::NUMBER_BITS) as u32 & !((1 << Slot::NUMBER_BITS) - 1)
+    }
 }
 
 impl Table {
@@ -36,8 +60,9 @@ impl Table {
         self.index.len()
     }
 
+    /// Those whose ports are used again take room, too.
     pub(super) fn is_full(&self) -> bool {
-        self.index.len() >= CAP
+        self.flows.in_use() >= CAP
     }
 
     #[inline]
@@ -46,15 +71,15 @@ impl Table {
     }
 
     pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {
-        let same = |slot: &Slot| slot.tag == tag(hash) && self.holds(slot.at, key);
-        self.index.find(hash, same).map(|slot| slot.at)
+        let same = |slot: &Slot| slot.has_tag_of(hash) && self.holds(slot.at(), key);
+        self.index.find(hash, same).map(|slot| slot.at())
     }
 
     /// What `find` will nearly always find, without a look at the entry itself.
     #[inline]
     pub(super) fn likely(&self, hash: u64) -> Option<u32> {
-        let slot = self.index.find(hash, |slot| slot.tag == tag(hash))?;
-        Some(slot.at)
+        let slot = self.index.find(hash, |slot| slot.has_tag_of(hash))?;
+        Some(slot.at())
     }
 
     /// Whether the entry is what is found by this key.
@@ -69,9 +94,14 @@ impl Table {
         let at = self.flows.take();
         self.flows.at_mut(at).begin(key, id, now);
         let (flows, state) = (&self.flows, &self.state);
-        let hash_of = |slot: &Slot| state.hash_one(flows.at(slot.at).key);
-        let slot = Slot { tag: tag(hash), at };
-        self.index.insert_unique(hash, slot, hash_of);
+        let hash_of = |slot: &Slot| state.hash_one(flows.at(slot.at()).key);
+        match Slot::new(hash, at) {
+            Some(slot) => {
+                self.index.insert_unique(hash, slot, hash_of);
+            }
+            // Far more than are followed: it will not be found again.
+            None => self.flows.at_mut(at).set(Flow::DETACHED),
+        }
         at
     }
 
@@ -91,7 +121,7 @@ impl Table {
 
     fn unindex(&mut self, at: u32) {
         let hash = self.hash(&self.at(at).key);
-        if let Ok(entry) = self.index.find_entry(hash, |slot| slot.at == at) {
+        if let Ok(entry) = self.index.find_entry(hash, |slot| slot.at() == at) {
             entry.remove();
         }
     }
@@ -140,6 +170,39 @@ impl Table {
     }
 }
 
-fn tag(hash: u64) -> u32 {
-    (hash >> 16) as u32
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_holds_a_number_and_a_part_of_the_hash() {
+        let hash = 0x0123_4567_89ab_cdef;
+        for at in [0, 1, CAP as u32, (1 << Slot::NUMBER_BITS) - 1] {
+            let slot = Slot::new(hash, at).unwrap();
+            assert_eq!(slot.at(), at);
+            assert!(slot.has_tag_of(hash));
+            assert!(!slot.has_tag_of(hash ^ 1 << 48));
+        }
+        assert!(Slot::new(hash, 1 << Slot::NUMBER_BITS).is_none());
+    }
+
+    #[test]
+    fn a_connection_whose_ports_are_used_again_is_kept_and_not_found() {
+        let key = |port: u16| {
+            let ends = |port| format!("10.0.0.1:{port}").parse().unwrap();
+            Key::new(ends(port), ends(80)).0
+        };
+        let mut table = Table::default();
+        let entries = [4000, 4001, 4002].map(|port| table.insert(key(port), 1, 1));
+        table.detach(entries[1]);
+        assert_eq!((table.len(), table.flows.in_use()), (2, 3));
+        assert_eq!(table.find(&key(4001), table.hash(&key(4001))), None);
+        assert_eq!(
+            table.find(&key(4002), table.hash(&key(4002))),
+            Some(entries[2])
+        );
+        table.remove(entries[1]);
+        table.remove(entries[2]);
+        assert_eq!((table.len(), table.flows.in_use()), (1, 1));
+    }
 }

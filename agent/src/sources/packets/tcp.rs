@@ -7,7 +7,7 @@ use crate::signal::{Nanos, Signal};
 use super::flow::{Direction, Flow, Key, ahead, before, flow_id};
 use super::hosts::Handshake;
 use super::reorder::Held;
-use super::segment::{Flags, Segment, Unreachable};
+use super::segment::{Segment, Unreachable};
 use super::serving::bit;
 use super::stream::Place;
 use super::talk::Bytes;
@@ -52,13 +52,12 @@ impl Packets {
     /// of a body. False where the segment is something else; then nothing has been done.
     #[inline]
     fn plain(&mut self, index: u32, sender: usize, s: &Segment<'_>, at: Nanos) -> bool {
-        const ALL: u8 = Flags::SYN | Flags::FIN | Flags::RST | Flags::ACK;
         if self.several_spaces {
             return false;
         }
         let flow = self.flows.at_mut(index);
         let established = flow.bits & (Flow::ESTABLISHED | Flow::TWIN) == Flow::ESTABLISHED;
-        if s.flags.0 & ALL != Flags::ACK || !established {
+        if !s.flags.only_acknowledge() || !established {
             return false;
         }
         let end = s.seq.wrapping_add(s.length);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::signal::Nanos;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Ids};
 use super::flow::Flow;
 use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SECOND, SKEW, TRIED};
 
@@ -32,10 +32,20 @@ impl Packets {
 
     /// The requests in flight that this one may have been made for, by content and address; without
     /// any, the only one by content alone. `ever`: also those that were over before it ended.
-    pub(super) fn downstreams_of(&self, id: u32, ever: bool) -> Vec<u32> {
+    pub(super) fn downstreams_of(&self, id: u32, ever: bool) -> Ids {
+        let (related, strangers) = self.alike_before(id, ever);
+        match (&related[..], &strangers[..]) {
+            ([], [_]) => strangers,
+            _ => related,
+        }
+    }
+
+    /// Equal requests in flight: to its own host as far as known, or else to another a moment ago. A
+    /// host may have several addresses: the request came to one, and went on from another.
+    fn alike_before(&self, id: u32, ever: bool) -> (Ids, Ids) {
         let exchange = self.exchanges.at(id);
         let Some(flow) = self.flow_of(exchange) else {
-            return Vec::new();
+            return Default::default();
         };
         let (mine, client, server, at) = (flow, flow.client_ip(), flow.server(), exchange.at);
         let fits = |d: &u32| {
@@ -50,33 +60,23 @@ impl Packets {
             };
             flow.server() != server
                 && !flow.is_elsewhere(mine)
+                && !self.is_backward(mine, flow, exchange.content)
                 && self.hosts.may_be_proxy(flow.server_ip())
         };
         let mut alike = self.exchanges.alike(exchange.content);
         if alike.len() > ALIKE {
             // The nearest before it, as if there were several.
             let near = alike.partition_point(|d| self.exchanges.at(*d).at <= at);
-            alike = alike[near.saturating_sub(ALIKE)..near].to_vec();
+            alike = alike[near.saturating_sub(ALIKE)..near].into();
         }
-        alike.retain(fits);
-        let related: Vec<u32> = alike
-            .iter()
-            .copied()
-            .filter(|d| self.related(*d, client))
-            .collect();
-        if !related.is_empty() {
-            return related;
-        }
-        // A host with several addresses: the request came to one, and went on from another.
-        let stranger = |d: &u32| {
+        alike.retain(|d| fits(d));
+        let (related, mut strangers): (Ids, Ids) =
+            alike.into_iter().partition(|d| self.related(*d, client));
+        strangers.retain(|d| {
             let before = self.exchanges.at(*d).at;
             before <= at && at - before < FORWARDED
-        };
-        alike.retain(stranger);
-        match alike.len() {
-            1 => alike,
-            _ => Vec::new(),
-        }
+        });
+        (related, strangers)
     }
 
     /// The request's server is known to be the host that asks from this address.
@@ -96,11 +96,17 @@ impl Packets {
         if flow.requests >= FIRST {
             flow.set(Flow::ROLE_CHECKED);
         }
-        let client = flow.client_ip();
+        let (client, server) = (flow.client_ip(), flow.server());
         if !alike || self.exchanges.at(id).is(Exchange::CUT) {
             return;
         }
-        let Some(&downstream) = self.downstreams_of(id, false).first() else {
+        // Whichever of several it was made for: if all were sent to one server, that one passed it on.
+        let (related, strangers) = self.alike_before(id, false);
+        let sent_to = |d: &u32| self.flow_of(self.exchanges.at(*d)).map(Flow::server);
+        let one = strangers
+            .windows(2)
+            .all(|d| sent_to(&d[0]) == sent_to(&d[1]));
+        let Some(&downstream) = related.first().or(strangers.first().filter(|_| one)) else {
             return;
         };
         let exchange = self.exchanges.at(downstream);
@@ -113,7 +119,7 @@ impl Packets {
             self.flows
                 .at_mut(index)
                 .set(Flow::UPSTREAM | Flow::ROLE_CHECKED);
-            self.hosts.learn(proxy, client);
+            self.hosts.learn(proxy, client, server, content);
             self.asks_on(index, serving);
         }
     }
@@ -157,8 +163,22 @@ impl Packets {
             }
         }
         if unclear {
+            // What answered with this status, and can have been made for no other request.
+            let status = downstream.status;
+            let own = |tie: &&Tie| tie.firm && self.exchanges.at(tie.id).status == status;
+            let own: Vec<u32> = ties.iter().filter(own).map(|tie| tie.id).collect();
             candidates.retain(|u| known(*u) && (several || ties.iter().any(|tie| tie.id == *u)));
-            ties = self.nearest(id, &candidates).into_iter().collect();
+            let of_all = self.nearest(id, &candidates);
+            let of_own = (status != 0).then(|| self.nearest(id, &own)).flatten();
+            let all_agree = of_all.as_ref().is_some_and(|all| all.firm);
+            ties = (of_own
+                .map(|own| Tie {
+                    firm: own.firm && all_agree,
+                    ..own
+                })
+                .or(of_all))
+            .into_iter()
+            .collect();
         }
         ties.sort_by_key(|tie| (self.exchanges.at(tie.id).at, tie.id));
         for tie in &mut ties {
@@ -176,9 +196,20 @@ impl Packets {
             return false;
         }
         match (self.flow_of(other), self.flow_of(this)) {
-            (Some(to), Some(from)) => to.server() != from.server() && !to.is_elsewhere(from),
+            (Some(to), Some(from)) => {
+                to.server() != from.server()
+                    && !to.is_elsewhere(from)
+                    && !self.is_backward(to, from, other.content)
+            }
             _ => false,
         }
+    }
+
+    /// The attempt goes to a proxy that was itself seen to ask the server of the downstream: of requests
+    /// alike it is the next client's. Where both ends are of one host only that tells which came first.
+    fn is_backward(&self, attempt: &Flow, downstream: &Flow, content: u64) -> bool {
+        self.hosts.same(attempt.client_ip(), attempt.server_ip())
+            && (self.hosts).passes_on(attempt.server(), downstream.server(), content)
     }
 
     /// Of equal requests in flight, those that are not other proxies' way to the last of them: tiers
@@ -222,7 +253,12 @@ impl Packets {
             .copied()
             .filter(|u| ended(*u).is_some_and(|at| over.saturating_sub(at) <= AT_ONCE))
             .collect();
-        let before = soon.iter().copied().max_by_key(|u| ended(*u));
+        // What ended later is meant only where nothing ended before: by another interface's clock.
+        let in_order = |u: &u32| ended(*u).is_some_and(|at| at <= over);
+        let before = soon
+            .iter()
+            .copied()
+            .max_by_key(|u| (in_order(u), ended(*u)));
         // Nothing else ended in this time: what the proxy did next was its answer.
         let firm = soon.len() == 1;
         let waiting = || {
@@ -306,14 +342,14 @@ impl Packets {
     }
 
     /// Equal requests from the same client on other connections.
-    fn siblings(&self, id: u32) -> Vec<u32> {
+    fn siblings(&self, id: u32) -> Ids {
         let exchange = self.exchanges.at(id);
         let Some(mine) = self.flow_of(exchange) else {
-            return Vec::new();
+            return Ids::new();
         };
         let client = mine.client_ip();
         if exchange.is(Exchange::CUT) {
-            return Vec::new();
+            return Ids::new();
         }
         let mut alike = self.exchanges.alike(exchange.content);
         alike.retain(|other| {

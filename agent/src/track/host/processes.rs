@@ -83,6 +83,11 @@ impl Processes {
         self.by_pid.get(&pid).map(|k| &k.process)
     }
 
+    /// Whether a proxy of this kind is known.
+    pub(super) fn has(&self, software: Software) -> bool {
+        self.by_pid.values().any(|k| k.process.software == software)
+    }
+
     /// What to keep statistics under: a proxy's workers share a pool's fate, not a process id.
     pub(super) fn label(&self, pid: u32) -> Label {
         self.get(pid)

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::super::{Decided, Tracker};
-use crate::signal::{Nanos, Signal};
+use crate::signal::{Address, Nanos, Said, Signal};
 use crate::track::host::SECOND;
 use crate::verdict::Kind;
 
@@ -382,52 +382,97 @@ fn a_connect_of_apache_that_was_refused_is_none_of_another_status() {
         scene.signal(at + SECOND / 10, "log", fact);
     }
     scene.out.extend(scene.tracker.finish());
-    let tries = |d: &Decided| {
-        let told = d.told.as_ref()?;
-        told.has_access.then_some(told.tries.len())
+    let said = |d: &Decided| {
+        let told = d.told.as_ref().filter(|told| told.has_access)?;
+        Some(told.why().collect::<Vec<_>>())
     };
-    let told: Vec<_> = scene.out.iter().filter_map(tries).collect();
-    assert_eq!(told, [1], "{:?}", scene.out);
+    let told: Vec<_> = scene.out.iter().filter_map(said).collect();
+    assert_eq!(told, [[Said::PeerClosed]], "{:?}", scene.out);
 }
 
-/// A refusal whose request another member has answered takes the access line of a failure that was seen.
-#[test]
-fn a_failure_that_was_seen_is_not_told_again_by_a_refusal_without_a_name() {
+/// Apache, watched by the kernel, has answered `/a` with an upstream's 503.
+fn seen_of_apache(request_at: Nanos, at: Nanos) -> Scene {
     let mut scene = Scene::new();
-    let at = 10 * SECOND + SECOND / 2;
+    let process = json!({
+        "kind": "process_seen", "pid": 2, "parent": 0, "name": "apache2", "software": "apache",
+        "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+    });
     let asked = json!({
         "protocol": "http_request", "method": "GET", "path": "/a", "path_complete": true,
         "host": null,
     });
     let answered = json!({
-        "kind": "attempt_ended", "flow": 9, "proxy": 2, "thread": 2, "downstream": null,
+        "flow": 9, "proxy": 2, "thread": 2, "downstream": null,
         "retry_of": null, "upstream": "10.0.0.2:9009", "local": null, "began": at - 1,
         "connected": null, "reused": false, "requests_before": 0, "idle_ns": null,
         "request": {"at": at - 1, "bytes": 50, "opening": asked, "write_errno": null},
         "received": 100, "response": {"protocol": "http_response", "status": 503},
         "end": {"how": "answered"}, "tcp": null, "peer": null, "queue": null,
     });
-    let mut last = answered;
-    last.as_object_mut().unwrap().remove("kind");
     let response = json!({
         "kind": "response_sent", "proxy": 2, "thread": 2, "downstream": 5, "ordinal": 1,
         "status": 503, "client": "10.0.0.7:4001", "proxy_address": null, "request": asked,
-        "request_at": at - 2, "adjacent": 9, "last_attempt": last,
+        "request_at": request_at, "adjacent": 9, "last_attempt": answered,
     });
     let exits = json!({"kind": "source_started", "sees": ["process_exited"], "blind": []});
     scene.signal(1, "kernel", exits);
+    scene.signal(1, "kernel", process);
     scene.signal(at, "kernel", response);
-    scene.access("/a", 503);
-    let refused = json!([{
+    scene
+}
+
+/// A refusal whose request another member has answered.
+fn refused_elsewhere() -> Value {
+    json!([{
         "upstream": "10.0.0.3:9002", "said": {"said": "connect_failed", "errno": 111},
         "status": null, "connect": null, "took": null,
-    }]);
-    for fact in apache(&refused, "10.0.0.7:4000", 1, None) {
-        scene.signal(at + 1, "log", fact);
+    }])
+}
+
+/// What nobody but the log tells of, where nothing but the moment says that the lines are one's: what was
+/// lost may have been that failure.
+#[test]
+fn a_refusal_without_a_name_is_told_only_where_the_kernel_lost_something() {
+    let verdicts = |lost: bool| {
+        let at = 10 * SECOND + SECOND / 2;
+        let mut scene = seen_of_apache(at - 2, at);
+        if lost {
+            let lost =
+                json!({"kind": "signals_lost", "stage": "kernel", "reason": "r", "count": 1});
+            scene.signal(at + 2, "kernel", lost);
+        }
+        scene.access("/b", 503);
+        for fact in apache(&refused_elsewhere(), "10.0.0.7:4000", 1, None) {
+            scene.signal(at + 1, "log", fact);
+        }
+        scene.verdicts().len()
+    };
+    assert_eq!((verdicts(false), verdicts(true)), (1, 2));
+}
+
+/// The refusal may be of a request alike that another member has answered: its port is not told.
+#[test]
+fn what_the_moment_alone_joins_has_no_port() {
+    let mut scene = Scene::new();
+    scene.access("/a", 503);
+    for fact in apache(&refused_elsewhere(), "10.0.0.7:4000", 1, None) {
+        scene.signal(10 * SECOND + SECOND / 2, "log", fact);
     }
     scene.out.extend(scene.tracker.finish());
-    let verdicts = scene.out.iter().filter(|d| d.kind == Kind::Verdict);
-    assert_eq!(verdicts.count(), 1, "{:#?}", scene.out);
+    let clients: Vec<_> = (scene.out.iter())
+        .filter_map(|decided| decided.response.as_ref()?.2.client.clone())
+        .collect();
+    assert_eq!(clients, [Address("10.0.0.7".into())], "{:?}", scene.out);
+}
+
+/// Apache's access line has the second in which the request began, and comes when all is decided.
+#[test]
+fn a_slow_failure_is_found_by_when_it_was_asked() {
+    let (began, at) = (10 * SECOND + SECOND * 9 / 10, 12 * SECOND);
+    let mut scene = seen_of_apache(began, at);
+    scene.signal(at + SECOND, "kernel", json!({"kind": "tick"}));
+    scene.access("/a", 503);
+    assert_eq!(scene.verdicts().len(), 1);
 }
 
 /// Which of several access lines is whose port's cannot be told, nor so what was asked from there.

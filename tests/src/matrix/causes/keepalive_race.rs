@@ -39,7 +39,7 @@ pub(super) const CAUSE: Cause = Cause {
             .is_some_and(|upstream| (upstream.ask)(Act::CloseIdle(stage.draw.idle)).is_some());
         let idle = match any {
             true => stage.draw.idle,
-            // Node's, which cannot be asked.
+            // One that cannot be asked: as it was set.
             false => Duration::from_millis(1001),
         };
         let query = stage.ask(Act::CloseIdle(idle));

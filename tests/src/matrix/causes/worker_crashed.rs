@@ -11,6 +11,11 @@ pub(super) const CAUSE: Cause = Cause {
     unix: false,
     spares: &[],
     inject: |stage| {
+        let alone = stage.upstream.and_then(|it| (it.ask)(Act::Alone));
+        if alone.is_none() {
+            // Others that its worker had not read yet would be its victims, too.
+            stage.draw.crowd = 1;
+        }
         stage.apart(Duration::ZERO)?;
         let manner = Manner {
             workers: 3,

@@ -9,7 +9,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 pub(super) const CAUSE: Cause = Cause {
     name: "worker_timeout_killed",
-    by: By::Upstreams(&[Act::Exit, Act::Sleep(LONG)]),
+    by: By::Upstreams(&[Act::Sleep(LONG), Act::Limit]),
     unix: false,
     spares: &[],
     inject: |stage| {

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use super::{Again, PORT, Proxy, Target, program, serve};
+use super::{Again, PORT, Proxy, Speaks, Target, program, serve};
+use crate::matrix::upstreams::SCRIPT;
 
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "mpm_event",
     "proxy",
     "proxy_http",
+    "proxy_fcgi",
     "authz_core",
     "slotmem_shm",
     "lbmethod_byrequests",
@@ -19,6 +21,7 @@ pub(super) const PROXY: Proxy = Proxy {
     process: "apache2",
     // It waits in connect() where a Unix socket's queue is full.
     unix: false,
+    speaks: &[Speaks::Http, Speaks::FastCgi],
     // To another server, and only of a route that has two.
     again: Again::Connects,
     logs: &["apache-error.log", "apache-access.log"],
@@ -49,6 +52,15 @@ pub(super) const PROXY: Proxy = Proxy {
         let times = format!("retry=0 connectiontimeout={connect} timeout={patience}");
         for (number, route) in wanted.routes.iter().enumerate() {
             let folder = route.folder;
+            if route.speaks == Speaks::FastCgi {
+                text += &format!(
+                    "<Location {folder}>\nProxyPass fcgi://{}{folder} {times}\n\
+                     ProxyFCGISetEnvIf true SCRIPT_FILENAME {}\n</Location>\n",
+                    route.to,
+                    run.folder.join(SCRIPT).display()
+                );
+                continue;
+            }
             let address = |to: &Target| match to {
                 Target::Tcp(address) => format!("http://{address}"),
                 Target::Unix(path) => format!("unix:{}|http://back", path.display()),

@@ -1,12 +1,13 @@
 //! Caddy, which is Go, with a pool for each upstream. It is not told to check their health: who fails a
 //! check is not asked any more.
 
-use super::{Again, PORT, Proxy, Target, program, serve};
+use super::{Again, PORT, Proxy, Speaks, Target, program, serve};
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "caddy",
     process: "caddy",
     unix: true,
+    speaks: &[Speaks::Http],
     again: Again::Anything,
     logs: &["caddy.log", "caddy-access.log"],
     lacking: || program("caddy"),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Again, PORT, Proxy, Route, Target, Wanted, program, serve};
+use super::{Again, PORT, Proxy, Route, Speaks, Target, Wanted, program, serve};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
@@ -10,6 +10,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "envoy",
     process: "envoy",
     unix: true,
+    speaks: &[Speaks::Http],
     again: Again::Anything,
     logs: &["envoy-access.log"],
     lacking: || program("envoy"),

@@ -1,12 +1,7 @@
 //! Go's `httputil.ReverseProxy`, which Traefik and others are made of, in a program of the lab's own.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
-
-use anyhow::{Context, Result, bail};
-
-use super::{Again, PORT, Proxy, program, serve};
+use super::{Again, PORT, Proxy, Speaks, program, serve};
+use crate::software::go_program;
 
 /// Also the name of its process.
 const NAME: &str = "goproxy";
@@ -16,13 +11,14 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "go",
     process: NAME,
     unix: true,
+    speaks: &[Speaks::Http],
     // Only what its pool hides.
     again: Again::Never,
     // The stand-in has none of Traefik's.
     logs: &[],
     lacking: || program("go"),
     start: |run, ns, wanted| {
-        let mut command = ns.command(built(&run.options.out)?);
+        let mut command = ns.command(go_program(&run.options.out, NAME, SOURCE)?);
         command
             .args(["-listen", &format!("127.0.0.1:{PORT}")])
             .args(["-connect", &format!("{}ms", wanted.connect.as_millis())])
@@ -34,31 +30,3 @@ pub(super) const PROXY: Proxy = Proxy {
         Ok(Box::new(serve(run, ns, NAME, command)?))
     },
 };
-
-/// The program, built once for each run of the lab.
-fn built(out: &Path) -> Result<PathBuf> {
-    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
-    let mut built = BUILT.lock().expect("the building of the Go proxy");
-    if let Some(program) = &*built {
-        return Ok(program.clone());
-    }
-    let folder = out.join("go");
-    std::fs::create_dir_all(&folder)?;
-    let folder = folder.canonicalize()?;
-    let source = folder.join("goproxy.go");
-    std::fs::write(&source, SOURCE)?;
-    let program = folder.join(NAME);
-    let output = Command::new("go")
-        .args(["build", "-o"])
-        .arg(&program)
-        .arg(&source)
-        .env("GO111MODULE", "off")
-        .env("GOCACHE", folder.join("cache"))
-        .output()
-        .context("run go")?;
-    if !output.status.success() {
-        bail!("go build: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    *built = Some(program.clone());
-    Ok(program)
-}

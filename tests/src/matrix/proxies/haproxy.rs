@@ -1,11 +1,12 @@
 //! HAProxy, sharing pooled connections between clients.
 
-use super::{Again, PORT, Proxy, Target, program, serve};
+use super::{Again, PORT, Proxy, Speaks, Target, program, serve};
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "haproxy",
     process: "haproxy",
     unix: true,
+    speaks: &[Speaks::Http],
     again: Again::Anything,
     logs: &["haproxy.log"],
     lacking: || program("haproxy"),

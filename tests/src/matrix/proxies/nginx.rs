@@ -1,12 +1,20 @@
 //! nginx with a pool for each upstream; what it may retry by itself, it does. It checks nobody's health.
 
-use super::{Again, PORT, Proxy, program};
+use super::{Again, PORT, Proxy, Speaks, program};
+use crate::matrix::upstreams::SCRIPT;
 use crate::software::Nginx;
+
+/// What an application has to know of a request.
+const PARAMS: &str = "
+  fastcgi_param REQUEST_METHOD $request_method; fastcgi_param REQUEST_URI $request_uri;
+  fastcgi_param QUERY_STRING $query_string; fastcgi_param CONTENT_TYPE $content_type;
+  fastcgi_param CONTENT_LENGTH $content_length;";
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "nginx",
     process: "nginx",
     unix: true,
+    speaks: &[Speaks::Http, Speaks::FastCgi],
     again: Again::Anything,
     logs: &["nginx-error.log", "access.log"],
     lacking: || program("nginx"),
@@ -23,18 +31,33 @@ pub(super) const PROXY: Proxy = Proxy {
                 servers = servers.repeat(2);
             }
             http += &format!("upstream back{number} {{ {servers}keepalive 64; }}\n");
-            locations += &format!("location {folder} {{ proxy_pass http://back{number}; }}\n");
+            let script = run.folder.join(SCRIPT).display().to_string();
+            let (pass, more) = match route.speaks {
+                Speaks::Http => (format!("proxy_pass http://back{number};"), String::new()),
+                Speaks::FastCgi => (
+                    format!("fastcgi_pass back{number};"),
+                    format!("fastcgi_param SCRIPT_FILENAME {script};{PARAMS}"),
+                ),
+            };
+            locations += &format!("location {folder} {{ {pass} {more} }}\n");
         }
         let again = match wanted.again {
             Again::Anything => "error timeout invalid_header non_idempotent",
             _ => "error timeout",
         };
+        let times: String = ["proxy", "fastcgi"]
+            .map(|protocol| {
+                format!(
+                    "{protocol}_connect_timeout {connect}ms; {protocol}_read_timeout {patience}ms;
+             {protocol}_send_timeout {patience}ms; {protocol}_next_upstream {again};\n"
+                )
+            })
+            .concat();
         http += &format!(
             "client_max_body_size 64m;
              server {{ listen 127.0.0.1:{PORT} backlog=1024;
                access_log {} combined;
-               proxy_connect_timeout {connect}ms; proxy_read_timeout {patience}ms;
-               proxy_send_timeout {patience}ms; proxy_next_upstream {again};\n{locations}}}",
+               {times}{locations}}}",
             run.folder.join("access.log").display()
         );
         Ok(Box::new(Nginx::start(

@@ -1,17 +1,18 @@
 //! gunicorn's sync workers: one request each, no kept-alive connections.
 
-use super::{Act, Server, Upstream};
+use super::{Act, Server, Speaks, Upstream};
 use crate::process;
 use crate::software::Gunicorn;
 
 pub(super) const UPSTREAM: Upstream = Upstream {
     name: "gunicorn",
+    speaks: Speaks::Http,
     lacking: || {
         let missing = process::program("gunicorn").is_none();
         missing.then(|| "gunicorn is not installed".to_owned())
     },
     ask: |act| match act {
-        Act::Quit => Some(String::new()),
+        Act::Alone | Act::Limit | Act::Quit => Some(String::new()),
         _ => ask(act),
     },
     start: |run, ns, to, manner| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Server, Upstream};
+use super::{Act, Server, Speaks, Upstream};
 use crate::software::{Node, node_program};
 
 const KEEP_ALIVE: Duration = Duration::from_millis(1);
@@ -11,6 +11,7 @@ const ADDED: Duration = Duration::from_secs(1);
 
 pub(super) const UPSTREAM: Upstream = Upstream {
     name: "node",
+    speaks: Speaks::Http,
     lacking: || node_program().err().map(|error| format!("{error:#}")),
     ask: |act| {
         Some(match act {

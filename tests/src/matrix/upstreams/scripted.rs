@@ -1,11 +1,12 @@
 //! The lab's own upstream, which can do anything.
 
-use super::{Act, Server, Upstream};
+use super::{Act, Server, Speaks, Upstream};
 use crate::software::Scripted;
 use crate::upstream::Mode;
 
 pub(super) const UPSTREAM: Upstream = Upstream {
     name: "scripted",
+    speaks: Speaks::Http,
     lacking: || None,
     ask: |act| {
         Some(match act {
@@ -22,7 +23,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::BadHead => "do=bad-head".to_owned(),
             Act::Reject => "do=reject".to_owned(),
             // It has no workers.
-            Act::Exit | Act::Crash | Act::Quit => return None,
+            Act::Alone | Act::Exit | Act::Crash | Act::Limit | Act::Quit => return None,
         })
     },
     start: |run, ns, to, _| {

@@ -1,18 +1,23 @@
 //! uWSGI with the model application, speaking HTTP.
 
 use super::gunicorn::ask;
-use super::{Act, Server, Upstream};
+use super::{Act, Server, Speaks, Upstream};
 use crate::process;
 use crate::software::Uwsgi;
 
 pub(super) const UPSTREAM: Upstream = Upstream {
     name: "uwsgi",
+    speaks: Speaks::Http,
     lacking: || {
         let missing = process::program("uwsgi-core").is_none();
         missing.then(|| "uWSGI is not installed".to_owned())
     },
-    // It answers a broken status by itself.
-    ask: |act| ask(act).filter(|_| !matches!(act, Act::Status(_))),
+    ask: |act| match act {
+        Act::Alone | Act::Limit => Some(String::new()),
+        // It answers a broken status by itself.
+        Act::Status(_) => None,
+        _ => ask(act),
+    },
     start: |run, ns, to, manner| {
         // The socket of the uwsgi protocol is not used.
         let unused = run.folder.join("uwsgi.sock").display().to_string();

@@ -10,6 +10,9 @@ use crate::expect::Expect;
 use crate::run::{Run, START};
 use crate::wait;
 
+/// A quarter of what the verifier allows: other kernels go through more for the same program.
+const VERIFIED: u64 = 250_000;
+
 pub(super) fn run(run: &mut Run) -> Result<()> {
     let host = Host::start(run)?;
     let killed = Capture::start(run.why502()?, &run.out.join("killed"), &[])?;
@@ -30,6 +33,11 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
             bail!("the agent holds {count} of {kind:?}: the harness does not see them");
         }
     }
+    let hardest = match bpf::hardest_to_verify(killed.pid())? {
+        Some(count @ 1..=VERIFIED) => format!("verified in {count} instructions at most"),
+        Some(count) => bail!("a program was verified in {count} instructions, of {VERIFIED}"),
+        None => "the kernel does not say how hard they were to verify".to_owned(),
+    };
     // Those that fail around the kill are told or not, as it happens.
     let meanwhile = Expect::apart("meanwhile", &[502]);
     let captured = under_load(run, &host.ns, &meanwhile, || {
@@ -45,7 +53,10 @@ pub(super) fn run(run: &mut Run) -> Result<()> {
         }
         Ok(captured)
     })?;
-    run.note(format!("{} programs, maps and links gone", objects.len()));
+    run.note(format!(
+        "{} programs, maps and links gone; {hardest}",
+        objects.len()
+    ));
     run.said(captured.lines);
     run.watch(&[&host.nginx])?;
     fail(run, &host.ns, &refused("after"))?;

@@ -90,6 +90,64 @@ fn an_upstreams_own_failure_is_told_once() {
     );
 }
 
+/// It answers and resets while the body is still being sent; what the proxy makes of it decides.
+#[test]
+fn an_upstream_that_answers_and_resets_under_a_body_has_rejected_it() {
+    let labels_of = |upstream: u16, proxy: u16, sent: usize, taken: bool| {
+        let head = b"POST /a HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 5000\r\n\r\n";
+        let mut wire = Wire::default();
+        let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+        wire.at(1.0).send(&mut front, CLIENT, head);
+        wire.send(&mut front, CLIENT, &[b'x'; 5000]);
+        let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+        wire.send(&mut back, CLIENT, head);
+        match taken {
+            true => wire.at(1.2).send(&mut back, CLIENT, &vec![b'x'; sent]),
+            false => wire
+                .at(1.2)
+                .lost(&mut back, CLIENT, 0x18, &vec![b'x'; sent]),
+        }
+        wire.at(1.3).send(&mut back, SERVER, &response(upstream));
+        wire.at(1.4).reset(&mut back, SERVER);
+        wire.at(2.1).send(&mut front, SERVER, &response(proxy));
+        labels(&wire.packets)
+    };
+    let rejected = ["verdict 502 request_body_rejected likely (upstream_read)"];
+    assert_eq!(labels_of(200, 502, 5000, false), rejected);
+    assert_eq!(labels_of(200, 502, 3000, false), rejected);
+    assert_eq!(labels_of(200, 502, 3000, true), rejected);
+    // All of it was taken: what the proxy found wrong is not seen.
+    assert_eq!(
+        labels_of(200, 502, 5000, true),
+        ["verdict 502 response_invalid likely (proxy_log)"]
+    );
+    // The upstream's own failure, passed on; and a refusal that is the client's.
+    let own = labels_of(503, 503, 3000, false);
+    assert_eq!(own, ["verdict 503 upstream_answered proven"]);
+    assert!(labels_of(413, 413, 3000, false).is_empty());
+}
+
+#[test]
+fn an_upstream_at_the_named_proxys_address_is_none() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("127.0.0.1:5000", "127.0.0.1:8080");
+    let mut back = wire.at(0.1).open("127.0.0.1:4000", "127.0.0.1:9000");
+    for (i, status) in [200, 503, 504].into_iter().enumerate() {
+        let (at, ask) = (500.0 * i as f64, request("GET", &format!("/{i}")));
+        wire.at(at + 1.0).send(&mut front, CLIENT, &ask);
+        wire.at(at + 1.1).send(&mut back, CLIENT, &ask);
+        wire.at(at + 2.0).send(&mut back, SERVER, &response(status));
+        wire.at(at + 2.1)
+            .send(&mut front, SERVER, &response(status));
+    }
+    let named: Vec<String> = verdicts(&wire.packets, &["127.0.0.1"])
+        .iter()
+        .map(label)
+        .collect();
+    assert_eq!(named, labels(&wire.packets));
+    assert_eq!(named.len(), 2, "{named:?}");
+}
+
 #[test]
 fn with_one_side_alone_the_other_is_named_as_missing() {
     let mut wire = Wire::default();

@@ -1,0 +1,192 @@
+//! What goes on beside failures, and is none: clients that left, checks, requests alike.
+
+use super::build::*;
+
+const LOCAL: &str = "127.0.0.1:8080";
+const SERVER_ADDRESS: &str = "127.0.0.1:9000";
+
+/// A proxy on loopback: its clients, it and its upstream have one address.
+fn client(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// The client closes, the proxy gives up, and writes its 502 to nobody.
+#[test]
+fn a_failure_written_to_a_client_that_had_left_is_a_near_miss() {
+    let labels_of = |acknowledged: bool, reset: bool| {
+        let mut wire = Wire::default();
+        let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+        wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+        let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+        wire.send(&mut back, CLIENT, &request("GET", "/a"));
+        wire.at(15.0).fin(&mut front, CLIENT);
+        wire.at(15.1).fin(&mut back, CLIENT);
+        match acknowledged {
+            true => wire.at(15.2).send(&mut front, SERVER, &response(502)),
+            false => wire.at(15.2).lost(&mut front, SERVER, 0x18, &response(502)),
+        }
+        match reset {
+            true => wire.at(15.3).reset(&mut front, CLIENT),
+            false => wire.at(15.3).ack(&mut front, CLIENT),
+        }
+        labels(&wire.packets)
+    };
+    assert_eq!(
+        labels_of(false, true),
+        ["nearmiss - downstream_gave_up proven"]
+    );
+    // Who closes its sending side alone reads on.
+    assert_eq!(
+        labels_of(true, false),
+        ["verdict 502 read_timeout_no_reply likely (upstream_read, upstream_accepted)"]
+    );
+}
+
+#[test]
+fn an_upstreams_failure_that_nobody_read_is_a_near_miss() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    wire.at(15.0).fin(&mut front, CLIENT);
+    wire.at(15.1).ack(&mut back, SERVER);
+    wire.at(15.2).fin(&mut back, SERVER);
+    wire.at(15.3).lost(&mut front, SERVER, 0x18, &response(502));
+    wire.at(15.4).reset(&mut front, CLIENT);
+    let labels = labels(&wire.packets);
+    assert_eq!(labels.len(), 1);
+    assert!(
+        labels[0].starts_with("nearmiss - upstream_closed_early"),
+        "{labels:?}"
+    );
+    // One that the proxy made by itself.
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    wire.at(15.0).fin(&mut front, CLIENT);
+    wire.at(15.3).lost(&mut front, SERVER, 0x18, &response(503));
+    wire.at(15.4).reset(&mut front, CLIENT);
+    assert!(super::build::labels(&wire.packets).is_empty());
+}
+
+/// A reset that acknowledges the response comes from who read it.
+#[test]
+fn a_client_that_resets_when_it_has_its_answer_has_not_left() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    wire.at(2.0).send(&mut back, SERVER, &response(503));
+    wire.at(2.1).send(&mut front, SERVER, &response(503));
+    wire.at(2.2).push(&mut front, CLIENT, 0x14, b"");
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict 503 upstream_answered proven"]
+    );
+}
+
+/// A check for what another client just asked for, which leaves before it is passed on: it did not come
+/// from the upstream that answers the other one.
+#[test]
+fn of_requests_alike_on_one_host_none_goes_back_to_the_proxy() {
+    let mut wire = Wire::default();
+    let ask = request("GET", "/a");
+    let mut front = wire.at(0.0).open(&client(5000), LOCAL);
+    let mut back = wire.at(0.1).open(&client(6000), SERVER_ADDRESS);
+    wire.at(1.0).send(&mut front, CLIENT, &ask);
+    wire.at(1.1).send(&mut back, CLIENT, &ask);
+    let mut check = wire.at(2.0).open(&client(5001), LOCAL);
+    wire.at(2.1).send(&mut check, CLIENT, &ask);
+    wire.at(2.2).push(&mut check, CLIENT, 0x14, b"");
+    wire.at(10.0).send(&mut back, SERVER, &response(200));
+    wire.at(10.1).send(&mut front, SERVER, &response(200));
+    let told = labels(&wire.packets);
+    assert!(told.is_empty(), "{told:?}");
+}
+
+/// Failures alike: each response has the upstream's answer of its own request, and is told once.
+#[test]
+fn of_failures_alike_each_is_told_once() {
+    let mut wire = Wire::default();
+    let open = |wire: &mut Wire, port: u16, to: &str| wire.open(&client(port), to);
+    let mut fronts: Vec<_> = (0..3)
+        .map(|i| open(wire.at(0.0), 5000 + i, LOCAL))
+        .collect();
+    let mut backs: Vec<_> = (0..3)
+        .map(|i| open(wire.at(0.0), 6000 + i, SERVER_ADDRESS))
+        .collect();
+    let ask = request("GET", "/a");
+    wire.at(1.0).send(&mut fronts[0], CLIENT, &ask);
+    wire.at(1.05).send(&mut backs[0], CLIENT, &ask);
+    wire.at(1.06).send(&mut fronts[1], CLIENT, &ask);
+    wire.at(1.07).send(&mut fronts[2], CLIENT, &ask);
+    wire.at(1.09).send(&mut backs[1], CLIENT, &ask);
+    wire.at(1.1).send(&mut backs[0], SERVER, &response(503));
+    wire.at(1.15).send(&mut backs[1], SERVER, &response(503));
+    wire.at(1.22).send(&mut fronts[0], SERVER, &response(503));
+    wire.at(1.27).send(&mut backs[2], CLIENT, &ask);
+    wire.at(1.29).send(&mut fronts[1], SERVER, &response(503));
+    wire.at(1.61).send(&mut backs[2], SERVER, &response(503));
+    wire.at(1.73).send(&mut fronts[2], SERVER, &response(503));
+    let told = labels(&wire.packets);
+    assert_eq!(told.len(), 3, "{told:?}");
+    let answered = |l: &String| l.starts_with("verdict 503 upstream_answered");
+    assert!(told.iter().all(answered), "{told:?}");
+}
+
+/// The same where the proxy asks from another address than it is asked at.
+#[test]
+fn failures_alike_are_told_once_where_the_proxy_has_two_addresses() {
+    let mut wire = Wire::default();
+    let ask = request("GET", "/a");
+    let mut fronts = Vec::new();
+    let mut backs = Vec::new();
+    for i in 0..4 {
+        let mut front = wire.at(0.0).open(&client(5000 + i), LOCAL);
+        wire.at(0.5).send(&mut front, CLIENT, &ask);
+        fronts.push(front);
+    }
+    for i in 0..4 {
+        let from = format!("10.9.0.1:{}", 6000 + i);
+        let mut back = wire.at(1.0).open(&from, "10.9.0.2:9000");
+        wire.at(2.0).send(&mut back, CLIENT, &ask);
+        backs.push(back);
+    }
+    for (i, (front, back)) in fronts.iter_mut().zip(&mut backs).enumerate() {
+        let at = 10.0 + i as f64;
+        wire.at(at).ack(back, SERVER);
+        wire.at(at + 0.1).push(back, SERVER, 0x14, b"");
+        wire.at(at + 0.2).send(front, SERVER, &response(502));
+    }
+    let told = labels(&wire.packets);
+    let of_client = |l: &String| l.starts_with("verdict 502 upstream_reset");
+    assert!(told.len() == 4 && told.iter().all(of_client), "{told:?}");
+}
+
+/// Checks of two servers for one path: the one that answers did not ask the other.
+#[test]
+fn checks_alike_of_two_servers_are_no_request_that_went_on() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open(&client(5000), LOCAL);
+    let mut good = wire.at(0.1).open(&client(6000), SERVER_ADDRESS);
+    let mut silent = wire.at(0.2).open(&client(6001), "127.0.0.1:9001");
+    let check = request("GET", "/healthz");
+    wire.at(1.0).send(&mut good, CLIENT, &check);
+    wire.at(1.1).send(&mut silent, CLIENT, &check);
+    wire.at(1.3).send(&mut good, SERVER, &response(200));
+    // A request that is well, and a connect of the checks that fails behind its answer.
+    wire.at(400.0)
+        .send(&mut front, CLIENT, &request("GET", "/b"));
+    wire.at(400.1)
+        .send(&mut good, CLIENT, &request("GET", "/b"));
+    wire.at(400.2).send(&mut good, SERVER, &response(200));
+    let mut refused = wire.connection(&client(6002), "127.0.0.1:9002");
+    wire.at(400.22).syn(&mut refused);
+    wire.at(400.23).push(&mut refused, SERVER, 0x14, b"");
+    wire.at(400.3).send(&mut front, SERVER, &response(200));
+    wire.at(500.0).fin(&mut silent, CLIENT);
+    let told = labels(&wire.packets);
+    assert!(told.iter().all(|l| l.starts_with("nearmiss")), "{told:?}");
+}

@@ -1,0 +1,40 @@
+//! h2o: threads with clients and pools of their own. It tries nothing again and checks nobody's health.
+
+use super::{Again, PORT, Proxy, Speaks, Target, program, serve};
+
+pub(super) const PROXY: Proxy = Proxy {
+    name: "h2o",
+    process: "h2o",
+    unix: true,
+    speaks: &[Speaks::Http],
+    again: Again::Never,
+    // Its lines say neither upstream nor error.
+    logs: &[],
+    lacking: || program("h2o"),
+    start: |run, ns, wanted| {
+        // One time for connections and responses.
+        let patience = wanted.patience.as_millis();
+        let mut text = format!(
+            "user: nobody\nnum-threads: {}\nnum-name-resolution-threads: 1\n\
+             listen:\n  host: 127.0.0.1\n  port: {PORT}\nerror-log: {}\n\
+             proxy.timeout.io: {patience}\nproxy.timeout.keepalive: 60000\n\
+             hosts:\n  default:\n    paths:\n",
+            wanted.workers,
+            run.folder.join("h2o-error.log").display(),
+        );
+        for route in &wanted.routes {
+            let folder = route.folder;
+            let to = match &route.to {
+                Target::Tcp(address) => address.to_string(),
+                Target::Unix(path) => format!("[unix:{}]", path.display()),
+            };
+            text +=
+                &format!("      {folder}:\n        proxy.reverse.url: \"http://{to}{folder}\"\n");
+        }
+        let config = run.folder.join("h2o.yaml");
+        std::fs::write(&config, text)?;
+        let mut command = ns.command("h2o");
+        command.arg("-c").arg(&config);
+        Ok(Box::new(serve(run, ns, "h2o", command)?))
+    },
+};
