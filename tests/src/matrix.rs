@@ -149,7 +149,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     let (mut passed, mut failed) = (0, broken.len());
     let strange = stage::strangers(of_all.values().flatten());
     for address in &strange {
-        println!("WRONG {address} is called an upstream, and is none");
+        println!("FAILED: {address} is called an upstream, and is none");
     }
     failed += usize::from(!strange.is_empty());
     let mut results = BTreeMap::new();
@@ -163,16 +163,19 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
             skipped.extend(none.map(|((p, c), _)| format!("{p} × {c}: {}", document::NONE_FAILED)));
         }
         let run = cells
-            .values()
-            .filter(|cell| !broke(&cell.judged.score) || !cell.holds(*source));
-        let (right, wrong): (Vec<_>, Vec<_>) = run.partition(|cell| cell.holds(*source));
+            .iter()
+            .filter(|(_, cell)| !broke(&cell.judged.score) || !cell.holds(*source));
+        let (right, wrong): (Vec<_>, Vec<_>) = run.partition(|(_, cell)| cell.holds(*source));
+        for ((proxy, cause), cell) in &wrong {
+            print::does_not_hold(*source, proxy, cause, cell);
+        }
         passed += right.len();
         failed += wrong.len();
         results.insert(source.name(), print::json(&cells));
         pages.push((*source, cells));
     }
     for why in &broken {
-        println!("BROKEN {why}");
+        println!("FAILED: {why}");
     }
     for why in &skipped {
         println!("SKIPPED {why}");

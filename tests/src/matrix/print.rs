@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::observers::Source;
 use super::score::{self, Score};
-use super::{Cells, causes, proxies, upstreams};
+use super::{Cell, Cells, causes, proxies, upstreams};
 use crate::expect::Expect;
 use crate::ledger::Sent;
 
@@ -46,6 +46,20 @@ pub(super) fn played(
         upstream.unwrap_or("-"),
         took.as_secs_f64()
     );
+}
+
+/// A pair that fails the run, and for what.
+pub(super) fn does_not_hold(source: Source, proxy: &str, cause: &str, cell: &Cell) {
+    println!("FAILED: {proxy} × {cause} from {}", source.name());
+    for (what, judged) in [("alone", &cell.judged), ("mixed", &cell.mixed)] {
+        let score = &judged.score;
+        if !score.holds(source) {
+            println!(
+                "    {what}: of {} failed {} missing, {} wrong, {} wrong but proven, {} flagged",
+                score.failed, score.missing, score.wrong, score.wrong_but_proven, score.flagged
+            );
+        }
+    }
 }
 
 /// Every cell, the sums, and what was wrong.

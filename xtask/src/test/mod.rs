@@ -34,6 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut total = Count::default();
     let mut failed = Vec::new();
     let mut skipped = Vec::new();
+    let mut why = Vec::new();
 
     let mut check = |what: &str, result: Result<Count>| {
         let count = result.unwrap_or_else(|error| {
@@ -73,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             shell::cargo()
                 .args(["test", "--workspace", "--locked"])
                 .env("INSTA_UPDATE", "no"),
+            &mut why,
         ),
     );
     check("alert and recording rules", rules());
@@ -86,20 +88,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     check("build", built);
     if let Ok(program) = &program {
         check("unit", deploy::unit(program));
-        check("report in a browser", in_browser(program));
+        check("report in a browser", in_browser(program, &mut why));
     }
     if let (Ok(program), false) = (program, args.no_lab) {
         let mut lab = lab::command(&program);
         lab.arg("--packets").args(&args.lab);
-        check("lab", counted(&mut lab));
+        check("lab", counted(&mut lab, &mut why));
         let mut matrix = lab::command(&program);
         matrix.arg("matrix").args(["--jobs", "6"]);
-        check("matrix of proxies and causes", counted(&mut matrix));
+        check(
+            "matrix of proxies and causes",
+            counted(&mut matrix, &mut why),
+        );
         check("oldest and newest kernel", vm::ends(&program));
     }
     check("nothing left behind", before.compare());
 
-    // At the end, where it is read: each has said above why.
+    // At the end, where it is read, however long the output above is.
+    for line in &why {
+        println!("{line}");
+    }
     if !skipped.is_empty() {
         println!("SKIPPED, so not looked at: {}", skipped.join(", "));
     }
@@ -115,16 +123,23 @@ fn passes(command: &mut Command) -> Result<Count> {
     shell::run(command).map(|()| Count::PASSED)
 }
 
-/// A command that prints how many of its checks passed.
-fn counted(command: &mut Command) -> Result<Count> {
+/// A command that prints how many of its checks passed; what it says of those that did not is
+/// added to `why`.
+fn counted(command: &mut Command, why: &mut Vec<String>) -> Result<Count> {
     shell::announce(command);
     let mut child = command.stdout(Stdio::piped()).spawn().context("start it")?;
     let mut count = Count::default();
+    let mut failing = false;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line?;
             println!("{line}");
             count += Count::from_line(&line).unwrap_or_default();
+            // A line says that it failed; those below it that are indented say how.
+            failing = line.contains("FAILED") || (failing && line.starts_with("    "));
+            if failing {
+                why.push(line);
+            }
         }
     }
     let status = child.wait()?;
@@ -139,9 +154,9 @@ fn counted(command: &mut Command) -> Result<Count> {
 }
 
 /// Skipped, with the reason, where no browser can be had.
-fn in_browser(program: &Path) -> Result<Count> {
+fn in_browser(program: &Path, why: &mut Vec<String>) -> Result<Count> {
     match setup::browser::find() {
-        Ok(found) => counted(&mut browser::test(&found, program)?),
+        Ok(found) => counted(&mut browser::test(&found, program)?, why),
         Err(reason) => {
             println!("skipped: the report in a browser: {reason:#}");
             Ok(Count::SKIPPED)
