@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build, shell};
+use crate::{build, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -16,6 +16,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::pingora::install();
     let program = build::run(&build::Args { release: true })?;
     shell::run(command(&program).args(&args.options))
 }

@@ -53,6 +53,10 @@ fn unseen(known: &Known<'_>) -> bool {
     link.is_some_and(|link| link.request == Some(Opening::Unseen))
 }
 
+/// Proxies count from when their event loop last read the clock; the write comes some of its work, and
+/// a slice or two of other processes, later.
+const LOOP_BEHIND: u64 = 10 * MILLISECOND;
+
 /// The wait ended when one of the proxy's configured timers would end it.
 fn own_timer(known: &Known<'_>) -> bool {
     let attempt = known.attempt();
@@ -70,7 +74,7 @@ fn own_timer(known: &Known<'_>) -> bool {
         .filter(|(name, _)| settings::plain(name).ends_with("read-timeout"))
         .filter_map(|(_, value)| timer(value))
         .any(|timer| {
-            (timer.saturating_sub(2 * MILLISECOND)..timer + timer / 50 + 50 * MILLISECOND)
+            (timer.saturating_sub(LOOP_BEHIND)..timer + timer / 50 + 50 * MILLISECOND)
                 .contains(&waited)
         })
 }

@@ -42,7 +42,7 @@ pub(super) fn played(
         |why| format!("BROKEN: {why}"),
     );
     println!(
-        "{proxy:<8} {cause:<28} {:<9} {end}, {:.1} s",
+        "{proxy:<11} {cause:<28} {:<9} {end}, {:.1} s",
         upstream.unwrap_or("-"),
         took.as_secs_f64()
     );
@@ -66,7 +66,7 @@ pub(super) fn does_not_hold(source: Source, proxy: &str, cause: &str, cell: &Cel
 pub(super) fn matrix(source: Source, cells: &Cells) {
     println!("\nsource {}", source.name());
     println!(
-        "{:<8} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        "{:<11} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
         "proxy",
         "cause",
         "failed",
@@ -115,7 +115,7 @@ pub(super) fn matrix(source: Source, cells: &Cells) {
 
 fn line(proxy: &str, cause: &str, score: &Score) {
     println!(
-        "{proxy:<8} {cause:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        "{proxy:<11} {cause:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
         score.failed,
         score.right,
         score.proven,

@@ -6,7 +6,10 @@ mod envoy;
 mod go;
 mod h2o;
 mod haproxy;
+mod haproxy_3_2;
 mod nginx;
+mod nginx_1_30;
+mod pingora;
 
 use std::any::Any;
 use std::fmt;
@@ -31,6 +34,9 @@ pub(in crate::matrix) const ALL: &[Proxy] = &[
     apache::PROXY,
     caddy::PROXY,
     h2o::PROXY,
+    nginx_1_30::PROXY,
+    haproxy_3_2::PROXY,
+    pingora::PROXY,
 ];
 
 pub(in crate::matrix) struct Proxy {

@@ -1,9 +1,11 @@
 //! The upstreams of the matrix, one file each: what they can be asked to do, and how.
 
 mod go;
+mod gthread;
 mod gunicorn;
 mod node;
 mod php;
+mod puma;
 mod scripted;
 mod uvicorn;
 mod uwsgi;
@@ -26,6 +28,8 @@ pub(in crate::matrix) const ALL: &[Upstream] = &[
     uvicorn::UPSTREAM,
     go::UPSTREAM,
     php::UPSTREAM,
+    gthread::UPSTREAM,
+    puma::UPSTREAM,
 ];
 
 pub(in crate::matrix) struct Upstream {

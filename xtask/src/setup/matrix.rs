@@ -2,11 +2,15 @@
 //!
 //! A machine that cannot have one is told so and goes on without; so does the matrix, aloud.
 
-use super::{apt, wheel};
+use super::{apt, newer, wheel};
 use crate::shell;
 
 /// Debian's packages and a program of each.
-const PACKAGES: &[(&str, &str)] = &[("php8.2-fpm", "php-fpm8.2"), ("h2o", "h2o")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("php8.2-fpm", "php-fpm8.2"),
+    ("h2o", "h2o"),
+    ("puma", "puma"),
+];
 
 /// Wheels, their modules, the programs and where these are below the module's folder.
 const WHEELS: &[(&str, &str, &str, &str)] = &[
@@ -25,6 +29,7 @@ pub(super) fn missing() -> Vec<String> {
     let packages = packages().map(|name| format!("package {name}"));
     packages
         .chain(wheels().map(|(wheel, ..)| wheel.to_owned()))
+        .chain(newer::missing().map(str::to_owned))
         .collect()
 }
 
@@ -54,5 +59,8 @@ pub(super) fn install() {
         if let Err(error) = wheel::install(wheel, module, path, name) {
             println!("setup: no {name}, so it will be skipped in the matrix: {error:#}");
         }
+    }
+    if let Err(error) = newer::install() {
+        println!("setup: no newer proxies, so they will be skipped in the matrix: {error:#}");
     }
 }

@@ -8,7 +8,9 @@ mod bpf;
 pub(crate) mod browser;
 pub(crate) mod machines;
 mod matrix;
+mod newer;
 mod node;
+pub(crate) mod pingora;
 pub(crate) mod wheel;
 
 use std::path::Path;

@@ -1,0 +1,27 @@
+# The model server for Rack: the query's `do` chooses, the log tells what happened.
+
+require "json"
+require "uri"
+
+LOG = File.open(ENV.fetch("APP_LOG"), File::WRONLY | File::APPEND | File::CREAT, 0o666)
+
+def log(what, path = nil)
+  t = Process.clock_gettime(Process::CLOCK_MONOTONIC, :nanosecond)
+  LOG.syswrite(JSON.generate({ what: what, path: path, t: t, pid: Process.pid }) + "\n")
+end
+
+run(lambda do |env|
+  path = env["PATH_INFO"]
+  log("read", path)
+  query = URI.decode_www_form(env["QUERY_STRING"]).to_h
+  env["rack.input"].read
+  case query["do"]
+  when "exit" then Process.exit!(7)
+  when "segv" then Process.kill(:SEGV, Process.pid)
+  end
+  sleep(query.fetch("ms", "0").to_f / 1000)
+  log("answered", path)
+  [query.fetch("status", "200").to_i, { "content-length" => "3" }, ["ok\n"]]
+end)
+
+log("loaded")
