@@ -77,28 +77,21 @@ pub(super) fn all() -> Result<Vec<Kernel>> {
 
 /// The oldest and the newest of this kind of machine.
 pub(super) fn ends(arch: Arch) -> Result<Vec<Kernel>> {
-    let mut all = chosen(&[], arch)?;
+    let mut all = chosen(&[], Some(arch))?;
     let newest = all.pop();
     all.truncate(1);
     all.extend(newest);
     Ok(all)
 }
 
-/// Those that a person names, or all of this kind of machine.
-pub(super) fn chosen(names: &[String], arch: Arch) -> Result<Vec<Kernel>> {
+/// Those that a person names, or all: of this kind of machine, or of any.
+pub(super) fn chosen(names: &[String], arch: Option<Arch>) -> Result<Vec<Kernel>> {
     let mut all = all()?;
-    all.retain(|kernel| kernel.arch == arch);
-    let known = || {
-        let known: Vec<_> = all.iter().map(|kernel| kernel.series.as_str()).collect();
-        known.join(", ")
-    };
+    all.retain(|kernel| arch.is_none_or(|arch| kernel.arch == arch));
     for name in names {
         if !all.iter().any(|kernel| kernel.series == *name) {
-            bail!(
-                "no kernel {name} for {}; there are {}",
-                arch.name(),
-                known()
-            );
+            let known: Vec<_> = all.iter().map(Kernel::name).collect();
+            bail!("no kernel {name}; there are {}", known.join(", "));
         }
     }
     let wanted = |kernel: &Kernel| names.is_empty() || names.contains(&kernel.series);

@@ -12,6 +12,10 @@ use super::packages::Unpacked;
 use crate::process::{Process, until};
 use crate::shell;
 
+/// Seconds for which the kernel waits for its disk. Its clock leaps while it waits for nothing else: where this
+/// host is slow to read, the usual 30 are over before the disk has answered.
+const PATIENCE: u32 = 1_000_000;
+
 /// What became of a machine.
 pub(super) struct Ran {
     pub(super) took: Duration,
@@ -46,7 +50,8 @@ pub(super) fn run(
         .arg(&kernel.image)
         .arg("-append")
         .arg(format!(
-            "console={} quiet root=/dev/nvme0n1 rw init=/usr/bin/vm-init panic=-1",
+            "console={} quiet root=/dev/nvme0n1 rw init=/usr/bin/vm-init panic=-1 \
+             nvme_core.io_timeout={PATIENCE} nvme_core.admin_timeout={PATIENCE}",
             arch.console()
         ))
         .arg("-drive")

@@ -14,6 +14,7 @@ mod result;
 mod rights;
 mod task;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -33,23 +34,25 @@ pub(crate) struct Args {
     /// Kernels by their series, as 6.12; all of them without any
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
-    /// The kind of machine
-    #[arg(long, default_value = "x86_64")]
-    arch: Arch,
+    /// The kind of machine; both without it
+    #[arg(long)]
+    arch: Option<Arch>,
     /// Fewer scenarios: under two minutes for each kernel
     #[arg(long)]
     quick: bool,
+    /// All scenarios on every kernel: hours
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
     /// Write what each kernel showed to agent/tests/kernels and docs/kernels.md
     ///
-    /// Every kernel then runs all scenarios, which do not fit into half an hour. With --quick, those that were
-    /// not run stay as they were recorded
+    /// Scenarios that were not run stay as they were recorded
     #[arg(long)]
     record: bool,
     /// On the oldest kernel and the newest, start and kill the agent 1,000 times, not 50; no other may be named
     #[arg(long, conflicts_with = "quick")]
     churn: bool,
     /// Boot nothing: write docs/kernels.md and docs/privileges.md from what is recorded
-    #[arg(long, conflicts_with_all = ["quick", "record", "churn"])]
+    #[arg(long, conflicts_with_all = ["quick", "full", "record", "churn"])]
     document: bool,
 }
 
@@ -59,31 +62,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     process::end_all_when_interrupted();
     let kernels = kernels::chosen(&args.kernels, args.arch)?;
-    let ends = kernels::ends(args.arch)?;
+    let kinds: BTreeSet<Arch> = kernels.iter().map(|kernel| kernel.arch).collect();
+    let mut ends = Vec::new();
+    for &arch in &kinds {
+        ends.extend(kernels::ends(arch)?);
+    }
     if args.churn {
         task::only_ends(&args.kernels, &ends)?;
     }
-    let carried = match args.arch {
-        Arch::X86_64 => {
-            let agent = build::run(&build::Args { release: true })?;
-            programs(&agent, args.record)?
+    let mut carried = BTreeMap::new();
+    for &arch in &kinds {
+        carried.insert(arch, compiled(arch, args.record)?);
+        if let Some(lacking) = lacking(arch) {
+            bail!("{lacking}: `cargo xtask setup` installs it");
         }
-        Arch::Aarch64 => {
-            setup::run(&setup::Args::default())?;
-            setup::machines::install_foreign()?;
-            foreign::programs(args.arch, args.record)?
-        }
-    };
-    if let Some(lacking) = lacking(args.arch) {
-        bail!("{lacking}: `cargo xtask setup` installs it");
     }
     let task = Task {
         quick: args.quick,
+        full: args.full,
         record: args.record,
         ends: &ends,
         churn: args.churn,
     };
-    let outcome = boot(&kernels, args.arch, &carried, task)?;
+    let outcome = boot(&kernels, &carried, task)?;
     if args.record {
         document::write()?;
     }
@@ -109,12 +110,12 @@ pub(crate) fn ends(agent: &Path) -> Result<Count> {
             ..Count::default()
         });
     }
-    let carried = programs(agent, false)?;
+    let carried = BTreeMap::from([(Arch::default(), programs(agent, false)?)]);
     let task = Task {
         quick: true,
         ..Task::default()
     };
-    let outcome = boot(&kernels, Arch::default(), &carried, task)?;
+    let outcome = boot(&kernels, &carried, task)?;
     Ok(Count {
         passed: outcome.passed,
         failed: outcome.failed.len() as u64,
@@ -153,15 +154,24 @@ fn lacking(arch: Arch) -> Option<String> {
     (!runs).then(|| format!("{} does not run", arch.qemu()))
 }
 
+/// By kind of machine, what its images are made of. One after another: each has its own files put into it.
+type Trees = BTreeMap<Arch, Mutex<PathBuf>>;
+
 /// Boots the kernels, as many at once as this host has processors.
-fn boot(kernels: &[Kernel], arch: Arch, carried: &[PathBuf], task: Task<'_>) -> Result<Outcome> {
+fn boot(
+    kernels: &[Kernel],
+    carried: &BTreeMap<Arch, Vec<PathBuf>>,
+    task: Task<'_>,
+) -> Result<Outcome> {
     let start = Instant::now();
     let folder = packages::folder();
     std::fs::create_dir_all(&folder)?;
-    let tree = folder.join(format!("root-{}", arch.name()));
-    image::tree(&tree, arch, carried)?;
-    // Images are made one after another: each has its own files put into the tree.
-    let tree = Mutex::new(tree);
+    let mut trees = Trees::new();
+    for (&arch, programs) in carried {
+        let tree = folder.join(format!("root-{}", arch.name()));
+        image::tree(&tree, arch, programs)?;
+        trees.insert(arch, Mutex::new(tree));
+    }
     // The oldest and the newest take longest: they are first, so that no processor is left with one alone.
     let (first, then): (Vec<_>, Vec<_>) = kernels.iter().partition(|one| task.is_end(one));
     let waiting = Mutex::new(first.into_iter().chain(then));
@@ -170,7 +180,7 @@ fn boot(kernels: &[Kernel], arch: Arch, carried: &[PathBuf], task: Task<'_>) -> 
     let take = || {
         while let Some(kernel) = next() {
             println!("vm: Linux {} …", kernel.name());
-            let became = one(kernel, &tree, task);
+            let became = one(kernel, &trees, task);
             if let Ok(mut outcome) = outcome.lock() {
                 outcome.add(kernel, became);
             }
@@ -220,7 +230,22 @@ enum Became {
     Judged(Vec<String>),
 }
 
-/// What the machines run: the agent, the lab, process 1, and what makes recordings.
+/// What machines of this kind run.
+fn compiled(arch: Arch, record: bool) -> Result<Vec<PathBuf>> {
+    match arch {
+        Arch::X86_64 => {
+            let agent = build::run(&build::Args { release: true })?;
+            programs(&agent, record)
+        }
+        Arch::Aarch64 => {
+            setup::run(&setup::Args::default())?;
+            setup::machines::install_foreign()?;
+            foreign::programs(arch, record)
+        }
+    }
+}
+
+/// This host's own: the agent, the lab, process 1, and what makes recordings.
 fn programs(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
     let cargo = || {
         let mut cargo = shell::cargo();
@@ -241,10 +266,14 @@ fn programs(agent: &Path, record: bool) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-fn one(kernel: &Kernel, tree: &Mutex<PathBuf>, task: Task<'_>) -> Became {
+fn one(kernel: &Kernel, trees: &Trees, task: Task<'_>) -> Became {
+    static UNPACKING: Mutex<()> = Mutex::new(());
+    let Some(tree) = trees.get(&kernel.arch) else {
+        return Became::Judged(vec!["nothing was compiled for it".to_owned()]);
+    };
     let unpacked = {
         // One at a time: several may be of the same suite.
-        let _tree = tree.lock();
+        let _alone = UNPACKING.lock();
         match packages::unpack(kernel) {
             Ok(unpacked) => unpacked,
             Err(error) => return Became::Skipped(format!("{error:#}")),
@@ -285,7 +314,7 @@ fn judge(
     let scenarios = result::scenarios(&results)?;
     if task.record {
         let mut now = Recording::of(&results, &check, &scenarios)?;
-        if task.quick {
+        if !task.full {
             now.keep_scenarios_of(Recording::scenarios(kernel));
         }
         now.write(kernel)?;

@@ -1,5 +1,6 @@
 //! What a machine is to do: the agent's checks, scenarios of the lab, and how long it may take.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -53,8 +54,8 @@ const EVERY: &[Scenarios] = &[
 ];
 /// On the newest kernel besides: the whole list has to fit into half an hour.
 const NEWEST: &[Scenarios] = &[scenarios("3,5,8,11", "")];
-/// Where all is recorded, besides both.
-const RECORDED: &[Scenarios] = &[
+/// Where all are run, besides both.
+const WHOLE: &[Scenarios] = &[
     scenarios("1", "unix-backlog-1024"),
     scenarios("1", "tcp-backlog"),
     scenarios("2", "other-variants"),
@@ -84,9 +85,10 @@ const CHURN: &[Scenarios] = &[
 /// On other kernels than the oldest and the newest the agent is not started 1,000 times: who names one of
 /// them besides is told so.
 pub(super) fn only_ends(named: &[String], ends: &[Kernel]) -> Result<()> {
-    let series: Vec<_> = ends.iter().map(|kernel| kernel.series.as_str()).collect();
-    if let Some(other) = named.iter().find(|name| !series.contains(&name.as_str())) {
-        let ends = series.join(" or ");
+    let series: BTreeSet<_> = ends.iter().map(|kernel| kernel.series.as_str()).collect();
+    if let Some(other) = named.iter().find(|name| !series.contains(name.as_str())) {
+        let ends: Vec<_> = series.into_iter().collect();
+        let ends = ends.join(" or ");
         bail!(
             "--churn is for the oldest kernel and the newest: name {ends} instead of {other}, or none"
         );
@@ -98,8 +100,9 @@ pub(super) fn only_ends(named: &[String], ends: &[Kernel]) -> Result<()> {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Task<'a> {
     pub(super) quick: bool,
+    pub(super) full: bool,
     pub(super) record: bool,
-    /// The oldest kernel and the newest.
+    /// The oldest kernel and the newest, of each kind of machine.
     pub(super) ends: &'a [Kernel],
     /// On both the agent is started 1,000 times.
     pub(super) churn: bool,
@@ -111,7 +114,8 @@ impl Task<'_> {
     }
 
     fn is_newest(self, kernel: &Kernel) -> bool {
-        self.ends.last().is_some_and(|one| one.id() == kernel.id())
+        let mut same = self.ends.iter().filter(|one| one.arch == kernel.arch);
+        same.next_back().is_some_and(|one| one.id() == kernel.id())
     }
 
     fn churns(self, kernel: &Kernel) -> bool {
@@ -132,11 +136,11 @@ impl Task<'_> {
             true => vec![QUICK],
             false => vec![EVERY],
         };
-        if !self.quick && (self.record || self.is_newest(kernel)) {
+        if self.full || !self.quick && self.is_newest(kernel) {
             labs.push(NEWEST);
         }
-        if !self.quick && self.record {
-            labs.push(RECORDED);
+        if self.full {
+            labs.push(WHOLE);
         }
         if self.record {
             labs.push(COSTS);
@@ -194,7 +198,7 @@ mod tests {
 
     #[test]
     fn agents_are_started_a_thousand_times_at_the_ends_alone() {
-        let kernels = kernels::chosen(&[], Arch::X86_64).unwrap();
+        let kernels = kernels::chosen(&[], Some(Arch::X86_64)).unwrap();
         let ends = kernels::ends(Arch::X86_64).unwrap();
         let task = Task {
             ends: &ends,
@@ -230,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_every_kernel_has_to_prove_is_run_on_every_kernel() {
-        let kernels = kernels::chosen(&[], Arch::X86_64).unwrap();
+        let kernels = kernels::chosen(&[], Some(Arch::X86_64)).unwrap();
         let ends = kernels::ends(Arch::X86_64).unwrap();
         let task = Task {
             ends: &ends,
@@ -252,13 +256,17 @@ mod tests {
             assert!(ran.contains("why502-least --out"), "{ran}");
             let all = ran.contains("--row 3,5,8,11");
             assert_eq!(all, task.is_newest(kernel), "{}", kernel.series);
-            // A recording has all.
+            let full = Task { full: true, ..task };
+            let whole = lines(full, kernel);
+            for row in ["--row 3,5,8,11", "--row 6,26"] {
+                assert!(whole.contains(row), "{whole}");
+            }
             let record = Task {
                 record: true,
                 ..task
             };
             let recorded = lines(record, kernel);
-            for row in ["--row 3,5,8,11", "--row 6,26", "--row 27", "kernel_offer"] {
+            for row in ["--row 27", "kernel_offer"] {
                 assert!(recorded.contains(row), "{recorded}");
             }
         }
