@@ -1,7 +1,7 @@
 //! What the agent says of the machine's kernel where that offers one thing less: the machines' commands, and
 //! what they left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use anyhow::Result;
 use super::result::{self, Fact};
 
 const PREFIX: &str = "without-";
+const TRACEFS: &str = "tracefs";
 
 /// The agent's checks without each name that BTF has, and without tracefs. What cannot be seen is a check's
 /// status too.
@@ -22,12 +23,16 @@ pub(super) fn commands() -> [String; 2] {
             "for name in $(kernel_offer names); do {}; done; true",
             check("$name", "--btf $name")
         ),
-        format!("{}; true", check("tracefs", "--tracefs")),
+        format!("{}; true", check(TRACEFS, "--tracefs")),
     ]
 }
 
-/// By what is missing, the lines that are not as in the whole check.
-pub(super) fn read(results: &Path, whole: &[Fact]) -> Result<BTreeMap<String, Vec<Fact>>> {
+/// By what is missing, the lines that are not as in the whole check: once for each name offered, and tracefs.
+pub(super) fn read(
+    results: &Path,
+    whole: &[Fact],
+    offered: &BTreeSet<String>,
+) -> Result<BTreeMap<String, Vec<Fact>>> {
     let mut without = BTreeMap::new();
     for entry in fs::read_dir(results)?.flatten() {
         let name = entry.file_name();
@@ -48,5 +53,33 @@ pub(super) fn read(results: &Path, whole: &[Fact]) -> Result<BTreeMap<String, Ve
         lines.retain(|line| !whole.contains(line));
         without.insert(what.to_owned(), lines);
     }
+    let lacking = |what: &&str| !without.contains_key(*what);
+    let mut taken = offered.iter().map(String::as_str).chain([TRACEFS]);
+    if let Some(what) = taken.find(lacking) {
+        anyhow::bail!("there is no check without {what}");
+    }
     Ok(without)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_was_not_made_is_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let offered = BTreeSet::from(["a_hook".to_owned()]);
+        let read = || {
+            let without = read(folder.path(), &[], &offered);
+            let names = without.map(|without| without.into_keys().collect::<Vec<_>>());
+            names.map_err(|error| error.to_string())
+        };
+        let write = |name: &str| fs::write(folder.path().join(name), "").unwrap();
+        let lacking = |what| Err(format!("there is no check without {what}"));
+        assert_eq!(read(), lacking("a_hook"));
+        write("without-a_hook.json");
+        assert_eq!(read(), lacking("tracefs"));
+        write("without-tracefs.json");
+        assert_eq!(read(), Ok(vec!["a_hook".to_owned(), "tracefs".to_owned()]));
+    }
 }

@@ -55,12 +55,14 @@ impl Recording {
     pub(super) fn of(results: &Path, check: &[Fact], scenarios: &[Scenario]) -> Result<Recording> {
         let scenarios = scenarios.iter();
         let offer = fs::read_to_string(results.join("offer.json")).context("read offer.json")?;
+        let offer: Value = serde_json::from_str(&offer).context("parse offer.json")?;
+        let offered = BTreeSet::deserialize(&offer["btf"]).context("offer.json names no BTF")?;
         Ok(Recording {
-            offer: serde_json::from_str(&offer).context("parse offer.json")?,
+            offer,
             check: check.to_owned(),
             rights: rights::read(results)?,
             kept: rights::kept(results)?,
-            without: poorer::read(results, check)?,
+            without: poorer::read(results, check, &offered)?,
             costs: costs::read(results)?,
             scenarios: scenarios
                 .filter_map(|one| Some((one.name.clone(), one.passed?)))
