@@ -129,14 +129,20 @@ abi! {
         pub netfilter_drop: u32,
         pub inode_ino: u32,
         pub socket_inode: u32,
-        /// Not an offset: which argument of `tcp_recvmsg` has the flags.
+        /// Not offsets: which argument of `tcp_recvmsg` has the flags, and how many it has.
         pub tcp_recvmsg_flags: u32,
+        pub tcp_recvmsg_arguments: u32,
         /// Not an offset: 1 if `mark_victim` hands over a task, not its id.
         pub mark_victim_task: u32,
         /// Not an offset: 1 if `tcp_send_reset` tells its reason (from 6.10).
         pub reset_reasons: u32,
         /// Not an offset: 1 if the close of a descriptor is seen, so that ends wait for their thread.
         pub closes_seen: u32,
+        /// Offsets within tracepoints' records, from their `format`.
+        pub close_fd: u32,
+        pub connect_ret: u32,
+        pub listen_ret: u32,
+        pub victim_pid: u32,
     }
 
     /// Both ends of a socket. TCP: addresses in network order, IPv4 in the first four bytes; ports in

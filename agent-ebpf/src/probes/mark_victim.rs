@@ -1,7 +1,7 @@
 //! `oom:mark_victim`: the kernel chose a process to kill for memory, on the host or in a cgroup.
 //!
 //! `void mark_victim(struct task_struct *task, uid_t uid)`; before 6.8 `void mark_victim(int pid)`. Through
-//! tracefs: `pid` at 8, the same from 5.10 to 7.3.
+//! tracefs: `pid`.
 
 use agent_ebpf::{Oom, kind};
 use aya_ebpf::{
@@ -24,8 +24,9 @@ pub fn mark_victim_typed(ctx: BtfTracePointContext) -> i32 {
 
 #[tracepoint(category = "oom", name = "mark_victim")]
 pub fn mark_victim(ctx: TracePointContext) -> u32 {
+    let at = offset!(victim_pid) as usize;
     // SAFETY: the tracepoint's own record.
-    match unsafe { ctx.read_at::<u32>(8) } {
+    match unsafe { ctx.read_at::<u32>(at) } {
         Ok(pid) => tell(pid),
         Err(_) => 0,
     }

@@ -1,7 +1,7 @@
 //! `syscalls:sys_enter_close`: a proxy closes an upstream connection. The only sign of a Unix
 //! connection's end where the kernel allows no fentry, and for TCP the thread's own.
 //!
-//! Format: `__syscall_nr` at 8, `fd` at 16. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
+//! Of its record `fd`. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
 
 use agent_ebpf::{end, flow_flag, role};
 use aya_ebpf::{
@@ -12,13 +12,15 @@ use crate::{
     accept_queue, emit, field, flow,
     kernel::{AF_UNIX, TCP_CLOSE},
     maps::CONNECTIONS,
+    offset,
     probes::socket_of,
 };
 
 #[tracepoint(category = "syscalls", name = "sys_enter_close")]
 pub fn sys_enter_close(ctx: TracePointContext) -> u32 {
+    let at = offset!(close_fd) as usize;
     // SAFETY: the tracepoint's own record.
-    match unsafe { ctx.read_at::<u64>(16) } {
+    match unsafe { ctx.read_at::<u64>(at) } {
         Ok(fd) => closing(fd as u32),
         Err(_) => 0,
     }

@@ -1,7 +1,7 @@
 //! `syscalls:sys_exit_connect`: the errors that only connect()'s result tells (all of Unix sockets,
 //! EADDRNOTAVAIL, ENETUNREACH), and the birth of Unix connections.
 //!
-//! Format: `__syscall_nr` at 8, `ret` at 16. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
+//! Of its record `ret`. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
 
 use agent_ebpf::{Attempt, PATH, UnixKey, end, flow_flag, kind, role, sampled};
 use aya_ebpf::{
@@ -14,6 +14,7 @@ use crate::{
     emit, field, flow,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX},
     maps::UNIX_LISTENERS,
+    offset,
     probes::socket_of,
     sample,
     user::argument,
@@ -31,8 +32,9 @@ const EACCES: i64 = -13;
 
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
+    let at = offset!(connect_ret) as usize;
     // SAFETY: the tracepoint's own record.
-    match unsafe { ctx.read_at::<i64>(16) } {
+    match unsafe { ctx.read_at::<i64>(at) } {
         Ok(ret) => connected(ret),
         Err(_) => 0,
     }

@@ -10,14 +10,16 @@ use aya_ebpf::{
 use crate::{
     emit, field,
     kernel::{self, AF_UNIX},
+    offset,
     probes::{serve, socket_of},
     user::argument,
 };
 
 #[tracepoint(category = "syscalls", name = "sys_exit_listen")]
 pub fn sys_exit_listen(ctx: TracePointContext) -> u32 {
+    let at = offset!(listen_ret) as usize;
     // SAFETY: the tracepoint's own record.
-    match unsafe { ctx.read_at::<i64>(16) } {
+    match unsafe { ctx.read_at::<i64>(at) } {
         Ok(0) => listens(),
         _ => 0,
     }

@@ -19,7 +19,7 @@ One program for every kernel: at its start why502 reads what the kernel offers (
 
 ## Tried
 
-Debian's cloud kernels for x86-64 and arm64, booted by `cargo xtask vm` (`--arch aarch64`) in virtual machines (QEMU without acceleration, one processor), with all privileges.
+Debian's cloud kernels for x86-64 and arm64, booted by `cargo xtask vm` in virtual machines (QEMU without acceleration, one processor), with all privileges.
 
 ";
 

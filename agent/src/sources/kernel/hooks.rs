@@ -12,6 +12,8 @@ pub enum Kind {
     /// A tracepoint through tracefs, which also needs CAP_DAC_READ_SEARCH (the folder is 0700).
     Tracepoint {
         category: &'static str,
+        /// What the program reads of its record, where its `format` says that it is.
+        field: &'static str,
     },
     /// A BPF iterator, read on demand.
     Iterator,
@@ -54,7 +56,7 @@ impl std::fmt::Display for Hook {
             Kind::BtfTracepoint => write!(f, "tp_btf/{}", self.name),
             Kind::FunctionEntry => write!(f, "fentry/{}", self.name),
             Kind::FunctionExit => write!(f, "fexit/{}", self.name),
-            Kind::Tracepoint { category } => write!(f, "tracepoint/{category}/{}", self.name),
+            Kind::Tracepoint { category, .. } => write!(f, "tracepoint/{category}/{}", self.name),
             Kind::Iterator => write!(f, "iter/{}", self.name),
         }
     }
@@ -107,8 +109,8 @@ const fn exit(name: &'static str) -> Hook {
     hook(Kind::FunctionExit, name, "5.5")
 }
 
-const fn tracefs(category: &'static str, name: &'static str) -> Hook {
-    hook(Kind::Tracepoint { category }, name, "4.7")
+const fn tracefs(category: &'static str, name: &'static str, field: &'static str) -> Hook {
+    hook(Kind::Tracepoint { category, field }, name, "4.7")
 }
 
 /// close() as the system call's table names it there.
@@ -166,7 +168,7 @@ pub const LADDERS: &[Ladder] = &[
                 program: "mark_victim_typed",
                 ..btf("mark_victim", "5.5")
             }],
-            &[tracefs("oom", "mark_victim")],
+            &[tracefs("oom", "mark_victim", "pid")],
         ],
     },
     Ladder {
@@ -220,7 +222,7 @@ pub const LADDERS: &[Ladder] = &[
         // A tracepoint of one system call makes all of them slower.
         rungs: &[
             &[exit("__sys_connect")],
-            &[tracefs("syscalls", "sys_exit_connect")],
+            &[tracefs("syscalls", "sys_exit_connect", "ret")],
             &[call("sys_exit", "call_connects")],
         ],
     },
@@ -231,7 +233,7 @@ pub const LADDERS: &[Ladder] = &[
         rungs: &[
             &[close("__x64_sys_close", "x86_64")],
             &[close("__arm64_sys_close", "aarch64")],
-            &[tracefs("syscalls", "sys_enter_close")],
+            &[tracefs("syscalls", "sys_enter_close", "fd")],
             &[call("sys_enter", "call_closes")],
         ],
     },
@@ -241,7 +243,7 @@ pub const LADDERS: &[Ladder] = &[
         core: false,
         rungs: &[
             &[exit("__sys_listen")],
-            &[tracefs("syscalls", "sys_exit_listen")],
+            &[tracefs("syscalls", "sys_exit_listen", "ret")],
             &[call("sys_exit", "call_listens")],
         ],
     },

@@ -3,6 +3,8 @@
 use agent_ebpf::Layout;
 
 use super::btf::Btf;
+use super::hooks::{self, Kind};
+use super::tracefs;
 
 /// A member that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -42,11 +44,16 @@ macro_rules! layout {
                 ABSENT
             }),)*
             closes_seen: 0,
+            close_fd: ABSENT,
+            connect_ret: ABSENT,
+            listen_ret: ABSENT,
+            victim_pid: ABSENT,
             task_nvcsw_untyped: $btf.offset("task_struct", "nvcsw").unwrap_or(ABSENT),
             stack_regs: ABSENT,
             mark_victim_task: u32::from($btf.arguments("btf_trace_mark_victim") == Some(2)),
             reset_reasons: u32::from($btf.arguments("btf_trace_tcp_send_reset") == Some(3)),
-            tcp_recvmsg_flags: flags_of_tcp_recvmsg($btf),
+            tcp_recvmsg_flags: tcp_recvmsg($btf).0,
+            tcp_recvmsg_arguments: tcp_recvmsg($btf).1,
             // `state` before 5.14.
             task_state: $btf
                 .offset("task_struct", "__state")
@@ -142,6 +149,24 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
     (layout, missing)
 }
 
+/// Where the fields of tracepoints' records are: to be read when tracefs is mounted.
+pub fn read_formats(layout: &mut Layout) {
+    for hook in hooks::all() {
+        let Kind::Tracepoint { category, field } = hook.kind else {
+            continue;
+        };
+        let place = match hook.name {
+            "sys_enter_close" => &mut layout.close_fd,
+            "sys_exit_connect" => &mut layout.connect_ret,
+            "sys_exit_listen" => &mut layout.listen_ret,
+            "mark_victim" => &mut layout.victim_pid,
+            _ => continue,
+        };
+        let offset = tracefs::offset(&format!("{category}/{}", hook.name), field);
+        *place = offset.unwrap_or(ABSENT);
+    }
+}
+
 /// No probe can have a cookie made for every socket: none is used.
 pub fn without_cookies(layout: &mut Layout, missing: &mut Vec<&'static str>) {
     if layout.skc_cookie != ABSENT {
@@ -162,11 +187,15 @@ pub fn reset_reasons(btf: &Btf) -> Vec<String> {
     names
 }
 
-/// Which argument of `tcp_recvmsg` has the flags: before 5.19 another one stands ahead of them.
-fn flags_of_tcp_recvmsg(btf: &Btf) -> u32 {
+/// Which argument of `tcp_recvmsg` has the flags (before 5.19 another one stands ahead of them), and how
+/// many there are (7.3 has none behind them).
+fn tcp_recvmsg(btf: &Btf) -> (u32, u32) {
     let parameters = btf.parameters("tcp_recvmsg").unwrap_or_default();
     let flags = parameters.iter().position(|name| name == "flags");
-    flags.map_or(3, |index| index as u32)
+    (
+        flags.map_or(3, |index| index as u32),
+        parameters.len() as u32,
+    )
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ pub fn load() -> Result<Probes> {
     };
     // Only now: the two readings of the same types need not be held at once.
     let kernel = Names::new(names)?;
+    layout::read_formats(&mut layout);
     let steps = plan(&offer);
     let offered = |fact| {
         let mut steps = steps.iter();
@@ -185,6 +186,13 @@ fn loader<'a>() -> EbpfLoader<'a> {
 /// held.
 const LARGEST: &[&str] = &["reads", "writes"];
 
+/// The steps in the order in which they are taken, each with its place among the ladders.
+fn largest_first(steps: &[Step]) -> Vec<(usize, &Step)> {
+    let mut order: Vec<_> = steps.iter().enumerate().collect();
+    order.sort_by_key(|(_, step)| !LARGEST.contains(&step.ladder.fact));
+    order
+}
+
 fn attach_all<'a>(
     mut loader: EbpfLoader<'a>,
     steps: &[Step],
@@ -217,9 +225,7 @@ fn attach_all<'a>(
         }
         seen
     };
-    let mut order: Vec<_> = steps.iter().enumerate().collect();
-    order.sort_by_key(|(_, step)| !LARGEST.contains(&step.ladder.fact));
-    let mut facts: Vec<_> = order
+    let mut facts: Vec<_> = largest_first(steps)
         .into_iter()
         .map(|(i, step)| (i, climb(step)))
         .collect();
@@ -326,7 +332,7 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Names) -> Result<()> {
             program.load(hook.name, &kernel.function(hook.name)?)?;
             program.attach()?;
         }
-        Kind::Tracepoint { category } => {
+        Kind::Tracepoint { category, .. } => {
             let program: &mut TracePoint = program.try_into()?;
             program.load()?;
             program.attach(category, hook.name)?;
@@ -411,6 +417,28 @@ impl Probes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_needs_the_most_memory_is_loaded_before_the_others() {
+        let ladders = hooks::LADDERS.iter();
+        let step = |ladder| Step {
+            ladder,
+            offered: Vec::new(),
+            refused: Vec::new(),
+        };
+        let steps: Vec<_> = ladders.map(step).collect();
+        let taken: Vec<_> = largest_first(&steps)
+            .into_iter()
+            .map(|(place, step)| {
+                assert_eq!(step, &steps[place]);
+                step.ladder.fact
+            })
+            .collect();
+        let others = hooks::LADDERS.iter().map(|ladder| ladder.fact);
+        let others = others.filter(|fact| !["reads", "writes"].contains(fact));
+        let wanted: Vec<_> = ["reads", "writes"].into_iter().chain(others).collect();
+        assert_eq!(taken, wanted);
+    }
 
     #[test]
     fn a_refusal_names_the_rights_and_other_errors_do_not() {

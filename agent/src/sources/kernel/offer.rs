@@ -18,7 +18,8 @@ pub struct Offer {
     pub machine: String,
     /// Of the names in BTF that hooks want, those that are there.
     pub btf: BTreeSet<String>,
-    /// Of the tracepoints that hooks want through tracefs (`category/name`), those that are there.
+    /// Of the tracepoints that hooks want through tracefs (`category/name`), those that are there and have
+    /// what is read of them.
     pub tracepoints: BTreeSet<String>,
     /// Why tracefs cannot be read.
     pub no_tracefs: Option<String>,
@@ -75,9 +76,9 @@ impl Offer {
             {
                 offer.btf.insert(name);
             }
-            if let Kind::Tracepoint { category } = hook.kind {
+            if let Kind::Tracepoint { category, field } = hook.kind {
                 let name = format!("{category}/{}", hook.name);
-                if offer.no_tracefs.is_none() && tracefs::has(&name) {
+                if offer.no_tracefs.is_none() && tracefs::offset(&name, field).is_some() {
                     offer.tracepoints.insert(name);
                 }
             }

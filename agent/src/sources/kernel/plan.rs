@@ -89,10 +89,10 @@ fn lacking(hook: &Hook, offer: &Offer) -> Option<String> {
                 "arm64 has fentry and fexit from Linux {major}.{minor} on"
             ))
         }
-        Kind::Tracepoint { category } => match &offer.no_tracefs {
+        Kind::Tracepoint { category, field } => match &offer.no_tracefs {
             Some(why) => Some(why.clone()),
             None => (!offer.tracepoints.contains(&format!("{category}/{name}")))
-                .then(|| format!("this kernel has no tracepoint {category}:{name}")),
+                .then(|| format!("this kernel has no tracepoint {category}:{name} with `{field}`")),
         },
         _ => match hook.in_btf() {
             Some(wanted) if !offer.btf.contains(&wanted) => Some(format!(

@@ -24,9 +24,21 @@ pub(super) fn available() -> Result<(), String> {
     }
 }
 
-/// Whether this kernel has a tracepoint (`category/name`).
-pub(super) fn has(event: &str) -> bool {
-    Path::new(PLACE).join("events").join(event).is_dir()
+/// Where a field is in the record of a tracepoint (`category/name`), if this kernel has both.
+pub(super) fn offset(event: &str, field: &str) -> Option<u32> {
+    let format = Path::new(PLACE).join("events").join(event).join("format");
+    offset_in(&std::fs::read_to_string(format).ok()?, field)
+}
+
+fn offset_in(format: &str, field: &str) -> Option<u32> {
+    format.lines().find_map(|line| {
+        // `	field:unsigned int fd;	offset:16;	size:8;	signed:0;`
+        let mut parts = line.trim().split(';').map(str::trim);
+        let declared = parts.next()?.strip_prefix("field:")?;
+        let name = declared.rsplit([' ', '*']).next()?;
+        let offset = parts.next()?.strip_prefix("offset:")?;
+        (name == field).then(|| offset.parse().ok()).flatten()
+    })
 }
 
 fn readable() -> bool {
@@ -61,5 +73,25 @@ fn mount_privately() -> std::io::Result<()> {
             0,
             std::ptr::null(),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_by_its_name_in_a_format() {
+        let format = "name: sys_enter_close\nID: 727\nformat:\n\
+                      \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+                      \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
+                      \tfield:int __syscall_nr;\toffset:8;\tsize:4;\tsigned:1;\n\
+                      \tfield:unsigned int fd;\toffset:16;\tsize:8;\tsigned:0;\n\
+                      \tfield:const char *name;\toffset:24;\tsize:8;\tsigned:0;\n\n\
+                      print fmt: \"fd: 0x%08lx\", ((unsigned long)(REC->fd))\n";
+        assert_eq!(offset_in(format, "fd"), Some(16));
+        assert_eq!(offset_in(format, "name"), Some(24));
+        assert_eq!(offset_in(format, "pid"), None);
+        assert_eq!(offset_in("", "fd"), None);
     }
 }
