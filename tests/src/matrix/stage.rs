@@ -109,6 +109,12 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// The proxy's own host drops them.
+    pub(in crate::matrix) fn filter_connects(&self) -> Result<()> {
+        let rule = format!("iptables -A OUTPUT -p tcp --dport {FAULT_PORT} --syn -j DROP");
+        self.near.sh(&rule).map(drop)
+    }
+
     /// Where the upstream lives, and its address.
     pub(in crate::matrix) fn there(&self) -> (&NetNs, Target) {
         let (ns, host) = match &self.far {
@@ -263,9 +269,8 @@ impl<'a> Stage<'a> {
         self.run.expecting(request, &truth)
     }
 
-    /// `wanted` failing requests in the drawn crowds. Where the upstream can, it answers others well
-    /// before them, and so is known to the proxy.
-    pub(in crate::matrix) fn fail(&mut self, query: &str) -> Result<Vec<Sent>> {
+    /// Where the upstream can, it answers some requests well, and so is known to the proxy.
+    pub(in crate::matrix) fn introduce(&mut self) -> Result<()> {
         let answer = self
             .upstream
             .and_then(|upstream| (upstream.ask)(Act::Answer));
@@ -275,6 +280,12 @@ impl<'a> Stage<'a> {
                 .collect();
             self.crowd(well)?;
         }
+        Ok(())
+    }
+
+    /// `wanted` failing requests in the drawn crowds, after others that were answered well.
+    pub(in crate::matrix) fn fail(&mut self, query: &str) -> Result<Vec<Sent>> {
+        self.introduce()?;
         let mut sent = Vec::new();
         while sent.len() < self.wanted {
             let count = self.draw.crowd.min(self.wanted - sent.len());

@@ -16,6 +16,7 @@ pub(super) const CAUSE: Cause = Cause {
     inject: |stage| {
         stage.tries_connects_alone();
         stage.ask_of_workers(1)?;
+        stage.introduce()?;
         let query = stage.ask(Act::Reject);
         let truth = stage.truth();
         // One after the other: a crowd of such bodies says nothing more.

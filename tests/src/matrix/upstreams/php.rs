@@ -21,7 +21,8 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Sleep(time) => format!("ms={}", time.as_millis()),
             Act::Exit => "do=exit".to_owned(),
             Act::Crash => "do=segv".to_owned(),
-            // A status and a head in FastCGI are not seen for what they are.
+            Act::Status(status) => format!("status={status}"),
+            Act::BigHead => "do=big-head".to_owned(),
             _ => return None,
         })
     },
