@@ -69,6 +69,10 @@ impl Tracker {
     }
 
     fn fit(&self, exchange: &Exchange, told: &Told, errors: bool) -> Option<Fit> {
+        // Nobody's requests fail in it.
+        if exchange.led_by_no_request() {
+            return None;
+        }
         let fit = exchange.seen().fit(told, errors)?;
         wrote(self.proxy_of(exchange), told.proxy).then_some(fit)
     }

@@ -1,7 +1,7 @@
 //! Whether lines of a log and what another source saw are one exchange. Pure.
 
 use super::exchange::Exchange;
-use super::told::{Told, port, same_request};
+use super::told::{Told, port, same_path, same_request};
 use crate::diagnose;
 use crate::signal::{Address, Attempt, End, Nanos, Opening, Software};
 
@@ -109,7 +109,7 @@ impl Seen {
             return None;
         }
         let statuses = matches!((self.status, told.status), (Some(a), Some(b)) if a != b);
-        if statuses || !same_request(self.request.as_ref(), told.request.as_ref()) {
+        if statuses || !self.asked(told) {
             return None;
         }
         let addresses = || told.tries.iter().filter_map(|(_, t)| t.upstream.as_ref());
@@ -146,6 +146,18 @@ impl Seen {
         };
         let tied = fit.request || fit.upstream || fit.client == Client::SamePort;
         (tied || address && self.may_be_by_moment(told, errors)).then_some(fit)
+    }
+
+    /// Nothing in what was asked speaks against it. Where the line that names the client's port has no
+    /// method, the method may be another client's.
+    fn asked(&self, told: &Told) -> bool {
+        let (seen, line) = (self.request.as_ref(), told.request.as_ref());
+        let ports = (port(self.client.as_ref()), port(told.client.as_ref()));
+        let one_connection = matches!(ports, (Some(a), Some(b)) if a == b);
+        match told.method_guessed && one_connection {
+            true => same_path(seen, line),
+            false => same_request(seen, line),
+        }
     }
 
     /// Nothing but the client and the moment tie them.
@@ -187,6 +199,6 @@ pub(super) fn wrote(seen: Option<Software>, line: Option<Software>) -> bool {
 }
 
 /// Not a name of the proxy's own.
-fn is_address(address: &Address) -> bool {
+pub(super) fn is_address(address: &Address) -> bool {
     address.is_unix() || address.0.parse::<std::net::SocketAddr>().is_ok()
 }

@@ -38,6 +38,9 @@ pub struct Told {
     pub has_access: bool,
     /// Which client's port it was follows from the moment alone: a line without request told it.
     pub guessed: bool,
+    /// Which method its client's request had follows from the moment alone: the line with the port names
+    /// none.
+    pub method_guessed: bool,
     /// Another exchange's lines fit as well, and say something else.
     pub ambiguous: bool,
     /// No other lines, and no other exchange, come into question.
@@ -78,6 +81,7 @@ impl Told {
             has_error: false,
             has_access: false,
             guessed: false,
+            method_guessed: false,
             ambiguous: false,
             alone: true,
         };
@@ -99,6 +103,13 @@ impl Told {
         let unnamed_yet = self.has_error && self.request.is_none() && line.request.is_some();
         let portless = unnamed_yet && port(line.client.as_ref()).is_none();
         self.guessed |= joins_portless || portless;
+        let (known, other) = (self.request.as_ref(), line.request.as_ref());
+        let ports = (port(self.client.as_ref()), port(line.client.as_ref()));
+        self.method_guessed |= match (known.and_then(is_named), other.and_then(is_named)) {
+            (Some(false), Some(true)) => ports.1.is_none(),
+            (Some(true), Some(false)) => ports.0.is_none(),
+            _ => false,
+        };
         if port(line.client.as_ref()).is_some() || self.client.is_none() {
             self.client.clone_from(&line.client);
         }
@@ -368,6 +379,7 @@ impl Told {
                         netns: 0,
                         upstream_end: None,
                         spoke_http: false,
+                        fault: None,
                     },
                     closed: None,
                     said: one.said.map(|said| (at, said)),
@@ -465,8 +477,35 @@ pub(super) fn same_request(a: Option<&Opening>, b: Option<&Opening>) -> bool {
     (m == n || m == "-" || n == "-") && paths
 }
 
+/// Whether a request has its method.
+fn is_named(opening: &Opening) -> Option<bool> {
+    match opening {
+        Opening::HttpRequest { method, .. } => Some(method != "-"),
+        _ => None,
+    }
+}
+
+/// The same for requests that are told to be on one connection, of which one may have another's method.
+pub(super) fn same_path(a: Option<&Opening>, b: Option<&Opening>) -> bool {
+    let nameless = |opening: &Opening| match opening.clone() {
+        Opening::HttpRequest {
+            path,
+            path_complete,
+            host,
+            ..
+        } => Opening::HttpRequest {
+            method: "-".to_owned(),
+            path,
+            path_complete,
+            host,
+        },
+        other => other,
+    };
+    same_request(a.map(nameless).as_ref(), b)
+}
+
 fn merge_request(known: Option<Opening>, other: Option<&Opening>) -> Option<Opening> {
-    let named = |o: &Opening| matches!(o, Opening::HttpRequest { method, .. } if method != "-");
+    let named = |o: &Opening| is_named(o) == Some(true);
     let (Some(mut known), Some(other)) = (known.clone(), other) else {
         return known.or_else(|| other.cloned());
     };

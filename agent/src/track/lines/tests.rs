@@ -65,12 +65,16 @@ impl Scene {
         self.attempt(flow, "10.0.0.2:9009", &end)
     }
 
-    fn line(&mut self, path: &str, mut fact: Value) -> &mut Scene {
+    fn line(&mut self, path: &str, fact: Value) -> &mut Scene {
+        self.asked("GET", path, fact)
+    }
+
+    fn asked(&mut self, method: &str, path: &str, mut fact: Value) -> &mut Scene {
         let rest = json!({
             "kind": "logged", "proxy": null, "pid": null, "connection": null,
             "client": "10.0.0.7", "within": SECOND, "took": null, "said": null,
             "request": {
-                "protocol": "http_request", "method": "GET", "path": path,
+                "protocol": "http_request", "method": method, "path": path,
                 "path_complete": true, "host": null,
             },
         });
@@ -472,6 +476,22 @@ fn a_slow_failure_is_found_by_when_it_was_asked() {
     let mut scene = seen_of_apache(began, at);
     scene.signal(at + SECOND, "kernel", json!({"kind": "tick"}));
     scene.access("/a", 503);
+    assert_eq!(scene.verdicts().len(), 1);
+}
+
+/// Of a GET and a POST for one path the access lines name no port: the GET's error is joined with either.
+#[test]
+fn apaches_error_is_its_ports_whatever_method_it_was_given() {
+    let at = 10 * SECOND + SECOND / 2;
+    let mut scene = seen_of_apache(at - 2, at);
+    for fact in apache(&closed(), "10.0.0.7:4001", 1, Some("/a")) {
+        scene.signal(at + 1, "log", fact);
+    }
+    scene.asked(
+        "POST",
+        "/a",
+        json!({"line": "access", "status": 503, "tries": []}),
+    );
     assert_eq!(scene.verdicts().len(), 1);
 }
 
