@@ -1,8 +1,8 @@
 //! Records to the agent: reserve, fill, submit; a full buffer is counted.
 
 use agent_ebpf::{
-    Attempt, Closed, Flow, Header, Idle, REQUEST, Response, Retried, Stall, Thread, counter, end,
-    flow_flag, kind,
+    ANSWER, Attempt, Closed, Flow, Header, Idle, REQUEST, Response, Retried, Stall, Thread,
+    counter, end, flow_flag, kind,
 };
 use aya_ebpf::{
     helpers::{
@@ -56,6 +56,17 @@ pub fn copy<T>(to: *mut T, from: *const T) {
 /// An upstream attempt ended without an answer. Told once per attempt.
 #[inline(always)]
 pub fn attempt_ended(sk: u64, flow: &mut Flow, how: u8, errno: i32, now: u64) {
+    told_once(sk, flow, (how, errno), now, false);
+}
+
+/// The same of one whose answer the proxy did not take, with what that begins with.
+#[inline(always)]
+pub fn attempt_refused(sk: u64, flow: &mut Flow, how: u8, now: u64) {
+    told_once(sk, flow, (how, 0), now, true);
+}
+
+#[inline(always)]
+fn told_once(sk: u64, flow: &mut Flow, (how, errno): (u8, i32), now: u64, refused: bool) {
     if flow.flags & flow_flag::ENDED != 0 {
         return;
     }
@@ -86,6 +97,14 @@ pub fn attempt_ended(sk: u64, flow: &mut Flow, how: u8, errno: i32, now: u64) {
         (*out).end = how;
         (*out).pad = 0;
         downstream(out, flow.link_sk, flow.link_cookie);
+        (*out).answer_len = 0;
+        (*out).pad2 = 0;
+        if refused
+            && flow.answer_ptr != 0
+            && bpf_probe_read_user_buf(flow.answer_ptr as *const u8, &mut (*out).answer).is_ok()
+        {
+            (*out).answer_len = ANSWER as u32;
+        }
     }
     entry.submit(0);
 }
@@ -165,6 +184,13 @@ pub fn suspect(flow: &Flow, sk: u64, thread: &mut Thread) {
         downstream.flags |= flow_flag::SUSPECT;
         thread.stash_sk = sk;
         copy(&raw mut thread.stash, flow);
+        if thread.lazy != 0 {
+            // What is begun next is another try, unless the client is answered first.
+            thread.failed_cookie = 0;
+            thread.refused_cookie = flow.cookie;
+            thread.failed_link_sk = flow.link_sk;
+            thread.failed_link_cookie = flow.link_cookie;
+        }
     }
 }
 

@@ -134,6 +134,13 @@ fn follows_read(thread: &Thread, now: u64) -> bool {
     since < PROMPTLY_NS || (since < CROWDED_NS && thread.read_switches == kernel::switches())
 }
 
+/// Whether the client of the attempt that was closed last waits still.
+#[inline(always)]
+fn is_suspect(thread: &Thread) -> bool {
+    of(thread.failed_link_sk, thread.failed_link_cookie)
+        .is_some_and(|downstream| downstream.flags & flow_flag::SUSPECT != 0)
+}
+
 /// Ties an attempt that begins now to the downstream its thread works for.
 #[inline(always)]
 pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
@@ -141,7 +148,14 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
     // read from several clients first: there only one that read a single one is clear.
     let in_turn = thread.lazy != 0;
     let mut guess = false;
-    if in_turn && thread.failed_cookie != 0 {
+    let refused = thread.refused_cookie;
+    thread.refused_cookie = 0;
+    if in_turn && thread.failed_cookie == 0 && refused != 0 && is_suspect(thread) {
+        flow.link_sk = thread.failed_link_sk;
+        flow.link_cookie = thread.failed_link_cookie;
+        flow.order = order::RETRY;
+        flow.retry_of = refused;
+    } else if in_turn && thread.failed_cookie != 0 {
         flow.link_sk = thread.failed_link_sk;
         flow.link_cookie = thread.failed_link_cookie;
         flow.order = order::RETRY;

@@ -29,6 +29,8 @@ macro_rules! abi {
 pub const HEAD: usize = 64;
 /// Bytes kept of an upstream's answer: a status line's beginning.
 pub const RESPONSE: usize = 16;
+/// Bytes of an answer read when the proxy refuses it: most servers' heads are shorter.
+pub const ANSWER: usize = 256;
 /// Bytes of the downstream's request read when an exchange fails, to find its Host header.
 pub const REQUEST: usize = 512;
 /// Threads whose state is in an array.
@@ -195,6 +197,8 @@ abi! {
         pub peer_close_ns: u64,
         /// Where in the proxy's memory the current request begins.
         pub head_ptr: u64,
+        /// Upstream: where the answer to it begins.
+        pub answer_ptr: u64,
         /// TCP: the listener connected to.
         pub listener_sk: u64,
         pub listener_cookie: u64,
@@ -266,11 +270,18 @@ abi! {
         pub failed_cookie: u64,
         pub failed_link_sk: u64,
         pub failed_link_cookie: u64,
+        /// The attempt it closed last whose answer had begun, until it goes on with anything else.
+        pub refused_cookie: u64,
         pub stash_sk: u64,
         /// When it read that downstream.
         pub read_ns: u64,
         /// How often it had gone to sleep by then.
         pub read_switches: u64,
+        /// The upstream flow it read last.
+        pub answered_cookie: u64,
+        /// When it last sent anything to a client, and when that was a server error.
+        pub sent_ns: u64,
+        pub refused_ns: u64,
         pub tgid: u32,
         /// In `SLOTS`: the thread that has this slot.
         pub owner: u32,
@@ -330,6 +341,10 @@ abi! {
         /// The downstream's ends and the beginning of its request.
         pub downstream_ends: Ends,
         pub downstream_head: [u8; HEAD],
+        /// Of an answer that was refused, what still lies where it was read.
+        pub answer: [u8; ANSWER],
+        pub answer_len: u32,
+        pub pad2: u32,
     }
 
     pub struct Response {

@@ -60,7 +60,7 @@ pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
     let now = unsafe { bpf_ktime_get_ns() };
     if flow.role == role::UPSTREAM && ret > 0 {
         answer(flow, sk.raw(), ret, now);
-        several();
+        several(flow.cookie);
         // Last: what comes after it would be verified for every way through it.
         if flow.ordinal == 1 && flow.received == ret as u32 && status(&flow.response) != 0 {
             spoke(flow);
@@ -79,6 +79,7 @@ pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
             request(flow, sk.raw(), thread, ret, now);
         }
     } else {
+        thread.answered_cookie = flow.cookie;
         ended(flow, sk.raw(), thread, ret, now);
     }
     0
@@ -99,6 +100,7 @@ fn request(flow: &mut Flow, sk: u64, thread: &mut Thread, ret: i32, now: u64) {
     thread.read_ns = now;
     thread.read_switches = switches;
     thread.failed_cookie = 0;
+    thread.refused_cookie = 0;
     // One whose bytes were not seen was begun by an attempt alone: this may be the next one.
     let known = (flow.head_ptr != 0) | (flow.flags & flow_flag::OPAQUE != 0);
     if (flow.flags & flow_flag::AWAITED != 0) & known {
@@ -145,7 +147,9 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
         let waited = now.saturating_sub(flow.request_ns);
         let mut read = 0;
         if let Some(buffer) = user::buffer() {
+            flow.answer_ptr = buffer.ptr;
             read = user::read_user(buffer.ptr, buffer.len, &mut flow.response);
+            fastcgi(flow, buffer.ptr);
         }
         // A head that trickles in says nothing yet of what is spoken.
         if ret as u32 >= STATUS && read >= STATUS && !speaks_in_turns(&flow.response) {
@@ -171,6 +175,25 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
     flow.last_receive_ns = now;
 }
 
+/// `Status: NNN` of a FastCGI answer, behind its header of 8 bytes; without one it is 200.
+#[inline(always)]
+fn fastcgi(flow: &mut Flow, answer: u64) {
+    const STDOUT: u8 = 6;
+    const LINE: [u8; RESPONSE] = *b"HTTP/1.1 200    ";
+    let [version, kind, _, _, _, _, _, _, name @ ..] = flow.response;
+    // Bytes that nginx keeps for itself are of a connection that has spoken it before.
+    let asked = flow.head_size == 0 || flow.head[0] == 1;
+    if version != 1 || kind != STDOUT || !asked {
+        return;
+    }
+    flow.response = LINE;
+    let named = u64::from_ne_bytes(name) == u64::from_ne_bytes(*b"Status: ");
+    let mut status = [0; 4];
+    if named && user::read_user(answer + RESPONSE as u64, 4, &mut status) != 0 {
+        [flow.response[9], flow.response[10], flow.response[11], _] = status;
+    }
+}
+
 /// Keeps that this upstream speaks HTTP, if it was asked in it: uWSGI's own protocol and FastCGI are
 /// answered with a status line, too, or nearly so.
 #[inline(always)]
@@ -192,13 +215,19 @@ fn spoke(flow: &mut Flow) {
 /// Who goes on with other requests when an upstream answers may begin an attempt for any of them: what
 /// the thread reads from a client before it sleeps next says no more of what it does.
 #[inline(always)]
-fn several() {
-    if let Some((thread, _, _)) = flow::thread()
-        && thread.lazy == 0
-    {
-        thread.reads = 2;
-        thread.read_switches = kernel::switches();
+fn several(cookie: u64) {
+    let Some((thread, _, _)) = flow::thread() else {
+        return;
+    };
+    if thread.lazy != 0 {
+        // It has gone on: what it begins now is no other try of what failed before.
+        thread.failed_cookie = 0;
+        thread.refused_cookie = 0;
+        return;
     }
+    thread.reads = 2;
+    thread.read_switches = kernel::switches();
+    thread.answered_cookie = cookie;
 }
 
 /// Whether these are the first bytes of a protocol of one request and one response: HTTP/1 (but for

@@ -45,6 +45,11 @@ pub fn sent(sk: impl Socket, ret: i32) -> i32 {
         if ret > 0 && flow.flags & awaited != 0 {
             response(flow);
         }
+        if let Some((thread, _, _)) = flow::thread()
+            && thread.lazy == 0
+        {
+            thread.sent_ns = kernel::now();
+        }
         return 0;
     }
     let Some((thread, _, _)) = flow::thread() else {
@@ -196,7 +201,11 @@ fn response(flow: &mut Flow) {
         flow.flags &= !flow_flag::FAILED;
     }
     if (awaited && status >= 500) || failed || noticed {
-        emit::response_sent(flow, status, adjacent, thread, kernel::now());
+        let now = kernel::now();
+        if status >= 500 {
+            thread.refused_ns = now;
+        }
+        emit::response_sent(flow, status, adjacent, thread, now);
     }
 }
 

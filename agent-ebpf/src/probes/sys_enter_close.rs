@@ -3,7 +3,7 @@
 //!
 //! Of its record `fd`. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
 
-use agent_ebpf::{end, flow_flag, role};
+use agent_ebpf::{Flow, Thread, end, flow_flag, role};
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
 };
@@ -77,6 +77,9 @@ pub fn closing(fd: u32) -> u32 {
         emit::noticed(flow, thread);
     } else {
         emit::suspect(flow, sk, thread);
+        if refuses(flow, thread, now) {
+            tell_refused(sk, flow, now);
+        }
     }
     if flow.ends.family == AF_UNIX {
         if flow.flags & flow_flag::ENDED == 0 {
@@ -91,4 +94,47 @@ pub fn closing(fd: u32) -> u32 {
         CONNECTIONS.remove(sk);
     }
     0
+}
+
+/// Closes later than this after the last byte are of an idle connection.
+const IDLE_NS: u64 = 100_000_000;
+/// Few servers' heads are shorter.
+const SHORT: u32 = 64;
+
+/// Whether the connection is closed for what was read there: threads that work on several requests at
+/// once answer before or after, and not always themselves. Either this thread has passed it on to
+/// nobody, or it has told a client of a failure since; or it was cut short at once, or no HTTP.
+#[inline(always)]
+fn refuses(flow: &Flow, thread: &Thread, now: u64) -> bool {
+    let [first, .., hundreds, _, _, _, _, _, _] = flow.response;
+    let failed = (first == b'H') & (hundreds == b'5');
+    if thread.lazy != 0
+        || flow.received == 0
+        || failed
+        || now.saturating_sub(flow.last_receive_ns) > IDLE_NS
+    {
+        return false;
+    }
+    let kept = (thread.answered_cookie == flow.cookie) & (thread.sent_ns < flow.last_receive_ns);
+    let refused = thread.refused_ns > flow.last_receive_ns;
+    let strange = (first != b'H') & (flow.ordinal == 1) & flow.head[0].is_ascii_uppercase();
+    kept | refused | cut(flow) | strange
+}
+
+/// Nothing more came of what is too short for a head.
+#[inline(always)]
+fn cut(flow: &Flow) -> bool {
+    (flow.flags & flow_flag::EOF != 0) & (flow.received < SHORT)
+}
+
+/// Tells it for itself, tied to nobody: what was asked tells whose it was.
+#[inline(always)]
+fn tell_refused(sk: u64, flow: &mut Flow, now: u64) {
+    flow.link_sk = 0;
+    flow.link_cookie = 0;
+    let how = match cut(flow) {
+        true => end::PEER_CLOSED,
+        false => end::ANSWERED,
+    };
+    emit::attempt_refused(sk, flow, how, now);
 }

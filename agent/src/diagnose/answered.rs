@@ -6,7 +6,7 @@
 //! the head: too big or malformed; only its own log tells which for sure.
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{Attempt, End, Opening, Response};
+use crate::signal::{Attempt, End, HeadFault, Opening, Response};
 
 use super::Case;
 use super::finding::Finding;
@@ -59,6 +59,9 @@ pub(super) fn refused(known: &Known<'_>) -> Option<Finding> {
 }
 
 fn refused_head(attempt: &Attempt) -> Finding {
+    if attempt.fault == Some(HeadFault::Malformed) && attempt.received < PAGE {
+        return Finding::proven(Cause::ResponseInvalid);
+    }
     let closing = attempt.tcp.as_ref().is_some_and(|tcp| tcp.fin.is_some());
     // Its FIN may be on its way, or come with what the proxy has just read.
     let peer = attempt.peer.as_ref();
@@ -91,6 +94,9 @@ pub(super) fn answering<'a>(case: &Case<'a>) -> Option<&'a Attempt> {
     }
     // Told with the response, or found for it.
     let told = case.response?.last_attempt.as_deref();
-    let last = told.or_else(|| Some(&case.attempts.last()?.attempt))?;
+    let found = case.attempts.last().map(|t| &t.attempt);
+    // Its connection's end may have told more.
+    let same = |a: &&Attempt| told.is_none_or(|t| (t.flow, t.began) == (a.flow, a.began));
+    let last = found.filter(same).or(told)?;
     (last.end == End::Answered).then_some(last)
 }

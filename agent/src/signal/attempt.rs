@@ -48,6 +48,19 @@ pub struct Attempt {
     /// This upstream has answered an HTTP request with HTTP before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub spoke_http: bool,
+    /// What is wrong with the head that was answered, as far as its first bytes show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<HeadFault>,
+}
+
+/// What makes a response's head none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadFault {
+    /// All that was received is a beginning.
+    Cut,
+    /// A line of it is no field, or has a character that none may have.
+    Malformed,
 }
 
 /// An address in a network namespace of this host.

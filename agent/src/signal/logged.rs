@@ -158,6 +158,7 @@ impl Software {
             Software::Apache => "apache2",
             Software::Caddy => "caddy",
             Software::Traefik => "traefik",
+            Software::H2o => "h2o",
             _ => "unknown",
         }
     }

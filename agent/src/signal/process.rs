@@ -103,6 +103,7 @@ pub enum Software {
     Apache,
     Caddy,
     Traefik,
+    H2o,
     Gunicorn,
     Node,
     Uwsgi,

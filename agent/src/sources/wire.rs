@@ -1,6 +1,6 @@
 //! What the first bytes of a connection are: HTTP/1, TLS, uwsgi, FastCGI, HTTP/2 or something else. Pure.
 
-use crate::signal::Opening;
+use crate::signal::{HeadFault, Opening};
 
 const METHODS: [&str; 14] = [
     "GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND",
@@ -39,6 +39,34 @@ pub fn status(bytes: &[u8]) -> Option<u16> {
             .iter()
             .fold(0, |n, d| n * 10 + u16::from(**d - b'0')),
     )
+}
+
+/// What makes an HTTP/1 response's head none, as far as these first bytes of it show; `all`: nothing
+/// more came.
+pub fn head_fault(bytes: &[u8], all: bool) -> Option<HeadFault> {
+    status(bytes)?;
+    let mut lines = bytes.split(|&b| b == b'\n').skip(1).peekable();
+    while let Some(line) = lines.next() {
+        if lines.peek().is_none() {
+            break;
+        }
+        match line.strip_suffix(b"\r").unwrap_or(line) {
+            b"" => return None,
+            line if is_field(line) => {}
+            _ => return Some(HeadFault::Malformed),
+        }
+    }
+    all.then_some(HeadFault::Cut)
+}
+
+/// `name: value`, or a value that goes on.
+fn is_field(line: &[u8]) -> bool {
+    let text = |b: &u8| *b == b'\t' || (*b >= b' ' && *b != 0x7f);
+    let token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let colon = line.iter().position(|&b| b == b':');
+    let goes_on = matches!(line, [b' ' | b'\t', ..]);
+    let named = colon.is_some_and(|end| end > 0 && line[..end].iter().all(token));
+    line.iter().all(text) && (goes_on || named)
 }
 
 /// The method of the request line that the bytes begin with.
@@ -197,6 +225,31 @@ mod tests {
                 "{:?}",
                 String::from_utf8_lossy(bytes)
             );
+        }
+    }
+
+    #[test]
+    fn heads_that_are_none() {
+        let cut = Some(HeadFault::Cut);
+        let malformed = Some(HeadFault::Malformed);
+        for (bytes, all, expected) in [
+            (&b"HTTP/1.1 200 OK\r\nContent-Le"[..], true, cut),
+            (b"HTTP/1.1 200 OK\r\nContent-Le", false, None),
+            (b"HTTP/1.1 200 OK\r\n", true, cut),
+            (b"HTTP/1.1 200 OK\r\n\r\n", true, None),
+            (b"HTTP/1.1 200 OK\n\nBad Name: x\n", true, None),
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", true, None),
+            (b"HTTP/1.1 200 OK\r\nBad\x01 Name: x\r\n", true, malformed),
+            (b"HTTP/1.1 200 OK\r\nA: \x01\r\nB: ", false, malformed),
+            (b"HTTP/1.1 200 OK\r\n: x\r\n\r\n", true, malformed),
+            (b"HTTP/1.1 200 OK\r\nno field\r\n\r\n", true, malformed),
+            (b"HTTP/1.1 200 OK\r\nX: \xc3\xa9\r\n\r\n", true, None),
+            // It may still become one.
+            (b"HTTP/1.1 200 OK\r\nBad\x01 Name", false, None),
+            (b"SSH-2.0-OpenSSH_9.2p1\r\n", true, None),
+        ] {
+            let shown = String::from_utf8_lossy(bytes);
+            assert_eq!(head_fault(bytes, all), expected, "{shown:?}");
         }
     }
 }

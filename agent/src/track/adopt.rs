@@ -5,14 +5,20 @@
 //! response follows at once. Others may be meant that are alike: what is proven by it is told by
 //! `moments`.
 
+use std::collections::BTreeSet;
+
 use super::exchange::Exchange;
-use super::moments::at_once;
+use super::moments::{LATE, at_once};
 use super::{Key, SETTLE, Tracker};
-use crate::diagnose::{Tried, same_request};
-use crate::signal::{Attempt, End, LinkOrder, Nanos, Opening, Response, Software, Source};
+use crate::cause::Cause;
+use crate::diagnose::{self, Tried, same_request};
+use crate::signal::{Attempt, End, FlowId, LinkOrder, Nanos, Opening, Response, Software, Source};
+use crate::verdict::Confidence;
 
 /// With more exchanges open than this none is looked for: it would take long, and be doubtful.
 const CROWD: usize = 2048;
+/// With more attempts alike none is looked at.
+const ALIKE: usize = 16;
 /// A connect's failure and the response that it led to are told so soon after each other.
 const SOON: Nanos = 5_000_000;
 
@@ -22,6 +28,7 @@ enum Fit {
     Content,
     Thread,
     Time,
+    Late,
 }
 
 /// Where the C library asks the name service, which is no upstream.
@@ -122,7 +129,9 @@ impl Tracker {
             // Requests alike are sent in the order in which they were read.
             let order = tried.attempt.began.abs_diff(asked);
             let less_apt = tells && contradicts(&tried.attempt, response);
-            Some((fit, less_apt, order, tried.at.abs_diff(*at), *key))
+            // One whose answer was refused, as it seems: another client's may have been taken.
+            let doubtful = tried.attempt.received > 0 && answered_well(&tried.attempt);
+            Some((fit, less_apt, doubtful, order, tried.at.abs_diff(*at), *key))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
             return;
@@ -156,11 +165,13 @@ impl Tracker {
             let this = (link.flow, link.ordinal) == (response.downstream, response.ordinal);
             this && link.order != LinkOrder::Unclear
         });
-        let alone = self.moments.alone(&exchange.attempts, *at, response);
+        let alone = self.alone_of_its_kind(exchange);
         let flow = tried.attempt.flow;
         // A connect says nothing of what it is for: a proxy's own check of a server fails as well, at
         // the moment at which it answers that it has none.
-        let said = tried.attempt.request.is_some() || threads == Threads::Blocking;
+        let said = tried.attempt.request.is_some()
+            || threads == Threads::Blocking
+            || calls_for_requests_alone(self.proxy_of(exchange));
         let tells = tells_timeouts(self.proxy_of(exchange));
         let said = said && !(tells && contradicts(&tried.attempt, response));
         let adjacent = match threads {
@@ -186,12 +197,58 @@ impl Tracker {
             response.adjacent = tied.filter(|_| said);
         }
     }
+
+    /// Whether its last attempt and its response have only each other; or whichever attempt it was of
+    /// those that can be meant, all of them failed of the same.
+    fn alone_of_its_kind(&self, exchange: &Exchange) -> bool {
+        let (Some((at, _, response)), Some(tried)) = (&exchange.response, exchange.attempts.last())
+        else {
+            return false;
+        };
+        let Some(others) = self.moments.others(&exchange.attempts, *at, response) else {
+            return false;
+        };
+        self.all_fail_alike(exchange, tried, &others)
+    }
+
+    /// Whether these attempts have all surely failed of the same as this one.
+    pub(super) fn all_fail_alike(
+        &self,
+        exchange: &Exchange,
+        tried: &Tried,
+        others: &BTreeSet<FlowId>,
+    ) -> bool {
+        if others.is_empty() {
+            return true;
+        }
+        let Some(own) = self.proves(exchange, tried) else {
+            return false;
+        };
+        let alike = |flow: &FlowId| {
+            let open = self.by_flow.get(flow).and_then(|key| self.open.get(key));
+            let tried = open.and_then(|e| e.attempts.iter().find(|t| t.attempt.flow == *flow));
+            match open.zip(tried) {
+                Some((exchange, tried)) => self.proves(exchange, tried) == Some(own),
+                None => self.moments.told(*flow) == Some((own, Confidence::Proven)),
+            }
+        };
+        others.len() <= ALIKE && others.iter().all(alike)
+    }
+
+    /// What this attempt has surely failed of.
+    fn proves(&self, exchange: &Exchange, tried: &Tried) -> Option<Cause> {
+        let told = diagnose::diagnose_attempt(&self.case_of_facts(exchange, true), tried)?;
+        (told.confidence == Confidence::Proven).then_some(told.cause)
+    }
 }
 
 fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Option<Fit> {
     let attempt = &tried.attempt;
     let near = tried.at.abs_diff(at);
-    let began = response.request_at.unwrap_or(at) <= attempt.began && attempt.began <= at;
+    // A connection that was begun for one request is given to another that waits.
+    let sent = attempt.request.as_ref().map_or(attempt.began, |r| r.at);
+    let asked = response.request_at.unwrap_or(at);
+    let began = asked <= sent.max(attempt.began) && attempt.began <= at;
     if !began || attempt.proxy != response.proxy || !passed_on(attempt, response) {
         return None;
     }
@@ -201,10 +258,14 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
     }
     let failed = matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp);
     let any = threads == Threads::Any;
-    if !failed || near > SOON || !(any || led_by_none(attempt)) || attempt.upstream.0 == NSCD {
+    if !failed || !(any || led_by_none(attempt)) || attempt.upstream.0 == NSCD {
         return None;
     }
+    let late = near > SOON;
+    // A thread that is kept from its CPU answers late, but what it began at once was for this request.
+    let prompt = attempt.began - asked <= SOON && tried.at <= at && near <= LATE;
     match attempt.thread == response.thread {
+        _ if late => (prompt && (any || attempt.thread == response.thread)).then_some(Fit::Late),
         true => Some(Fit::Thread),
         false => any.then_some(Fit::Time),
     }
@@ -213,6 +274,12 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
 /// Whether it answers 504 where its timer ended an attempt, and nowhere else.
 fn tells_timeouts(software: Option<Software>) -> bool {
     matches!(software, Some(Software::Haproxy | Software::Envoy))
+}
+
+/// Whether it connects for nothing but a client's request, at once, and limits none: it checks no
+/// server's health and has no queue.
+fn calls_for_requests_alone(software: Option<Software>) -> bool {
+    software == Some(Software::H2o)
 }
 
 /// What such a proxy does not answer to an end like this: of requests alike it is another's, whose
@@ -226,9 +293,19 @@ fn contradicts(attempt: &Attempt, response: &Response) -> bool {
     }
 }
 
-/// An upstream's own error is the response only with its own status.
+/// No error of the upstream's own.
+fn answered_well(attempt: &Attempt) -> bool {
+    let status = attempt.response.as_ref().and_then(status_of);
+    status.is_none_or(|status| status < 500)
+}
+
+/// An upstream's own error is the response only with its own status. One for a head that was refused is
+/// a 502; that a beginning alone came is told in several ways.
 fn passed_on(attempt: &Attempt, response: &Response) -> bool {
     match attempt.response {
+        Some(Opening::HttpResponse { status: ..500 }) if attempt.end == End::Answered => {
+            matches!(response.status, Some(500 | 502))
+        }
         Some(Opening::HttpResponse { status: 500.. }) if attempt.end == End::Answered => {
             attempt.response.as_ref().map(status_of) == Some(response.status)
         }

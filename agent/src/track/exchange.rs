@@ -140,8 +140,15 @@ impl Exchange {
             .iter_mut()
             .find(|t| t.attempt.flow == attempt.flow && t.attempt.began == attempt.began)
         {
+            let link = known
+                .attempt
+                .downstream
+                .take()
+                .or(attempt.downstream.clone());
+            let fault = known.attempt.fault.or(attempt.fault);
             if known.attempt.end != End::GivenUp && attempt.end == End::Answered {
                 // Its end is known; this only says that the response followed.
+                (known.attempt.downstream, known.attempt.fault) = (link, fault);
                 return None;
             }
             // What was seen waiting when the response began has ended now; the earlier sample of the
@@ -153,6 +160,8 @@ impl Exchange {
                 .filter(|_| known.attempt.end == End::GivenUp);
             known.attempt = Attempt {
                 peer: sampled.or(attempt.peer.clone()),
+                downstream: link,
+                fault,
                 ..attempt
             };
             return None;
@@ -169,6 +178,12 @@ impl Exchange {
         });
         self.attempts.sort_by_key(|t| t.attempt.began);
         forgotten
+    }
+
+    /// Whether this attempt has been told of.
+    pub(super) fn knows(&self, attempt: &Attempt) -> bool {
+        let same = |t: &Tried| (t.attempt.flow, t.attempt.began) == (attempt.flow, attempt.began);
+        self.attempts.iter().any(same)
     }
 
     /// Takes over the attempt of another that is given up.
@@ -233,13 +248,13 @@ impl Exchange {
 
     /// Nothing but refused calls of Unix sockets, none for a client's request (the C library asks the
     /// name service in this way), or answers to requests that no client is known to have made (a
-    /// proxy's own health checks).
+    /// proxy's own health checks, or those of clients that were answered well).
     pub(super) fn led_by_no_request(&self) -> bool {
         let own = |t: &Tried| {
             t.attempt.downstream.is_none()
                 && match t.attempt.end {
                     End::ConnectFailed { .. } => t.attempt.upstream.is_unix(),
-                    end => end == End::Answered,
+                    end => end == End::Answered || t.attempt.received > 0,
                 }
         };
         let kernel = self.source() == Source::Kernel;

@@ -15,7 +15,9 @@ pub mod told;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::diagnose::{self, Case, Diagnosis, Tried};
-use crate::signal::{Attempt, Fact, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Source};
+use crate::signal::{
+    Attempt, End, Fact, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Source,
+};
 use crate::verdict::Kind;
 use exchange::Exchange;
 use host::Host;
@@ -166,8 +168,11 @@ impl Tracker {
         let retried = attempt
             .retry_of
             .and_then(|flow| self.by_flow.get(&flow).copied());
-        let key = retried
-            .filter(|key| self.open.contains_key(key))
+        // It ended before, and its connection has now.
+        let known = self.by_flow.get(&attempt.flow).copied();
+        let known = known.filter(|key| self.open.get(key).is_some_and(|e| e.knows(attempt)));
+        let key = known
+            .or(retried.filter(|key| self.open.contains_key(key)))
             .unwrap_or_else(|| match self.misled(signal.source, attempt) {
                 true => own_key(attempt),
                 false => key_of(attempt),
@@ -194,12 +199,26 @@ impl Tracker {
         let exchange = self.exchange(key);
         exchange.respond(signal.at, signal.source, response);
         let mut forgotten = None;
-        if let Some(last) = &response.last_attempt {
+        if let Some(last) = response
+            .last_attempt
+            .as_ref()
+            .filter(|a| !is_unused(signal, a))
+        {
             let its = match self.misled(signal.source, last) {
                 true => own_key(last),
                 false => key,
             };
+            let before = own_key(last);
+            // What its connection's end told of it tells more.
+            let told = self
+                .open
+                .get(&before)
+                .filter(|e| before != its && e.led_by_no_request());
+            let told = told.is_some().then(|| self.open.remove(&before)).flatten();
             let exchange = self.exchange(its);
+            for tried in told.into_iter().flat_map(|e| e.attempts) {
+                exchange.adopt(tried);
+            }
             forgotten = exchange.add(signal.at, signal.source, (**last).clone());
             self.by_flow.insert(last.flow, its);
         }
@@ -283,6 +302,7 @@ impl Tracker {
                     // A retry tells of itself when it ends, unless it is answered behind TLS.
                     (true, _) if !e.opaque() => RETRYING,
                     (false, true) => LEFT,
+                    _ if e.led_by_no_request() => LEFT,
                     _ => ABANDONED,
                 };
                 self.now > e.touched + patience
@@ -305,11 +325,19 @@ impl Tracker {
 
     fn case<'a>(&'a self, exchange: &'a Exchange, deadline_passed: bool) -> Case<'a> {
         Case {
+            named: self.names_attempt(exchange),
+            ..self.case_of_facts(exchange, deadline_passed)
+        }
+    }
+
+    /// Without what the proxy's own line proves.
+    fn case_of_facts<'a>(&'a self, exchange: &'a Exchange, deadline_passed: bool) -> Case<'a> {
+        Case {
             attempts: &exchange.attempts,
             response: exchange.response.as_ref().map(|(_, _, response)| response),
             source: exchange.source(),
             told: exchange.told.as_ref(),
-            named: self.names_attempt(exchange),
+            named: false,
             host: &self.host,
             lost: self.host.lost_since(exchange.began()),
             deadline_passed,
@@ -346,7 +374,7 @@ impl Tracker {
             return;
         };
         let case = self.case(exchange, deadline_passed);
-        let causes = exchange
+        let causes: Vec<Option<Diagnosis>> = exchange
             .attempts
             .iter()
             .map(|t| diagnose::diagnose_attempt(&case, t))
@@ -356,14 +384,21 @@ impl Tracker {
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
-        self.part(key, &exchange);
-        for tried in &exchange.attempts {
+        let led_by_none = exchange.led_by_no_request();
+        if !led_by_none {
+            self.part(key, &exchange);
+        }
+        for (tried, told) in exchange.attempts.iter().zip(&causes) {
+            if let Some(told) = told {
+                let flow = tried.attempt.flow;
+                self.moments.decided(flow, told.cause, told.confidence);
+            }
             // A pooled connection may carry a newer exchange by now.
             if self.by_flow.get(&tried.attempt.flow) == Some(&key) {
                 self.by_flow.remove(&tried.attempt.flow);
             }
         }
-        if exchange.led_by_no_request() {
+        if led_by_none {
             return;
         }
         // Signals of the two halves may arrive a little apart: the response's time is the truth.
@@ -405,6 +440,11 @@ fn kind(exchange: &Exchange, tries_again_unseen: bool) -> Kind {
         None if exchange.failed_unseen(tries_again_unseen) => Kind::Verdict,
         None => Kind::NearMiss,
     }
+}
+
+/// A connection that came about, and carried nothing yet.
+fn is_unused(signal: &Signal, attempt: &Attempt) -> bool {
+    signal.source == Source::Kernel && attempt.end == End::Answered && attempt.request.is_none()
 }
 
 fn own_key(attempt: &Attempt) -> Key {

@@ -5,14 +5,18 @@
 //! order by which to tell whose attempt it was. What was asked does, where at the moment of the
 //! answer one attempt for it ended, and one answer to it began.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use crate::cause::Cause;
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, FlowId, Nanos, Opening, Response};
+use crate::verdict::Confidence;
 
 /// What is told at most so far apart may be one thing. A proxy answers as soon as it knows.
 const AT_ONCE: Nanos = 2_000_000;
+/// The same where the host is busy.
+pub(super) const LATE: Nanos = 50_000_000;
 /// What is decided later than this after it was told is not said to be alone.
 const HORIZON: Nanos = 2_000_000_000;
 /// With more of them nothing is said to be alone.
@@ -35,6 +39,8 @@ struct Moment {
     who: Who,
     /// An attempt that got no connection.
     unconnected: bool,
+    /// What an attempt failed of, once that is decided.
+    told: Option<(Cause, Confidence)>,
 }
 
 #[derive(Debug, Default)]
@@ -47,21 +53,15 @@ pub(super) struct Moments {
 impl Moments {
     /// An attempt that led to a failed response, or may have.
     pub(super) fn ended(&mut self, at: Nanos, attempt: &Attempt) {
-        let answered_well = attempt.end == End::Answered
-            && !matches!(
-                attempt.response,
-                Some(Opening::HttpResponse { status: 500.. })
-            );
-        if !answered_well {
-            let asked = attempt.request.as_ref().and_then(|r| asked(&r.opening));
-            self.keep(Moment {
-                at,
-                proxy: attempt.proxy,
-                asked,
-                who: Who::Attempt(attempt.flow),
-                unconnected: is_unconnected(attempt),
-            });
-        }
+        let asked = attempt.request.as_ref().and_then(|r| asked(&r.opening));
+        self.keep(Moment {
+            at,
+            proxy: attempt.proxy,
+            asked,
+            who: Who::Attempt(attempt.flow),
+            unconnected: is_unconnected(attempt),
+            told: None,
+        });
     }
 
     pub(super) fn answered(&mut self, at: Nanos, response: &Response) {
@@ -76,6 +76,7 @@ impl Moments {
             asked,
             who,
             unconnected: false,
+            told: None,
         });
     }
 
@@ -91,73 +92,116 @@ impl Moments {
         self.recent.push_back(moment);
     }
 
-    /// Whether no other attempt of its proxy that ended between these moments can have been for the same
-    /// request as this one. Connects that failed are not looked at.
-    pub(super) fn only(&self, attempt: &Attempt, since: Nanos, until: Nanos) -> bool {
-        let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening));
-        let unconnected = is_unconnected(attempt);
-        if self.forgotten >= since
-            || at_once(self.forgotten, since)
-            || wanted.is_none() != unconnected
-        {
-            return false;
-        }
-        let mut others = self.recent.iter().filter(|moment| {
-            let own = moment.who == Who::Attempt(attempt.flow);
-            let attempted = matches!(moment.who, Who::Attempt(_));
-            let meanwhile = meanwhile(moment.at, since, until);
-            attempted && !own && !moment.unconnected && moment.proxy == attempt.proxy && meanwhile
+    /// Whether no attempt of this connect's proxy that ended at this moment was a handshake, as far as
+    /// can be told. Connects that failed are not looked at.
+    pub(super) fn no_handshake(&self, connect: &Attempt, at: Nanos) -> bool {
+        let known = self.forgotten.saturating_add(AT_ONCE) < at;
+        let mut here = self.recent.iter().filter(|moment| {
+            let connected = matches!(moment.who, Who::Attempt(_)) && !moment.unconnected;
+            connected && moment.proxy == connect.proxy && at_once(moment.at, at)
         });
-        // One that got a connection is no other's connect, but for what cannot be compared: a handshake.
-        others.all(|moment| moment.asked.is_some() && moment.asked != wanted)
+        // One that got a connection is no other's connect, but for what cannot be compared.
+        known && connect.request.is_none() && here.all(|moment| moment.asked.is_some())
     }
 
-    /// Whether the first of these attempts began when the request came and the last one ended when the
-    /// response began, for a request that the response answers, and no other like either did. A
-    /// connect that failed may have been for any request.
+    /// The other attempts that may have led to this response, where the last of its own ended when it
+    /// began, the first began when the request came, and it was for what the response answers. None: no
+    /// other attempt and no other response like these comes into question. A connect that failed may
+    /// have been for any request.
     ///
     /// Both moments count: a request that waited in the proxy's queue until it was refused is
     /// answered at the moment at which another one's attempt fails, often enough under load.
-    pub(super) fn alone(&self, attempts: &[Tried], at: Nanos, response: &Response) -> bool {
-        let (Some(first), Some(tried)) = (attempts.first(), attempts.last()) else {
-            return false;
-        };
+    pub(super) fn others(
+        &self,
+        attempts: &[Tried],
+        at: Nanos,
+        response: &Response,
+    ) -> Option<BTreeSet<FlowId>> {
+        let (first, tried) = (attempts.first()?, attempts.last()?);
         let attempt = &tried.attempt;
         let began = response.request_at.is_some_and(|asked| {
-            asked <= first.attempt.began && at_once(asked, first.attempt.began)
+            let waited = first.attempt.began.checked_sub(asked);
+            // Who finds no room in a queue is told so by another status.
+            let prompt = if response.status == Some(502) {
+                LATE
+            } else {
+                AT_ONCE
+            };
+            waited.is_some_and(|waited| waited <= prompt)
         });
         let earliest = tried.at.min(at).saturating_sub(AT_ONCE);
         if !began || !at_once(tried.at, at) || earliest <= self.forgotten {
-            return false;
+            return None;
         }
         // Proxies make these by themselves, too, when the same request of another client has failed and
         // is tried again: then no failed response of that client is seen.
         let of_its_own = matches!(response.status, Some(429 | 503)) && tried_again(attempt);
         if of_its_own {
-            return false;
+            return None;
         }
         let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening));
-        if attempt.request.is_some() {
-            // Bytes that cannot be compared are of any request.
-            let answered = response.request.as_ref().and_then(asked);
-            if wanted.is_none() || wanted != answered {
-                return false;
-            }
-        } else if !is_unconnected(attempt) {
-            return false;
+        let answered = response.request.as_ref().and_then(asked);
+        // Bytes that cannot be compared are of any request.
+        let told = wanted.is_some() && wanted == answered;
+        if !told && (attempt.request.is_some() || !is_unconnected(attempt)) {
+            return None;
         }
-        let mut here = self.recent.iter().filter(|m| m.proxy == attempt.proxy);
-        here.all(|moment| match &moment.who {
-            Who::Attempt(flow) => {
-                let like = wanted.is_none() || moment.asked.is_none() || moment.asked == wanted;
-                *flow == attempt.flow || !at_once(moment.at, at) || !like
+        let own = |m: &&Moment| m.proxy == attempt.proxy;
+        let mut others = BTreeSet::new();
+        let mut answers = BTreeSet::new();
+        for moment in self.recent.iter().filter(own) {
+            let like = moment.asked.is_none() || moment.asked == answered;
+            match moment.who {
+                Who::Attempt(flow) if at_once(moment.at, at) && flow != attempt.flow => {
+                    others.extend(like.then_some(flow));
+                }
+                Who::Response(flow, ordinal) if at_once(moment.at, tried.at) => {
+                    let this = (flow, ordinal) == (response.downstream, response.ordinal);
+                    // What a connect was for is not told: that of any response with none of its own.
+                    let like = like || !told && !self.has_attempt(moment);
+                    answers.extend((like && !this).then_some((flow, ordinal)));
+                }
+                _ => {}
             }
-            Who::Response(flow, ordinal) => {
-                let this = (*flow, *ordinal) == (response.downstream, response.ordinal);
-                let like = wanted.is_none() || moment.asked.is_none() || moment.asked == wanted;
-                this || !at_once(moment.at, tried.at) || !like
-            }
+        }
+        // More responses than attempts: not each can have had one.
+        (answers.len() <= others.len()).then_some(others)
+    }
+
+    /// Whether an attempt for what this response answers ended at its moment.
+    fn has_attempt(&self, response: &Moment) -> bool {
+        self.recent.iter().any(|m| {
+            let attempt = matches!(m.who, Who::Attempt(_)) && m.proxy == response.proxy;
+            attempt && m.asked.is_some() && m.asked == response.asked && at_once(m.at, response.at)
         })
+    }
+
+    /// The other attempts that ended at this moment and may have been for the same request as this one.
+    pub(super) fn like(&self, attempt: &Attempt, at: Nanos) -> Option<BTreeSet<FlowId>> {
+        let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening))?;
+        let other = |m: &Moment| match m.who {
+            Who::Attempt(flow) if flow != attempt.flow && m.proxy == attempt.proxy => {
+                let like = m.asked.is_none_or(|asked| asked == wanted);
+                (like && at_once(m.at, at) && !m.unconnected).then_some(flow)
+            }
+            _ => None,
+        };
+        let known = self.forgotten.saturating_add(AT_ONCE) < at;
+        known.then(|| self.recent.iter().filter_map(other).collect())
+    }
+
+    /// What this attempt failed of, once that is decided.
+    pub(super) fn decided(&mut self, flow: FlowId, cause: Cause, confidence: Confidence) {
+        for moment in &mut self.recent {
+            if moment.who == Who::Attempt(flow) {
+                moment.told = Some((cause, confidence));
+            }
+        }
+    }
+
+    pub(super) fn told(&self, flow: FlowId) -> Option<(Cause, Confidence)> {
+        let mut of = self.recent.iter().rev();
+        of.find(|moment| moment.who == Who::Attempt(flow))?.told
     }
 }
 
@@ -172,11 +216,6 @@ fn tried_again(attempt: &Attempt) -> bool {
 
 fn is_unconnected(attempt: &Attempt) -> bool {
     matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp)
-}
-
-/// Whether a moment is between these two, or may be one of them.
-pub(super) fn meanwhile(at: Nanos, since: Nanos, until: Nanos) -> bool {
-    (since..=until).contains(&at) || at_once(at, since) || at_once(at, until)
 }
 
 /// Whether two moments may be one.

@@ -7,9 +7,10 @@
 use super::Tracker;
 use super::exchange::Exchange;
 use super::moments::at_once;
+use super::seen::is_address;
 use super::told::{port, same_request};
 use crate::diagnose::{self, Tried};
-use crate::signal::{Address, End, LoggedTry, Nanos, Response, Said, Source};
+use crate::signal::{Address, End, LoggedTry, Nanos, Response, Said, Software, Source};
 
 impl Tracker {
     /// Whether it says so of the last attempt.
@@ -19,7 +20,6 @@ impl Tracker {
         else {
             return false;
         };
-        let attempt = &tried.attempt;
         if tried.source != Source::Kernel || told.guessed {
             return false;
         }
@@ -31,21 +31,20 @@ impl Tracker {
             && same_request(response.request.as_ref(), told.request.as_ref());
         let client =
             (told.client.as_ref()).is_none_or(|a| same_client(a, response.client.as_ref()));
-        let since = response.request_at.unwrap_or(attempt.began);
         asked
             && client
-            && self.tells_of(last, tried, response, (since, *at))
+            && self.tells_of(exchange, last, tried, (*at, response))
             && self.surely_told(exchange, told)
     }
 
-    /// Whether a try that failed between these moments can only be this attempt, which ended when the
-    /// response began.
+    /// Whether the try that failed can only be this attempt, which ended when the response began: who
+    /// says at that moment that a connect failed has not failed of one before.
     fn tells_of(
         &self,
+        exchange: &Exchange,
         told: &LoggedTry,
         tried: &Tried,
-        response: &Response,
-        (since, until): (Nanos, Nanos),
+        (until, response): (Nanos, &Response),
     ) -> bool {
         let attempt = &tried.attempt;
         let Some(said) = told
@@ -56,15 +55,19 @@ impl Tracker {
         };
         // HAProxy has names of its own for its servers: whose address it was is not told.
         let this = told.upstream.as_ref() == Some(&attempt.upstream);
-        let only = || self.moments.only(attempt, since, until);
+        let software = self.host.process(attempt.proxy).map(|p| p.software);
+        let unnamed =
+            software == Some(Software::Haproxy) && !told.upstream.as_ref().is_some_and(is_address);
         match attempt.end {
             _ if !at_once(tried.at, until) => false,
             End::ConnectFailed { errno } if said == (Said::ConnectFailed { errno }) => {
-                this && self.connects.ended_alike(attempt, since, until)
+                this && self.connects.ended_alike(attempt, until)
             }
             // What the line calls a connect may have been a handshake as well.
             End::ConnectFailed { .. } | End::ConnectGivenUp => {
-                this && self.connects.only(attempt, since, until) && only()
+                (this || unnamed)
+                    && self.connects.only(attempt, until)
+                    && self.moments.no_handshake(attempt, until)
             }
             // One that is called timed out may have had no connection, one whose head was refused was
             // answered: of such attempts not all are told.
@@ -75,7 +78,9 @@ impl Tracker {
                 );
                 let may_be = this || told.upstream.is_none();
                 let same = diagnose::same_request(attempt, response.request.as_ref());
-                broken && may_be && same && only()
+                let others = self.moments.like(attempt, until);
+                let alike = |others| self.all_fail_alike(exchange, tried, &others);
+                broken && may_be && same && others.is_some_and(alike)
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::moments::{at_once, meanwhile};
+use super::moments::{LATE, at_once};
 use super::{Key, Tracker};
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
@@ -46,7 +46,12 @@ impl Connects {
         let here = |tried: &&Tried| {
             let of_it =
                 tried.attempt.proxy == response.proxy && tried.attempt.thread == response.thread;
-            of_it && at_once(tried.at, at)
+            // Of one begun after the request came the thread may tell late.
+            let begun = response
+                .request_at
+                .is_some_and(|asked| asked <= tried.attempt.began);
+            let soon = begun && tried.at <= at && at - tried.at <= LATE;
+            of_it && (soon || at_once(tried.at, at))
         };
         let deciding = self.recent.iter().filter(here).max_by_key(|tried| {
             let failed = matches!(tried.attempt.end, End::ConnectFailed { .. });
@@ -56,28 +61,23 @@ impl Connects {
         self.recent.iter().filter(here).all(one).then_some(deciding)
     }
 
-    /// Whether each connect of its proxy that failed between these moments ended as this one did.
-    pub(super) fn ended_alike(&self, attempt: &Attempt, since: Nanos, until: Nanos) -> bool {
-        self.all(attempt, (since, until), |other| other.end == attempt.end)
+    /// Whether each connect of its proxy to the same upstream that failed at this moment ended as this
+    /// one did.
+    pub(super) fn ended_alike(&self, attempt: &Attempt, at: Nanos) -> bool {
+        let like = |other: &Attempt| other.upstream != attempt.upstream || other.end == attempt.end;
+        self.all(attempt, at, like)
     }
 
-    /// The same, and whether each called the same upstream.
-    pub(super) fn only(&self, attempt: &Attempt, since: Nanos, until: Nanos) -> bool {
+    /// Whether each connect of its proxy that failed at this moment did, and called the same upstream.
+    pub(super) fn only(&self, attempt: &Attempt, at: Nanos) -> bool {
         let like =
             |other: &Attempt| (other.end, &other.upstream) == (attempt.end, &attempt.upstream);
-        self.all(attempt, (since, until), like)
+        self.all(attempt, at, like)
     }
 
-    fn all(
-        &self,
-        attempt: &Attempt,
-        (since, until): (Nanos, Nanos),
-        like: impl Fn(&Attempt) -> bool,
-    ) -> bool {
-        let own = |tried: &&Tried| {
-            tried.attempt.proxy == attempt.proxy && meanwhile(tried.at, since, until)
-        };
-        let known = self.forgotten < since && !at_once(self.forgotten, since);
+    fn all(&self, attempt: &Attempt, at: Nanos, like: impl Fn(&Attempt) -> bool) -> bool {
+        let own = |tried: &&Tried| tried.attempt.proxy == attempt.proxy && at_once(tried.at, at);
+        let known = self.forgotten < at && !at_once(self.forgotten, at);
         known
             && self
                 .recent

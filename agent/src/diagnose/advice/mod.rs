@@ -181,6 +181,7 @@ fn name(software: Software) -> &'static str {
         Software::Apache => "apache",
         Software::Caddy => "caddy",
         Software::Traefik => "traefik",
+        Software::H2o => "h2o",
         Software::Gunicorn => "gunicorn",
         Software::Node => "node",
         Software::Uwsgi => "uwsgi",

@@ -7,9 +7,9 @@ use agent_ebpf::{downstream, end, flow_flag, kind, order, peer_reset, sampled};
 use zerocopy::FromBytes as _;
 
 use crate::signal::{
-    Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, IdleClose, Link,
-    LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent, ResetBy,
-    Response, Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
+    Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, HeadFault, IdleClose,
+    Link, LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent,
+    ResetBy, Response, Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
 };
 use crate::sources::wire;
 
@@ -211,14 +211,19 @@ pub fn inet(family: u16, address: &[u8; 16], port: u16) -> Address {
 }
 
 fn attempt_ended(record: &abi::Attempt, beside: Beside<'_>) -> Attempt {
+    let fault = fault(record);
+    // A head that became complete was an answer, whoever closed then.
+    let answered = record.flow.received > 0 && record.end == end::PEER_CLOSED;
+    let whole = answered && fault != Some(HeadFault::Cut);
     let mut attempt = attempt(
         &record.flow,
         &record.sample,
-        record.end,
+        if whole { end::ANSWERED } else { record.end },
         record.errno,
         record.header.at,
         beside,
     );
+    attempt.fault = fault;
     if let Some(link) = &mut attempt.downstream {
         if record.downstream_ends.family != 0 {
             link.client = Some(remote(&record.downstream_ends));
@@ -240,6 +245,17 @@ fn attempt_ended(record: &abi::Attempt, beside: Beside<'_>) -> Attempt {
         };
     }
     attempt
+}
+
+/// What is wrong with the answer that was refused.
+fn fault(record: &abi::Attempt) -> Option<HeadFault> {
+    let received = record.flow.received as usize;
+    let kept = (record.answer_len as usize).min(abi::ANSWER);
+    let answer = &record.answer[..kept.min(received)];
+    // The buffer may hold something else by now.
+    let first = &record.flow.response[..received.min(abi::RESPONSE)];
+    let same = !first.is_empty() && answer.starts_with(first);
+    same.then(|| wire::head_fault(answer, answer.len() == received))?
 }
 
 /// The bytes before the first NUL run of a head that was not filled: heads of text only.
@@ -299,6 +315,7 @@ fn attempt(
             netns: flow.peer_netns,
         }),
         spoke_http: (beside.spoken)(flow),
+        fault: None,
     }
 }
 

@@ -222,6 +222,7 @@ impl Packets {
             netns: 0,
             upstream_end: None,
             spoke_http: false,
+            fault: None,
         }
     }
 

@@ -13,6 +13,7 @@ pub(super) fn recognise(name: &str, executable: Option<&str>, arguments: &[Strin
             "envoy" => return Software::Envoy,
             "apache2" | "httpd" => return Software::Apache,
             "caddy" => return Software::Caddy,
+            "h2o" => return Software::H2o,
             "node" | "nodejs" => return Software::Node,
             "gunicorn" => return Software::Gunicorn,
             "uvicorn" => return Software::Uvicorn,

@@ -168,6 +168,7 @@ fn attempt(end: End) -> Attempt {
             netns: 4_026_532_246,
         }),
         spoke_http: false,
+        fault: None,
         queue: Some(Queue {
             length: 129,
             limit: 128,

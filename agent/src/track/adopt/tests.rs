@@ -146,6 +146,101 @@ fn nothing_is_adjacent_to_what_another_like_it_may_be() {
     assert_ne!(confidence(&later), [Confidence::Proven]);
 }
 
+/// Whichever of them was whose, what it failed of is the same.
+#[test]
+fn of_requests_alike_each_is_proven_where_all_failed_of_the_same() {
+    let waited = |flow: u64, accepted: bool| {
+        let mut one = attempt(flow, 7, sent("/a"), json!({"how": "given_up"}));
+        one["peer"] = json!({"accepted": accepted, "read": false, "reader": null, "closed": null});
+        (2001 * MS, one)
+    };
+    let answered = |downstream: u64| (2000 * MS, response(downstream, "/a"));
+    let proven = Confidence::Proven;
+    let both = [waited(1, true), answered(5), answered(6), waited(2, true)];
+    assert_eq!(confidence(&both), [proven; 2]);
+    let differ = [waited(1, true), answered(5), answered(6), waited(2, false)];
+    assert!(!confidence(&differ).contains(&proven));
+    // One of the clients was told by the proxy alone.
+    let third = [&both[..], &[answered(7)]].concat();
+    assert!(!confidence(&third).contains(&proven));
+    // The first of them is decided when the second one's comes.
+    let later = |(at, one): (Nanos, Value)| (at + MS, one);
+    let spread = [
+        waited(1, true),
+        answered(5),
+        later(answered(6)),
+        later(waited(2, true)),
+    ];
+    assert_eq!(confidence(&spread), [proven; 2]);
+}
+
+/// What it was answered with, as it was told when the proxy closed the connection.
+fn refused_answer(flow: u64, end: &str, fault: Value) -> Value {
+    let mut one = attempt(flow, 7, sent("/a"), json!({"how": end}));
+    one["received"] = 60.into();
+    one["response"] = json!({"protocol": "http_response", "status": 200});
+    one["fault"] = fault;
+    one
+}
+
+fn bad_gateway(downstream: u64) -> Value {
+    let mut one = response(downstream, "/a");
+    one["status"] = 502.into();
+    one
+}
+
+#[test]
+fn an_answer_that_was_refused_is_found_by_what_was_asked() {
+    let told = |fault: Value| {
+        let malformed = refused_answer(1, "answered", fault);
+        let out = decided(&[(11 * MS, malformed), (11 * MS, bad_gateway(5))]);
+        (out[0].diagnosis.cause, out[0].diagnosis.confidence)
+    };
+    let invalid = |confidence| (Cause::ResponseInvalid, confidence);
+    assert_eq!(told(json!("malformed")), invalid(Confidence::Proven));
+    assert_eq!(told(Value::Null), invalid(Confidence::Likely));
+    // Nobody was told of a failure: the proxy passed it on, to a client that it closes for.
+    let mut tracker = Tracker::default();
+    let well = refused_answer(1, "peer_closed", Value::Null);
+    let signal = json!({"at": MS, "source": "kernel", "fact": well});
+    tracker.observe(&serde_json::from_value(signal).unwrap());
+    assert_eq!(tracker.finish().len(), 0);
+}
+
+#[test]
+fn what_surely_failed_is_chosen_before_an_answer_that_may_have_been_taken() {
+    let out = decided(&[
+        (11 * MS, refused_answer(1, "answered", Value::Null)),
+        (11 * MS, attempt(2, 7, sent("/a"), json!({"how": "reset"}))),
+        (11 * MS, bad_gateway(5)),
+    ]);
+    assert_eq!(out[0].attempts[0].attempt.flow, 2);
+}
+
+/// Its close is told before the response, or after.
+#[test]
+fn an_answer_that_was_refused_is_told_once() {
+    let close = || refused_answer(1, "answered", json!("malformed"));
+    let mut linked = close();
+    linked["fault"] = Value::Null;
+    linked["downstream"] = read(5, asked("/a"));
+    let mut answer = bad_gateway(5);
+    answer["last_attempt"] = linked;
+    for signals in [
+        [(11 * MS, close()), (11 * MS, answer.clone())],
+        [(11 * MS, answer), (11 * MS, close())],
+    ] {
+        let out = all_of("haproxy", &signals);
+        let [one] = &out[..] else {
+            panic!("{out:#?}");
+        };
+        assert_eq!(one.attempts.len(), 1, "{one:#?}");
+        assert!(one.attempts[0].attempt.downstream.is_some());
+        assert_eq!(one.diagnosis.cause, Cause::ResponseInvalid);
+        assert_eq!(one.diagnosis.confidence, Confidence::Proven);
+    }
+}
+
 #[test]
 fn of_requests_alike_the_one_read_first_is_sent_first() {
     let at = |flow: u64, began: Nanos| {
@@ -286,6 +381,8 @@ fn only_a_thread_that_waits_for_each_client_is_known_by_its_connect() {
         out[0].diagnosis.confidence
     };
     assert_eq!(tied("apache"), Confidence::Proven);
+    // It connects for nothing but requests.
+    assert_eq!(tied("h2o"), Confidence::Proven);
     // The server may have been checked at the moment at which it answered that it has none.
     for software in ["haproxy", "envoy", "caddy"] {
         assert_eq!(tied(software), Confidence::Likely, "{software}");

@@ -103,6 +103,7 @@ fn attempt(upstream: &str) -> Attempt {
         netns: 0,
         upstream_end: None,
         spoke_http: false,
+        fault: None,
     }
 }
 
@@ -218,6 +219,7 @@ fn listeners_by_address_wildcard_and_namespace() {
             netns: 2,
         }),
         spoke_http: false,
+        fault: None,
         ..call("10.0.0.5:8080")
     };
     assert_eq!(seen(&host, &joined), at("[::]:82", 2, false));

@@ -243,21 +243,28 @@ fn told_by(
 
 #[test]
 fn what_is_no_connection_to_this_address_is_its_connect_where_no_other_failed() {
-    let of = |name: Value, more: &[Value]| {
+    let by = |software: &str, name: Value, more: &[Value]| {
         let said = json!({"said": "not_connected"});
-        told_by("envoy", connect(1, 111), said, name, more)
+        told_by(software, connect(1, 111), said, name, more)
     };
+    let of = |name: Value, more: &[Value]| by("envoy", name, more);
     let here = || Value::from(UPSTREAM);
     assert_eq!(of(here(), &[]), Confidence::Proven);
     assert_eq!(of(Value::Null, &[]), Confidence::Likely);
-    // A name of the proxy's own: the handshake of that server may have failed.
+    // A name of the proxy's own, which HAProxy alone gives.
     assert_eq!(of("back/server1".into(), &[]), Confidence::Likely);
+    let named = |more: &[Value]| by("haproxy", "back/server1".into(), more);
+    assert_eq!(named(&[]), Confidence::Proven);
     assert_eq!(of(here(), &[connect(2, 111)]), Confidence::Proven);
     let elsewhere = changed(connect(2, 111), "/upstream", "10.0.0.9:1".into());
-    assert_eq!(of(here(), &[elsewhere]), Confidence::Likely);
-    // A handshake that failed, which Envoy calls no connection as well.
+    for one in [of(here(), &[elsewhere.clone()]), named(&[elsewhere])] {
+        assert_eq!(one, Confidence::Likely);
+    }
+    // A handshake that failed, which both call no connection as well.
     let handshake = ended(2, json!({"protocol": "tls"}));
-    assert_eq!(of(here(), &[handshake]), Confidence::Likely);
+    for one in [of(here(), &[handshake.clone()]), named(&[handshake])] {
+        assert_eq!(one, Confidence::Likely);
+    }
     let other_request = ended(2, asked("/b"));
     assert_eq!(of(here(), &[other_request]), Confidence::Proven);
 }
@@ -273,6 +280,15 @@ fn ended(flow: u64, request: Value) -> Value {
         "reader": {"pid": 9, "thread": 9, "at": 1000 * MS, "at_end": null},
         "closed": {"at": 1001 * MS, "pid": 9, "accepted": true, "read": true, "reset": false},
     });
+    one
+}
+
+/// The same by one that aborts.
+fn reset_by(flow: u64, path: &str) -> Value {
+    let mut one = ended(flow, asked(path));
+    one["end"] = json!({"how": "reset"});
+    one["peer"]["closed"]["reset"] = true.into();
+    one["peer"]["closed"]["reset_by"] = "abort".into();
     one
 }
 
@@ -294,8 +310,9 @@ fn what_was_asked_once_is_what_the_line_tells_of() {
     assert_eq!(closed(here(), &[]), Confidence::Proven);
     assert_eq!(closed(Value::Null, &[]), Confidence::Proven);
     assert_eq!(closed("10.0.0.9:1".into(), &[]), Confidence::Likely);
-    // Another client's, that was tried again.
-    assert_eq!(closed(here(), &[ended(2, asked("/a"))]), Confidence::Likely);
+    // Another client's, that was tried again: what it failed of counts.
+    assert_eq!(closed(here(), &[ended(2, asked("/a"))]), Confidence::Proven);
+    assert_eq!(closed(here(), &[reset_by(2, "/a")]), Confidence::Likely);
     assert_eq!(
         closed(here(), &[ended(2, json!({"protocol": "tls"}))]),
         Confidence::Likely
@@ -314,7 +331,7 @@ fn only_what_ended_meanwhile_counts_and_this_ended_as_the_response_began() {
         let line = changed(line("/a", 111), "/proxy", "envoy".into());
         let line = changed(line, "/tries/0/said", said);
         let mut signals = vec![
-            (other, "kernel", ended(2, asked("/a"))),
+            (other, "kernel", reset_by(2, "/a")),
             (at, "kernel", ended(1, asked("/a"))),
             (
                 1001 * MS,
