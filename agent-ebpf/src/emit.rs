@@ -1,7 +1,7 @@
 //! Records to the agent: reserve, fill, submit; a full buffer is counted.
 
 use agent_ebpf::{
-    ANSWER, Attempt, Closed, Flow, Header, Idle, REQUEST, Response, Retried, Stall, Thread,
+    ANSWER, Attempt, Closed, Flow, HEAD, Header, Idle, REQUEST, Response, Retried, Stall, Thread,
     counter, end, flow_flag, kind,
 };
 use aya_ebpf::{
@@ -194,6 +194,24 @@ pub fn suspect(flow: &Flow, sk: u64, thread: &mut Thread) {
     }
 }
 
+/// Whether the order of things ties an attempt to the wrong downstream: what was kept of the two requests
+/// differs in its method, or in a path's beginning.
+#[inline(always)]
+fn asks_otherwise(attempt: &Flow, downstream: &Flow) -> bool {
+    const COMPARED: u32 = 16;
+    let kept = (attempt.head_size >= COMPARED) & (downstream.head_size >= COMPARED);
+    let http = attempt.head[0].is_ascii_uppercase() & downstream.head[0].is_ascii_uppercase();
+    let [a, b, ..] = words(&attempt.head);
+    let [c, d, ..] = words(&downstream.head);
+    kept & http & (((a ^ c) | (b ^ d)) != 0)
+}
+
+#[inline(always)]
+fn words(head: &[u8; HEAD]) -> [u64; HEAD / 8] {
+    // SAFETY: any bytes are a number; the read is made for any alignment.
+    unsafe { head.as_ptr().cast::<[u64; HEAD / 8]>().read_unaligned() }
+}
+
 /// The proxy began to answer `flow` (a downstream), with what is known of its latest attempt.
 #[inline(always)]
 pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut Thread, now: u64) {
@@ -217,6 +235,7 @@ pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut T
             // Not HTTP/1: the latest attempt may be another stream's.
         } else if let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie)
             && attempt.link_cookie == flow.cookie
+            && (thread.lazy != 0 || !asks_otherwise(attempt, flow))
         {
             // One that has ended was told by a record of its own.
             (*out).has_attempt = u8::from(attempt.flags & flow_flag::ENDED == 0);

@@ -95,8 +95,10 @@ pub(super) fn answering<'a>(case: &Case<'a>) -> Option<&'a Attempt> {
     // Told with the response, or found for it.
     let told = case.response?.last_attempt.as_deref();
     let found = case.attempts.last().map(|t| &t.attempt);
-    // Its connection's end may have told more.
-    let same = |a: &&Attempt| told.is_none_or(|t| (t.flow, t.began) == (a.flow, a.began));
-    let last = found.filter(same).or(told)?;
+    // Its connection's end may have told what was wrong.
+    let more = |a: &&Attempt| {
+        told.is_none_or(|t| a.fault.is_some() && (t.flow, t.began) == (a.flow, a.began))
+    };
+    let last = found.filter(more).or(told)?;
     (last.end == End::Answered).then_some(last)
 }

@@ -20,9 +20,9 @@ use super::text;
 const EXIT_WITHIN: Nanos = 250 * MILLISECOND;
 /// A killed process has to get a CPU to die: on a crowded host that takes longer.
 const DYING: Nanos = 2 * SECOND;
-/// Servers that obey an order to stop tidy up between closing their connections and their exit: on a
-/// crowded host for longer than a second.
-const LEAVING: Nanos = 2 * SECOND;
+/// Servers that obey an order to stop tidy up between closing their connections and their exit. Lines of
+/// logs wait no longer than two seconds for their exchange.
+const LEAVING: Nanos = SECOND;
 const GRACEFUL: Nanos = 35 * SECOND;
 /// Services may be given longer (uWSGI's `worker-reload-mercy` is 60 s): whose end falls into this
 /// time may have been told to stop, or ran into a limit.

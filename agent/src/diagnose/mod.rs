@@ -152,15 +152,18 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
 
 /// What the last attempt was answered with is no HTTP, and the proxy failed the request for it.
 fn not_understood<'a>(case: &'a Case<'_>) -> Option<(&'a Tried, Finding)> {
-    case.response?.status.filter(|status| *status >= 500)?;
     let tried = case.attempts.last()?;
     let known = Known { case, tried };
-    let finding = protocol::diagnose(&known)?;
-    let finding = match known.blind() {
+    Some((tried, no_http(&known, case.response?)?))
+}
+
+fn no_http(known: &Known<'_>, response: &Response) -> Option<Finding> {
+    response.status.filter(|status| *status >= 500)?;
+    let finding = protocol::diagnose(known).filter(|_| known.attempt().received > 0)?;
+    Some(match known.blind() {
         Some(missing) => finding.at_most_likely(missing),
         None => finding,
-    };
-    (tried.attempt.received > 0).then_some((tried, finding))
+    })
 }
 
 /// Why one of the exchange's attempts failed; `None` for one that was answered well.
@@ -171,7 +174,8 @@ pub fn diagnose_attempt(case: &Case<'_>, tried: &Tried) -> Option<Diagnosis> {
     }
     let known = Known { case, tried };
     let finding = match tried.attempt.end {
-        End::Answered => answered::diagnose(&tried.attempt, case.response)?,
+        End::Answered => answered::diagnose(&tried.attempt, case.response)
+            .or_else(|| no_http(&known, case.response?))?,
         _ => of_attempt(&known),
     };
     let evidence = evidence::of_attempt(&known);

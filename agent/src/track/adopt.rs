@@ -12,7 +12,9 @@ use super::moments::{LATE, at_once};
 use super::{Key, SETTLE, Tracker};
 use crate::cause::Cause;
 use crate::diagnose::{self, Tried, same_request};
-use crate::signal::{Attempt, End, FlowId, LinkOrder, Nanos, Opening, Response, Software, Source};
+use crate::signal::{
+    Attempt, End, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Software, Source,
+};
 use crate::verdict::Confidence;
 
 /// With more exchanges open than this none is looked for: it would take long, and be doubtful.
@@ -26,6 +28,8 @@ const SOON: Nanos = 5_000_000;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     Content,
+    /// On a connection that was begun for another request.
+    Given,
     Thread,
     Time,
     Late,
@@ -87,6 +91,19 @@ impl Tracker {
             && !same_request(attempt, read)
     }
 
+    /// Whether the attempt that its thread ties to this response asked for something else.
+    pub(super) fn is_anothers(&self, signal: &Signal, response: &Response) -> bool {
+        let process = self.host.process(response.proxy);
+        let any = Threads::of(process.map(|process| process.software)) == Threads::Any;
+        let http = |o: &Opening| matches!(o, Opening::HttpRequest { .. });
+        let (Some(last), Some(asked)) = (&response.last_attempt, &response.request) else {
+            return false;
+        };
+        let sent = last.request.as_ref().map(|r| &r.opening);
+        let both = sent.is_some_and(http) && http(asked);
+        any && signal.source == Source::Kernel && both && !same_request(last, Some(asked))
+    }
+
     /// What tells that an attempt and a response have only each other may still come. nginx works on
     /// one request at a time, and ends an attempt before it answers.
     pub(super) fn awaits_others(&self, key: Key) -> bool {
@@ -126,9 +143,14 @@ impl Tracker {
                 return None;
             };
             let fit = fit(tried, response, *at, threads).filter(|_| alone)?;
+            // Who has no connection is told so by another status.
+            let unconnected = fit >= Fit::Thread;
+            if tells && unconnected && response.status == Some(502) {
+                return None;
+            }
             // Requests alike are sent in the order in which they were read.
-            let order = tried.attempt.began.abs_diff(asked);
-            let less_apt = tells && contradicts(&tried.attempt, response);
+            let order = sent_since(&tried.attempt, asked).abs_diff(asked);
+            let less_apt = contradicts(&tried.attempt, response);
             // One whose answer was refused, as it seems: another client's may have been taken.
             let doubtful = tried.attempt.received > 0 && answered_well(&tried.attempt);
             Some((fit, less_apt, doubtful, order, tried.at.abs_diff(*at), *key))
@@ -216,7 +238,7 @@ impl Tracker {
         &self,
         exchange: &Exchange,
         tried: &Tried,
-        others: &BTreeSet<FlowId>,
+        others: &BTreeSet<(FlowId, Nanos)>,
     ) -> bool {
         if others.is_empty() {
             return true;
@@ -224,12 +246,16 @@ impl Tracker {
         let Some(own) = self.proves(exchange, tried) else {
             return false;
         };
-        let alike = |flow: &FlowId| {
-            let open = self.by_flow.get(flow).and_then(|key| self.open.get(key));
-            let tried = open.and_then(|e| e.attempts.iter().find(|t| t.attempt.flow == *flow));
+        let alike = |other: &(FlowId, Nanos)| {
+            let open = self
+                .by_flow
+                .get(&other.0)
+                .and_then(|key| self.open.get(key));
+            let this = |t: &&Tried| (t.attempt.flow, t.attempt.began) == *other;
+            let tried = open.and_then(|e| e.attempts.iter().find(this));
             match open.zip(tried) {
                 Some((exchange, tried)) => self.proves(exchange, tried) == Some(own),
-                None => self.moments.told(*flow) == Some((own, Confidence::Proven)),
+                None => self.moments.told(*other) == Some((own, Confidence::Proven)),
             }
         };
         others.len() <= ALIKE && others.iter().all(alike)
@@ -245,16 +271,18 @@ impl Tracker {
 fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Option<Fit> {
     let attempt = &tried.attempt;
     let near = tried.at.abs_diff(at);
-    // A connection that was begun for one request is given to another that waits.
-    let sent = attempt.request.as_ref().map_or(attempt.began, |r| r.at);
     let asked = response.request_at.unwrap_or(at);
-    let began = asked <= sent.max(attempt.began) && attempt.began <= at;
+    let began = asked <= sent_since(attempt, asked) && attempt.began <= at;
     if !began || attempt.proxy != response.proxy || !passed_on(attempt, response) {
         return None;
     }
     if attempt.request.is_some() {
         let same = same_request(attempt, response.request.as_ref());
-        return (same && near <= SETTLE).then_some(Fit::Content);
+        let fit = match asked <= attempt.began {
+            true => Fit::Content,
+            false => Fit::Given,
+        };
+        return (same && near <= SETTLE).then_some(fit);
     }
     let failed = matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp);
     let any = threads == Threads::Any;
@@ -268,6 +296,15 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
         _ if late => (prompt && (any || attempt.thread == response.thread)).then_some(Fit::Late),
         true => Some(Fit::Thread),
         false => any.then_some(Fit::Time),
+    }
+}
+
+/// When it was begun for a request that came then: a connection that was begun before may have been given
+/// to it.
+fn sent_since(attempt: &Attempt, asked: Nanos) -> Nanos {
+    match &attempt.request {
+        Some(request) if attempt.began < asked => request.at,
+        _ => attempt.began,
     }
 }
 

@@ -202,9 +202,9 @@ impl Tracker {
         if let Some(last) = response
             .last_attempt
             .as_ref()
-            .filter(|a| !is_unused(signal, a))
+            .filter(|a| !is_anothers_still(signal, response, a))
         {
-            let its = match self.misled(signal.source, last) {
+            let its = match self.misled(signal.source, last) || self.is_anothers(signal, response) {
                 true => own_key(last),
                 false => key,
             };
@@ -390,8 +390,7 @@ impl Tracker {
         }
         for (tried, told) in exchange.attempts.iter().zip(&causes) {
             if let Some(told) = told {
-                let flow = tried.attempt.flow;
-                self.moments.decided(flow, told.cause, told.confidence);
+                (self.moments).decided(&tried.attempt, told.cause, told.confidence);
             }
             // A pooled connection may carry a newer exchange by now.
             if self.by_flow.get(&tried.attempt.flow) == Some(&key) {
@@ -442,9 +441,13 @@ fn kind(exchange: &Exchange, tries_again_unseen: bool) -> Kind {
     }
 }
 
-/// A connection that came about, and carried nothing yet.
-fn is_unused(signal: &Signal, attempt: &Attempt) -> bool {
-    signal.source == Source::Kernel && attempt.end == End::Answered && attempt.request.is_none()
+/// What an attempt was doing as a response began that surely was not its own: it has a connection and
+/// carried nothing yet, or waits while its thread has just ended another one and answered that.
+fn is_anothers_still(signal: &Signal, response: &Response, last: &Attempt) -> bool {
+    let unused = last.end == End::Answered && last.request.is_none();
+    let waits = matches!(last.end, End::GivenUp | End::ConnectGivenUp);
+    let ended_another = response.adjacent.is_some_and(|flow| flow != last.flow);
+    signal.source == Source::Kernel && (unused || waits && ended_another)
 }
 
 fn own_key(attempt: &Attempt) -> Key {

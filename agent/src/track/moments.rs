@@ -26,7 +26,8 @@ const COMPARED: usize = 32;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Who {
-    Attempt(FlowId),
+    /// And when it began.
+    Attempt(FlowId, Nanos),
     Response(FlowId, u32),
 }
 
@@ -58,7 +59,7 @@ impl Moments {
             at,
             proxy: attempt.proxy,
             asked,
-            who: Who::Attempt(attempt.flow),
+            who: Who::Attempt(attempt.flow, attempt.began),
             unconnected: is_unconnected(attempt),
             told: None,
         });
@@ -97,7 +98,7 @@ impl Moments {
     pub(super) fn no_handshake(&self, connect: &Attempt, at: Nanos) -> bool {
         let known = self.forgotten.saturating_add(AT_ONCE) < at;
         let mut here = self.recent.iter().filter(|moment| {
-            let connected = matches!(moment.who, Who::Attempt(_)) && !moment.unconnected;
+            let connected = matches!(moment.who, Who::Attempt(..)) && !moment.unconnected;
             connected && moment.proxy == connect.proxy && at_once(moment.at, at)
         });
         // One that got a connection is no other's connect, but for what cannot be compared.
@@ -116,7 +117,7 @@ impl Moments {
         attempts: &[Tried],
         at: Nanos,
         response: &Response,
-    ) -> Option<BTreeSet<FlowId>> {
+    ) -> Option<BTreeSet<(FlowId, Nanos)>> {
         let (first, tried) = (attempts.first()?, attempts.last()?);
         let attempt = &tried.attempt;
         let began = response.request_at.is_some_and(|asked| {
@@ -152,8 +153,9 @@ impl Moments {
         for moment in self.recent.iter().filter(own) {
             let like = moment.asked.is_none() || moment.asked == answered;
             match moment.who {
-                Who::Attempt(flow) if at_once(moment.at, at) && flow != attempt.flow => {
-                    others.extend(like.then_some(flow));
+                Who::Attempt(flow, began) if at_once(moment.at, at) => {
+                    let this = (flow, began) == (attempt.flow, attempt.began);
+                    others.extend((like && !this).then_some((flow, began)));
                 }
                 Who::Response(flow, ordinal) if at_once(moment.at, tried.at) => {
                     let this = (flow, ordinal) == (response.downstream, response.ordinal);
@@ -171,18 +173,19 @@ impl Moments {
     /// Whether an attempt for what this response answers ended at its moment.
     fn has_attempt(&self, response: &Moment) -> bool {
         self.recent.iter().any(|m| {
-            let attempt = matches!(m.who, Who::Attempt(_)) && m.proxy == response.proxy;
+            let attempt = matches!(m.who, Who::Attempt(..)) && m.proxy == response.proxy;
             attempt && m.asked.is_some() && m.asked == response.asked && at_once(m.at, response.at)
         })
     }
 
     /// The other attempts that ended at this moment and may have been for the same request as this one.
-    pub(super) fn like(&self, attempt: &Attempt, at: Nanos) -> Option<BTreeSet<FlowId>> {
+    pub(super) fn like(&self, attempt: &Attempt, at: Nanos) -> Option<BTreeSet<(FlowId, Nanos)>> {
         let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening))?;
         let other = |m: &Moment| match m.who {
-            Who::Attempt(flow) if flow != attempt.flow && m.proxy == attempt.proxy => {
-                let like = m.asked.is_none_or(|asked| asked == wanted);
-                (like && at_once(m.at, at) && !m.unconnected).then_some(flow)
+            Who::Attempt(flow, began) if m.proxy == attempt.proxy => {
+                let this = (flow, began) == (attempt.flow, attempt.began);
+                let like = m.asked.is_none_or(|asked| asked == wanted) && !this;
+                (like && at_once(m.at, at) && !m.unconnected).then_some((flow, began))
             }
             _ => None,
         };
@@ -191,17 +194,16 @@ impl Moments {
     }
 
     /// What this attempt failed of, once that is decided.
-    pub(super) fn decided(&mut self, flow: FlowId, cause: Cause, confidence: Confidence) {
-        for moment in &mut self.recent {
-            if moment.who == Who::Attempt(flow) {
-                moment.told = Some((cause, confidence));
-            }
+    pub(super) fn decided(&mut self, attempt: &Attempt, cause: Cause, confidence: Confidence) {
+        let who = Who::Attempt(attempt.flow, attempt.began);
+        for moment in self.recent.iter_mut().filter(|m| m.who == who) {
+            moment.told = Some((cause, confidence));
         }
     }
 
-    pub(super) fn told(&self, flow: FlowId) -> Option<(Cause, Confidence)> {
-        let mut of = self.recent.iter().rev();
-        of.find(|moment| moment.who == Who::Attempt(flow))?.told
+    pub(super) fn told(&self, (flow, began): (FlowId, Nanos)) -> Option<(Cause, Confidence)> {
+        let who = Who::Attempt(flow, began);
+        self.recent.iter().rev().find(|m| m.who == who)?.told
     }
 }
 

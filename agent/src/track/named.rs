@@ -62,6 +62,7 @@ impl Tracker {
             _ if !at_once(tried.at, until) => false,
             End::ConnectFailed { errno } if said == (Said::ConnectFailed { errno }) => {
                 this && self.connects.ended_alike(attempt, until)
+                    || unnamed && self.connects.only(attempt, until)
             }
             // What the line calls a connect may have been a handshake as well.
             End::ConnectFailed { .. } | End::ConnectGivenUp => {

@@ -43,15 +43,19 @@ impl Connects {
     /// several upstreams.
     fn deciding(&self, at: Nanos, response: &Response) -> Option<&Tried> {
         // Each of Envoy's threads has pools of its own; its health checks run in another.
-        let here = |tried: &&Tried| {
-            let of_it =
-                tried.attempt.proxy == response.proxy && tried.attempt.thread == response.thread;
-            // Of one begun after the request came the thread may tell late.
-            let begun = response
-                .request_at
-                .is_some_and(|asked| asked <= tried.attempt.began);
-            let soon = begun && tried.at <= at && at - tried.at <= LATE;
-            of_it && (soon || at_once(tried.at, at))
+        let own = |tried: &&Tried| {
+            let attempt = &tried.attempt;
+            (attempt.proxy, attempt.thread) == (response.proxy, response.thread)
+        };
+        // Of one begun after the request came a thread that has no CPU tells late.
+        let since = response.request_at.unwrap_or(at);
+        let late =
+            |tried: &Tried| since <= tried.attempt.began && tried.at <= at && at - tried.at <= LATE;
+        let now = |tried: &&Tried| own(tried) && at_once(tried.at, at);
+        let any = self.recent.iter().any(|tried| now(&tried));
+        let here = |tried: &&Tried| match any {
+            true => now(tried),
+            false => own(tried) && late(tried),
         };
         let deciding = self.recent.iter().filter(here).max_by_key(|tried| {
             let failed = matches!(tried.attempt.end, End::ConnectFailed { .. });
@@ -102,7 +106,9 @@ impl Tracker {
             [own] if own.attempt.end == End::ConnectGivenUp => Some(own.attempt.flow),
             _ => return,
         };
-        if self.proxy_of(exchange) != Some(Software::Envoy) {
+        // What was refused of an answer is a 502.
+        let unconnected = response.status != Some(502);
+        if self.proxy_of(exchange) != Some(Software::Envoy) || !unconnected {
             return;
         }
         let Some(mut tried) = self.connects.deciding(*at, response).cloned() else {
@@ -141,13 +147,21 @@ mod tests {
 
     /// A response that waited for a connection of the pool, of its own or not.
     fn decided(software: &str, connects: Vec<Value>) -> Decided {
+        decided_at(software, connects, (100 * MS + 1, 503))
+    }
+
+    fn decided_at(
+        software: &str,
+        connects: Vec<Value>,
+        (answered, status): (Nanos, u16),
+    ) -> Decided {
         let process = json!({
             "kind": "process_seen", "pid": 1, "parent": 0, "name": "proxy", "software": software,
             "settings": [], "started": 0, "netns": 0, "sagemaker": false,
         });
         let response = json!({
             "kind": "response_sent", "proxy": 1, "thread": 7, "downstream": 5, "ordinal": 1,
-            "status": 503, "client": null, "proxy_address": null, "request_at": 90 * MS,
+            "status": status, "client": null, "proxy_address": null, "request_at": 90 * MS,
             "request": {"protocol": "http_request", "method": "GET", "path": "/a",
                         "path_complete": true, "host": null},
             "adjacent": null, "last_attempt": null,
@@ -157,7 +171,7 @@ mod tests {
         let connects = connects.into_iter().map(|connect| (100 * MS, connect));
         let facts = std::iter::once((MS, process))
             .chain(connects)
-            .chain([(100 * MS + 1, response)]);
+            .chain([(answered, response)]);
         for (at, fact) in facts {
             let signal = json!({"at": at, "source": "kernel", "fact": fact});
             out.extend(tracker.observe(&serde_json::from_value(signal).unwrap()));
@@ -179,6 +193,16 @@ mod tests {
             assert_eq!(shared.diagnosis.cause, Cause::ConnectionRefused);
             assert_eq!(shared.diagnosis.confidence, Confidence::Likely);
         }
+        // A thread that has no CPU tells late of what began when the request had come.
+        let began = |at: Nanos| vec![connect(1, "10.0.0.2:80", at, refused())];
+        let late = |at: Nanos, status| {
+            decided_at("envoy", began(at), (120 * MS, status))
+                .diagnosis
+                .cause
+        };
+        assert_eq!(late(91 * MS, 503), Cause::ConnectionRefused);
+        assert_eq!(late(80 * MS, 503), Cause::Unknown);
+        assert_eq!(late(91 * MS, 502), Cause::Unknown);
         // Which pool it was cannot be told; others have none of that kind.
         let two = vec![failed(), connect(3, "10.0.0.3:80", 80 * MS, refused())];
         assert_eq!(decided("envoy", two).diagnosis.cause, Cause::Unknown);

@@ -212,13 +212,21 @@ pub fn inet(family: u16, address: &[u8; 16], port: u16) -> Address {
 
 fn attempt_ended(record: &abi::Attempt, beside: Beside<'_>) -> Attempt {
     let fault = fault(record);
-    // A head that became complete was an answer, whoever closed then.
-    let answered = record.flow.received > 0 && record.end == end::PEER_CLOSED;
-    let whole = answered && fault != Some(HeadFault::Cut);
+    // A head that became complete was an answer, whoever closed then. The end of one that did not may
+    // have been told by an event, and not been read.
+    let flow = &record.flow;
+    let closed = flow.fin_ns != 0 || flow.flags & flow_flag::PEER_CLOSED != 0;
+    let how = match (record.end, fault) {
+        (end::ANSWERED, Some(HeadFault::Cut)) if closed => end::PEER_CLOSED,
+        (end::PEER_CLOSED, fault) if flow.received > 0 && fault != Some(HeadFault::Cut) => {
+            end::ANSWERED
+        }
+        (how, _) => how,
+    };
     let mut attempt = attempt(
         &record.flow,
         &record.sample,
-        if whole { end::ANSWERED } else { record.end },
+        how,
         record.errno,
         record.header.at,
         beside,
@@ -568,6 +576,42 @@ mod tests {
         assert!(told(&|record| record.flow.ends.local_port = 40_000));
         assert!(told(&|record| record.flow.connected_ns = 1));
         assert!(told(&|record| record.flow.ends.family = AF_UNIX));
+    }
+
+    /// Whether the proxy had read the end of file or was told of it otherwise.
+    #[test]
+    fn a_head_that_was_cut_short_is_told_from_one_that_was_refused() {
+        let told = |answer: &[u8], fin_ns: u64, end: u8| {
+            let mut record = abi::Attempt::new_zeroed();
+            record.header.kind = kind::ATTEMPT;
+            record.end = end;
+            record.flow.fin_ns = fin_ns;
+            record.flow.ends.family = 2;
+            record.flow.received = answer.len() as u32;
+            record
+                .flow
+                .response
+                .copy_from_slice(&answer[..abi::RESPONSE]);
+            record.answer[..answer.len()].copy_from_slice(answer);
+            record.answer_len = abi::ANSWER as u32;
+            let beside = Beside {
+                reasons: &[],
+                spoken: &|_| false,
+                listened: &|_| false,
+            };
+            let attempt = attempt_ended(&record, beside);
+            (attempt.end, attempt.fault)
+        };
+        let cut = b"HTTP/1.1 200 OK\r\nContent-Le";
+        let whole = b"HTTP/1.1 200 OK\r\n\r\n";
+        let closed = (End::PeerClosed, Some(HeadFault::Cut));
+        assert_eq!(told(cut, 1, end::ANSWERED), closed);
+        assert_eq!(told(cut, 0, end::PEER_CLOSED), closed);
+        assert_eq!(
+            told(cut, 0, end::ANSWERED),
+            (End::Answered, Some(HeadFault::Cut))
+        );
+        assert_eq!(told(whole, 1, end::PEER_CLOSED), (End::Answered, None));
     }
 
     #[test]

@@ -430,6 +430,78 @@ fn a_connect_that_failed_belongs_to_what_its_thread_said_at_once() {
     assert_eq!(after(MS / 10, 7), 1);
     assert_eq!(after(MS / 10, 8), 0, "another thread's");
     assert_eq!(after(20 * MS, 7), 0, "too late");
+    // Its thread had no CPU to answer, but the connect began as the request came, at 9 ms.
+    let before = |began: Nanos, thread| {
+        let mut one = attempt(1, thread, Value::Null, refused());
+        one["began"] = began.into();
+        let out = decided(&[(1980 * MS, one), (2000 * MS, response(5, "/a"))]);
+        out[0].attempts.len()
+    };
+    assert_eq!(before(10 * MS, 7), 1);
+    assert_eq!(before(10 * MS, 8), 0, "another thread's");
+    assert_eq!(before(100 * MS, 7), 0, "begun for another");
+}
+
+#[test]
+fn a_connection_that_was_begun_before_may_have_been_given_to_this_request() {
+    let of = |flow: u64, began: Nanos, sent_at: Nanos| {
+        let mut one = attempt(flow, 7, sent("/a"), json!({"how": "reset"}));
+        one["began"] = began.into();
+        one["request"]["at"] = sent_at.into();
+        (20 * MS, one)
+    };
+    let found = |attempts: &[(Nanos, Value)]| {
+        let answered = [(20 * MS, bad_gateway(5))];
+        let out = decided(&[attempts, &answered].concat());
+        out[0].attempts.first().map(|t| t.attempt.flow)
+    };
+    // It was asked at 9 ms.
+    assert_eq!(found(&[of(1, 5 * MS, 10 * MS)]), Some(1));
+    assert_eq!(found(&[of(1, 5 * MS, 6 * MS)]), None);
+    let both = [of(1, 5 * MS, 10 * MS), of(2, 12 * MS, 12 * MS)];
+    assert_eq!(found(&both), Some(2));
+}
+
+#[test]
+fn a_connection_that_carried_nothing_decided_nothing() {
+    let mut unused = attempt(2, 7, Value::Null, json!({"how": "answered"}));
+    unused["downstream"] = read(5, asked("/a"));
+    let mut answer = response(5, "/a");
+    answer["last_attempt"] = unused;
+    let out = decided(&[
+        (10 * MS, attempt(1, 7, Value::Null, refused())),
+        (10 * MS, answer),
+    ]);
+    assert_eq!(out[0].diagnosis.cause, Cause::ConnectionRefused);
+}
+
+/// What waits is another client's, whose attempt was begun after this one had been read.
+#[test]
+fn what_its_thread_ended_last_decided_not_what_still_waits() {
+    let linked = |flow: u64, end: &str| {
+        let mut one = attempt(flow, 7, sent("/a"), json!({"how": end}));
+        one["downstream"] = read(5, asked("/a"));
+        one
+    };
+    let mut answer = bad_gateway(5);
+    answer["adjacent"] = 1.into();
+    answer["last_attempt"] = linked(2, "given_up");
+    let out = decided(&[(11 * MS, linked(1, "reset")), (11 * MS, answer)]);
+    let flows: Vec<_> = out[0].attempts.iter().map(|t| t.attempt.flow).collect();
+    assert_eq!(flows, [1]);
+}
+
+/// Go goes on in another thread than that which had read this client.
+#[test]
+fn what_was_asked_otherwise_is_no_attempt_for_this() {
+    let mut wrong = attempt(2, 8, sent("/b"), json!({"how": "given_up"}));
+    wrong["downstream"] = read(5, Value::Null);
+    let mut answer = bad_gateway(5);
+    answer["last_attempt"] = wrong;
+    let own = attempt(1, 7, sent("/a"), json!({"how": "reset"}));
+    let out = of_go(&[(10 * MS, own), (10 * MS, answer)]);
+    let flows: Vec<_> = out[0].attempts.iter().map(|t| t.attempt.flow).collect();
+    assert_eq!(flows, [1]);
 }
 
 #[test]

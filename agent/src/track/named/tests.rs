@@ -257,12 +257,13 @@ fn what_is_no_connection_to_this_address_is_its_connect_where_no_other_failed() 
     assert_eq!(named(&[]), Confidence::Proven);
     assert_eq!(of(here(), &[connect(2, 111)]), Confidence::Proven);
     let elsewhere = changed(connect(2, 111), "/upstream", "10.0.0.9:1".into());
-    for one in [of(here(), &[elsewhere.clone()]), named(&[elsewhere])] {
+    let elsewhere = [elsewhere];
+    for one in [of(here(), &elsewhere), named(&elsewhere)] {
         assert_eq!(one, Confidence::Likely);
     }
     // A handshake that failed, which both call no connection as well.
-    let handshake = ended(2, json!({"protocol": "tls"}));
-    for one in [of(here(), &[handshake.clone()]), named(&[handshake])] {
+    let handshake = [ended(2, json!({"protocol": "tls"}))];
+    for one in [of(here(), &handshake), named(&handshake)] {
         assert_eq!(one, Confidence::Likely);
     }
     let other_request = ended(2, asked("/b"));
