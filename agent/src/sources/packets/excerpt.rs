@@ -13,7 +13,8 @@ use crate::signal::{Address, FlowId, Nanos, Opening, Source};
 use crate::sources::wire;
 use crate::track::Decided;
 
-use super::flow::{Key, before};
+use super::flow::before;
+use super::key::Key;
 use super::segment::{Segment, Unreachable};
 
 /// Kept of one verdict at most: the first and the last ones.

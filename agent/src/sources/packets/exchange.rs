@@ -1,30 +1,16 @@
-//! Requests seen on connections, whichever side of a proxy they are on: kept until answered, and found by content.
+//! One request seen on a connection, whichever side of a proxy that is on, and what came of it.
 
-use std::collections::VecDeque;
 use std::hash::Hasher;
-
-use hashbrown::HashTable;
-use smallvec::SmallVec;
 
 use crate::signal::{End, Nanos, Opening};
 use crate::sources::wire;
 
-use super::arena::Arena;
 use super::flow::NONE;
 use super::http;
-use super::prefetch::{self, prefetch};
 
 /// Kept of a request line and of a Host.
 const LINE: usize = 1024;
 const HOST: usize = 255;
-/// An answered request is compared with its other side for so long; a failed one for longer.
-const KEPT: Nanos = 1_000_000_000;
-const KEPT_FAILED: Nanos = 30_000_000_000;
-/// Answered ones kept at most.
-const RING: usize = 8192;
-/// Forgotten together.
-const AT_ONCE: usize = 32;
-
 /// One request and what came of it. Times of 0 mean never.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -58,7 +44,7 @@ pub(super) struct Exchange {
     pub ended: Option<Box<Ended>>,
     pub bits: u16,
     /// Method, target and Host, as an HTTP head; empty for other protocols.
-    head: Vec<u8>,
+    pub head: Vec<u8>,
     /// What it is where it is not HTTP/1.
     pub opening: Option<Box<Opening>>,
     /// What the response is where it is not HTTP/1.
@@ -115,7 +101,7 @@ impl Exchange {
 
     /// Reads from it, so that it is there when it is needed.
     #[inline]
-    fn fetch(&self) -> u32 {
+    pub(super) fn fetch(&self) -> u32 {
         u32::from(self.bits) ^ self.at as u32
     }
 
@@ -132,7 +118,7 @@ impl Exchange {
     }
 
     /// Makes this entry a new request's; like `Flow::begin` in its place.
-    fn begin(&mut self, flow: u32, flow_id: u64, at: Nanos) {
+    pub(super) fn begin(&mut self, flow: u32, flow_id: u64, at: Nanos) {
         self.flow = flow;
         self.flow_id = flow_id;
         self.next = NONE;
@@ -235,10 +221,6 @@ impl Exchange {
     }
 }
 
-fn tag(content: u64) -> u32 {
-    (content >> 16) as u32
-}
-
 /// What requests are compared by.
 pub(super) fn content(method: &[u8], target: &[u8]) -> u64 {
     let mut hasher = rustc_hash::FxHasher::default();
@@ -246,181 +228,4 @@ pub(super) fn content(method: &[u8], target: &[u8]) -> u64 {
     hasher.write_u8(b' ');
     hasher.write(target);
     hasher.finish() | 1
-}
-
-/// Some exchanges. Equal requests are few, nearly always: none of this needs an allocation.
-pub(super) type Ids = SmallVec<[u32; 8]>;
-
-/// Part of the content beside the exchange's number: others are nearly never looked at in vain.
-#[derive(Clone, Copy)]
-struct Slot {
-    tag: u32,
-    id: u32,
-}
-
-/// All exchanges that may still matter.
-#[derive(Default)]
-pub(super) struct Exchanges {
-    all: Arena<Exchange, 16384>,
-    /// Those with a content, by it.
-    by_content: HashTable<Slot>,
-    /// Answered ones, by the time at which they may go.
-    recent: VecDeque<(Nanos, u32)>,
-    recent_failed: VecDeque<(Nanos, u32)>,
-}
-
-impl Exchanges {
-    pub(super) fn live(&self) -> usize {
-        self.all.in_use()
-    }
-
-    pub(super) fn at(&self, id: u32) -> &Exchange {
-        self.all.at(id)
-    }
-
-    pub(super) fn at_mut(&mut self, id: u32) -> &mut Exchange {
-        self.all.at_mut(id)
-    }
-
-    /// A new one, its buffers those of one that is gone.
-    pub(super) fn begin(&mut self, flow: u32, flow_id: u64, at: Nanos) -> u32 {
-        let id = self.all.take();
-        self.all.at_mut(id).begin(flow, flow_id, at);
-        id
-    }
-
-    /// Asks for so many entries that will be taken next, and for half as many of the heads that they
-    /// will be given: those entries were asked for before.
-    pub(super) fn prefetch_next(&self, count: usize) {
-        self.all.next(count).for_each(prefetch);
-        for Exchange { head, .. } in self.all.next(count / 2) {
-            prefetch::bytes(head.as_ptr(), head.capacity());
-        }
-    }
-
-    #[inline]
-    pub(super) fn prefetch(&self, id: u32) {
-        prefetch(self.at(id));
-    }
-
-    /// Enters it under its content; says whether there are others.
-    pub(super) fn index(&mut self, id: u32) -> bool {
-        let content = self.at(id).content;
-        if content == 0 {
-            return false;
-        }
-        // Looked for first: what was just written would be waited for.
-        let alike = self
-            .by_content
-            .find(content, |slot| self.holds(slot, content))
-            .is_some();
-        let tag = tag(content);
-        let all = &self.all;
-        self.by_content
-            .insert_unique(content, Slot { tag, id }, |slot| all.at(slot.id).content);
-        alike
-    }
-
-    fn holds(&self, slot: &Slot, content: u64) -> bool {
-        slot.tag == tag(content) && self.at(slot.id).content == content
-    }
-
-    /// All with this content, in the order of their times.
-    pub(super) fn alike(&self, content: u64) -> Ids {
-        if content == 0 {
-            return Ids::new();
-        }
-        let mut ids: Ids = self
-            .by_content
-            .iter_hash(content)
-            .filter(|slot| self.holds(slot, content))
-            .map(|slot| slot.id)
-            .collect();
-        ids.sort_unstable_by_key(|id| (self.at(*id).at, *id));
-        ids
-    }
-
-    pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.all.used()).filter(|id| self.at(*id).is(Exchange::USED))
-    }
-
-    /// Its response is whole: it is kept for a while, in case its other side asks for it.
-    pub(super) fn answered(&mut self, id: u32, now: Nanos) {
-        let exchange = self.at_mut(id);
-        exchange.set(Exchange::DONE | Exchange::KEPT);
-        if exchange.status >= 500 {
-            self.recent_failed.push_back((now + KEPT_FAILED, id));
-        } else {
-            self.recent.push_back((now + KEPT, id));
-        }
-    }
-
-    /// Forgets those whose time is over.
-    pub(super) fn expire(&mut self, now: Nanos) {
-        for failed in [false, true] {
-            while self.fetch_over(failed, now) {
-                for _ in 0..AT_ONCE {
-                    let ring = self.ring(failed);
-                    let crowded = ring.len() > RING;
-                    match ring.front() {
-                        Some(&(at, id)) if crowded || at <= now => {
-                            ring.pop_front();
-                            self.at_mut(id).clear(Exchange::KEPT);
-                            self.release(id);
-                        }
-                        _ => break,
-                    }
-                }
-            }
-        }
-    }
-
-    fn ring(&mut self, failed: bool) -> &mut VecDeque<(Nanos, u32)> {
-        match failed {
-            true => &mut self.recent_failed,
-            false => &mut self.recent,
-        }
-    }
-
-    /// Those of a ring that will be forgotten next come from memory together; false when there are
-    /// none.
-    fn fetch_over(&self, failed: bool, now: Nanos) -> bool {
-        let ring = match failed {
-            true => &self.recent_failed,
-            false => &self.recent,
-        };
-        let crowded = ring.len() > RING;
-        let over = || {
-            let over = ring.iter().take_while(|(at, _)| crowded || *at <= now);
-            over.take(AT_ONCE).map(|(_, id)| *id)
-        };
-        let sum = over().fold(0, |sum, id| sum ^ self.at(id).fetch());
-        let slot = |id: u32| self.by_content.find(self.at(id).content, |s| s.id == id);
-        let sum = over().fold(sum, |sum, id| sum ^ slot(id).map_or(0, |slot| slot.tag));
-        std::hint::black_box(sum);
-        over().next().is_some()
-    }
-
-    /// Frees it, unless something still needs it.
-    pub(super) fn release(&mut self, id: u32) {
-        let exchange = self.at(id);
-        let needed = Exchange::QUEUED | Exchange::KEPT | Exchange::AWAITED;
-        if exchange.bits & needed != 0
-            || !exchange.is(Exchange::DONE)
-            || !exchange.is(Exchange::USED)
-        {
-            return;
-        }
-        let content = exchange.content;
-        if content != 0
-            && let Ok(entry) = self.by_content.find_entry(content, |slot| slot.id == id)
-        {
-            entry.remove();
-        }
-        let exchange = self.at_mut(id);
-        exchange.bits = 0;
-        exchange.ended = None;
-        exchange.content = 0;
-        self.all.give_back(id);
-    }
 }

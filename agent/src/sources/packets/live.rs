@@ -1,16 +1,20 @@
 //! Live capture through libpcap, in any network namespace.
 
+mod error;
+
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use pcap::{Active, Precision};
 
 use super::raw::{LinkType, RawFrame};
 use super::segment::Frame;
+
+pub use error::Error;
 
 /// Enough of a packet for every header and the beginning of a request or response.
 const SNAP_LENGTH: i32 = 2048;
@@ -50,25 +54,6 @@ pub struct Dropped {
     pub by_kernel: u64,
     /// By the network card or its driver; where the system tells.
     pub by_interface: u64,
-}
-
-/// Why no capture runs, or runs no longer.
-#[derive(Debug)]
-pub enum Error {
-    Namespace {
-        path: PathBuf,
-        error: io::Error,
-    },
-    Thread(io::Error),
-    /// libpcap's own words.
-    Capture {
-        interface: String,
-        message: String,
-    },
-    Filter {
-        filter: String,
-        message: String,
-    },
 }
 
 impl Live {
@@ -256,46 +241,11 @@ impl fmt::Debug for Live {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Namespace { path, error } => {
-                write!(f, "enter the network namespace {}: {error}", path.display())?;
-                if error.kind() == io::ErrorKind::PermissionDenied {
-                    f.write_str("; it needs root or CAP_SYS_ADMIN and CAP_SYS_PTRACE")?;
-                }
-                Ok(())
-            }
-            Error::Thread(error) => write!(f, "start a thread: {error}"),
-            Error::Capture { interface, message } => {
-                write!(f, "capture on {interface}: {message}")?;
-                if message.contains("permission") || message.contains("permitted") {
-                    f.write_str(
-                        "; run it as root, or once `setcap cap_net_raw=ep` on the program",
-                    )?;
-                }
-                Ok(())
-            }
-            Error::Filter { filter, message } => {
-                write!(f, "the capture filter \"{filter}\": {message}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Namespace { error, .. } | Error::Thread(error) => Some(error),
-            Error::Capture { .. } | Error::Filter { .. } => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
+    use std::path::PathBuf;
     use std::process::Command;
     use std::sync::mpsc;
     use std::time::{Duration, Instant};

@@ -5,18 +5,24 @@
 
 mod abandoned;
 mod arena;
+mod begin;
 mod clocks;
 mod connects;
 pub mod decode;
+mod due;
 mod ends;
 pub mod excerpt;
 mod exchange;
+mod exchanges;
+mod facts;
 pub mod file;
 mod flow;
+mod forget;
 mod frames;
 mod hosts;
 mod http;
 mod judge;
+mod key;
 #[cfg(libpcap_linked_in)]
 mod libpcap;
 pub mod live;
@@ -24,6 +30,7 @@ mod opaque;
 mod order;
 mod outcome;
 mod owners;
+mod parse;
 mod partial;
 mod prefetch;
 pub mod raw;
@@ -54,10 +61,11 @@ use rustc_hash::FxHashMap;
 use crate::signal::{Fact, Nanos, Signal, Source};
 
 use clocks::{Clocks, Stamp};
-use exchange::{Exchange, Exchanges};
-pub use flow::space_of;
-use flow::{Flow, NONE};
+use exchange::Exchange;
+use exchanges::Exchanges;
+use flow::Flow;
 use hosts::Hosts;
+pub use key::space_of;
 use order::Order;
 use reorder::Reorder;
 use serving::Owners;
@@ -308,102 +316,5 @@ impl Packets {
         self.flows
             .peek(exchange.flow)
             .filter(|flow| flow.id == exchange.flow_id)
-    }
-
-    /// Has the exchange judged when its facts are in.
-    fn queue(&mut self, id: u32, due: Nanos) {
-        let exchange = self.exchanges.at_mut(id);
-        if exchange.is(Exchange::QUEUED) {
-            return;
-        }
-        exchange.set(Exchange::QUEUED);
-        let (flow, flow_id) = (exchange.flow, exchange.flow_id);
-        if self.flows.peek(flow).is_some_and(|f| f.id == flow_id) {
-            let flow = self.flows.at_mut(flow);
-            flow.queued = flow.queued.saturating_add(1);
-        }
-        self.due.push(Reverse((due, id)));
-        self.next_due = self.next_due.min(due);
-    }
-
-    fn unqueue(&mut self, id: u32) {
-        let exchange = self.exchanges.at_mut(id);
-        exchange.clear(Exchange::QUEUED);
-        let (flow, flow_id) = (exchange.flow, exchange.flow_id);
-        if self.flows.peek(flow).is_some_and(|f| f.id == flow_id) {
-            let flow = self.flows.at_mut(flow);
-            flow.queued = flow.queued.saturating_sub(1);
-        }
-    }
-
-    fn judge_due(&mut self, now: Nanos, out: &mut Vec<Signal>) {
-        while let Some(&Reverse((at, id))) = self.due.peek() {
-            if at > now {
-                break;
-            }
-            self.due.pop();
-            self.unqueue(id);
-            self.judge(id, out);
-        }
-        self.next_due = self.due.peek().map_or(Nanos::MAX, |Reverse((at, _))| *at);
-    }
-
-    /// Looks whether an old connection can go: one of them every few segments is enough.
-    fn sweep(&mut self) {
-        const CLOSED: Nanos = 2 * SECOND;
-        const HALF_OPEN: Nanos = 130 * SECOND;
-        const IDLE: Nanos = 7200 * SECOND;
-        let Some(at) = self.flows.turn() else { return };
-        let flow = self.flows.at(at);
-        if flow.seen_at + CLOSED >= self.now {
-            return;
-        }
-        let patience = if flow.closed() {
-            CLOSED
-        } else if !flow.is(Flow::ESTABLISHED) && flow.requests == 0 {
-            HALF_OPEN
-        } else {
-            IDLE
-        };
-        if flow.seen_at + patience < self.now && flow.queued == 0 {
-            self.forget(at);
-        }
-    }
-
-    /// Makes room: of the next connections in turn the one idle for longest goes.
-    fn evict(&mut self) {
-        let mut victim: Option<(Nanos, u32)> = None;
-        for _ in 0..64 {
-            let Some(at) = self.flows.turn() else {
-                continue;
-            };
-            let flow = self.flows.at(at);
-            if flow.queued == 0 && victim.is_none_or(|(seen, _)| flow.seen_at < seen) {
-                victim = Some((flow.seen_at, at));
-            }
-        }
-        if let Some((_, at)) = victim {
-            self.counts.evicted += 1;
-            self.forget(at);
-        }
-    }
-
-    fn forget(&mut self, at: u32) {
-        if self.flows.at(at).is(Flow::SUSPECT) {
-            self.cleared(at);
-        }
-        let flow = self.flows.at(at);
-        let mut id = flow.oldest;
-        while id != NONE {
-            let exchange = self.exchanges.at_mut(id);
-            let next = exchange.next;
-            exchange.set(Exchange::DONE);
-            self.exchanges.release(id);
-            id = next;
-        }
-        for side in 0..2 {
-            self.drop_partial(at, side);
-        }
-        self.flows.remove(at);
     }
 }

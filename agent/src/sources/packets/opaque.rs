@@ -8,7 +8,8 @@ use crate::signal::{Nanos, Opening};
 use super::exchange::Exchange;
 use super::flow::{Flow, NONE, ahead, before};
 use super::frames::{self, Frame, Protocol};
-use super::http::{self, Stage};
+use super::http;
+use super::parse::{Parse, Stage};
 use super::talk::Bytes;
 use super::{AT_ONCE, Packets};
 
@@ -268,7 +269,7 @@ impl Flow {
     }
 }
 
-impl super::http::Parse {
+impl Parse {
     /// What a client's segment is within TLS.
     fn tls_sent(&mut self, bytes: &Bytes<'_>, turn: bool) -> Sent {
         if turn {

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::signal::Nanos;
 
 use super::exchange::Exchange;
-use super::flow::space_of;
+use super::key::space_of;
 use super::ties::Tie;
 use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SECOND, SKEW};
 

@@ -1,6 +1,6 @@
 //! Heads of which some bytes came, and the rest is awaited.
 
-use super::http::Stage;
+use super::parse::Stage;
 use super::{PARTIAL, Packets};
 
 impl Packets {

@@ -7,7 +7,8 @@ use super::Packets;
 use super::exchange::Exchange;
 use super::flow::{Direction, Flow, NONE};
 use super::frames::Protocol;
-use super::http::{self, Framing, Stage};
+use super::http;
+use super::parse::{Framing, Stage};
 use super::talk::Bytes;
 
 /// So many bytes tell every protocol's beginning apart.

@@ -5,7 +5,8 @@ use crate::sources::wire;
 
 use super::exchange::Exchange;
 use super::flow::{Direction, Flow, NONE};
-use super::http::{self, Framing, Stage};
+use super::http;
+use super::parse::{Framing, Stage};
 use super::talk::Bytes;
 use super::{Packets, SECOND, SETTLE};
 

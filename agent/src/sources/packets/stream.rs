@@ -6,7 +6,8 @@
 use crate::signal::Signal;
 
 use super::Packets;
-use super::flow::{Flow, Key, NONE};
+use super::flow::{Flow, NONE};
+use super::key::Key;
 use super::prefetch;
 use super::segment::Segment;
 use super::tcp::SWEEP;

@@ -8,7 +8,8 @@ use hashbrown::HashTable;
 use crate::signal::Nanos;
 
 use super::arena::Arena;
-use super::flow::{Flow, Key};
+use super::flow::Flow;
+use super::key::Key;
 use super::prefetch::prefetch;
 
 /// At most this many connections are followed; the rest is counted.

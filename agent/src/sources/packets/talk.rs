@@ -5,7 +5,7 @@ use crate::sources::wire;
 
 use super::Packets;
 use super::flow::{Flow, NONE};
-use super::http::Stage;
+use super::parse::Stage;
 
 /// A segment's bytes while they are taken apart.
 ///

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use crate::signal::Nanos;
 
-use super::exchange::{Exchange, Ids};
+use super::exchange::Exchange;
+use super::exchanges::Ids;
 use super::flow::Flow;
 use super::{AT_ONCE, LOOKED_THROUGH, MILLISECOND, Packets, SECOND, SKEW, TRIED};
 

@@ -14,11 +14,7 @@ fn client(port: u16) -> String {
 #[test]
 fn a_failure_written_to_a_client_that_had_left_is_a_near_miss() {
     let labels_of = |acknowledged: bool, reset: bool| {
-        let mut wire = Wire::default();
-        let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
-        wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
-        let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
-        wire.send(&mut back, CLIENT, &request("GET", "/a"));
+        let (mut wire, mut front, mut back) = passed_on("/a");
         wire.at(15.0).fin(&mut front, CLIENT);
         wire.at(15.1).fin(&mut back, CLIENT);
         match acknowledged {
@@ -44,11 +40,7 @@ fn a_failure_written_to_a_client_that_had_left_is_a_near_miss() {
 
 #[test]
 fn an_upstreams_failure_that_nobody_read_is_a_near_miss() {
-    let mut wire = Wire::default();
-    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
-    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
-    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
-    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    let (mut wire, mut front, mut back) = passed_on("/a");
     wire.at(15.0).fin(&mut front, CLIENT);
     wire.at(15.1).ack(&mut back, SERVER);
     wire.at(15.2).fin(&mut back, SERVER);
@@ -73,11 +65,7 @@ fn an_upstreams_failure_that_nobody_read_is_a_near_miss() {
 /// A reset that acknowledges the response comes from who read it.
 #[test]
 fn a_client_that_resets_when_it_has_its_answer_has_not_left() {
-    let mut wire = Wire::default();
-    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
-    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
-    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
-    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    let (mut wire, mut front, mut back) = passed_on("/a");
     wire.at(2.0).send(&mut back, SERVER, &response(503));
     wire.at(2.1).send(&mut front, SERVER, &response(503));
     wire.at(2.2).push(&mut front, CLIENT, 0x14, b"");

@@ -146,6 +146,33 @@ impl Wire {
     }
 }
 
+/// A request that came to a proxy after 1 ms and went on to its upstream at once, each on a new
+/// connection.
+pub(super) fn passed_on(path: &str) -> (Wire, Connection, Connection) {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", path));
+    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.send(&mut back, CLIENT, &request("GET", path));
+    (wire, front, back)
+}
+
+/// A request that a proxy passes on, and its upstream's answer, each a tenth of a millisecond after the
+/// last.
+pub(super) fn exchanged(
+    wire: &mut Wire,
+    [front, back]: [&mut Connection; 2],
+    ms: f64,
+    path: &str,
+    status: u16,
+) {
+    let ask = request("GET", path);
+    wire.at(ms).send(front, CLIENT, &ask);
+    wire.at(ms + 0.1).send(back, CLIENT, &ask);
+    wire.at(ms + 0.2).send(back, SERVER, &response(status));
+    wire.at(ms + 0.3).send(front, SERVER, &response(status));
+}
+
 pub(super) fn request(method: &str, path: &str) -> Vec<u8> {
     format!("{method} {path} HTTP/1.1\r\nHost: shop.example\r\n\r\n").into_bytes()
 }

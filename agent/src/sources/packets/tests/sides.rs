@@ -77,11 +77,7 @@ fn unanswered_connects_and_requests_are_waits() {
 
 #[test]
 fn an_upstreams_own_failure_is_told_once() {
-    let mut wire = Wire::default();
-    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
-    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
-    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
-    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    let (mut wire, mut front, mut back) = passed_on("/a");
     wire.at(2.0).send(&mut back, SERVER, &response(503));
     wire.at(2.1).send(&mut front, SERVER, &response(503));
     assert_eq!(
@@ -133,12 +129,8 @@ fn an_upstream_at_the_named_proxys_address_is_none() {
     let mut front = wire.at(0.0).open("127.0.0.1:5000", "127.0.0.1:8080");
     let mut back = wire.at(0.1).open("127.0.0.1:4000", "127.0.0.1:9000");
     for (i, status) in [200, 503, 504].into_iter().enumerate() {
-        let (at, ask) = (500.0 * i as f64, request("GET", &format!("/{i}")));
-        wire.at(at + 1.0).send(&mut front, CLIENT, &ask);
-        wire.at(at + 1.1).send(&mut back, CLIENT, &ask);
-        wire.at(at + 2.0).send(&mut back, SERVER, &response(status));
-        wire.at(at + 2.1)
-            .send(&mut front, SERVER, &response(status));
+        let (at, path) = (1.0 + 500.0 * i as f64, format!("/{i}"));
+        exchanged(&mut wire, [&mut front, &mut back], at, &path, status);
     }
     let named: Vec<String> = verdicts(&wire.packets, &["127.0.0.1"])
         .iter()
@@ -170,11 +162,7 @@ fn with_one_side_alone_the_other_is_named_as_missing() {
 
 #[test]
 fn a_client_that_left_is_a_near_miss() {
-    let mut wire = Wire::default();
-    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
-    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
-    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
-    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    let (mut wire, mut front, mut back) = passed_on("/a");
     wire.at(1500.0).fin(&mut front, CLIENT);
     wire.at(1500.1).fin(&mut back, CLIENT);
     wire.at(1500.2).fin(&mut front, SERVER);
@@ -305,14 +293,8 @@ fn healthy_traffic_gives_nothing() {
     let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
     let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
     for i in 0..5 {
-        let at = f64::from(i) * 100.0;
-        let path = format!("/{i}");
-        wire.at(at + 2.0)
-            .send(&mut front, CLIENT, &request("GET", &path));
-        wire.at(at + 2.1)
-            .send(&mut back, CLIENT, &request("GET", &path));
-        wire.at(at + 3.0).send(&mut back, SERVER, &response(200));
-        wire.at(at + 3.1).send(&mut front, SERVER, &response(200));
+        let (at, path) = (2.0 + f64::from(i) * 100.0, format!("/{i}"));
+        exchanged(&mut wire, [&mut front, &mut back], at, &path, 200);
     }
     wire.at(5000.0).fin(&mut back, SERVER);
     wire.at(5000.1).fin(&mut back, CLIENT);

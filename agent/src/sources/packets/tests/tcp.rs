@@ -122,11 +122,7 @@ fn ports_used_again_are_another_connection() {
 
 #[test]
 fn bytes_missing_from_the_capture_leave_nothing_proven() {
-    let mut wire = Wire::default();
-    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
-    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
-    let mut back = wire.at(1.1).open("10.0.0.1:4000", "10.0.0.2:9000");
-    wire.send(&mut back, CLIENT, &request("GET", "/a"));
+    let (mut wire, mut front, mut back) = passed_on("/a");
     wire.at(2.0).send(&mut back, SERVER, &response(503));
     wire.at(2.05).send(&mut back, SERVER, b"not captured");
     wire.packets.pop();
