@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 
 use crate::signal::{Address, Nanos};
 
+use super::passes::Passes;
+
 /// Addresses remembered.
 const CAP: usize = 16_384;
 /// Different ports or servers that tell a client of one from a client of several.
@@ -16,6 +18,8 @@ const SEVERAL: usize = 4;
 const HANDSHAKES: usize = 4096;
 /// Different requests that went on from another address make it the same host's.
 const COINCIDENCES: usize = 3;
+/// And so many where one of the two addresses is surely this host's.
+const COINCIDENCES_LOCAL: usize = 2;
 /// Larger than any process id can be (`PID_MAX_LIMIT`).
 const FIRST_NUMBER: u32 = 1 << 22;
 /// Upstreams whose names are kept.
@@ -51,13 +55,6 @@ pub(super) struct Handshake {
     pub flow: u32,
 }
 
-/// Requests that went on from one server to another.
-struct Passed {
-    first: u64,
-    /// Others than the first did.
-    others: bool,
-}
-
 #[derive(Default)]
 pub(super) struct Hosts {
     /// In the order in which they came: of many clients the latest are near each other in memory.
@@ -66,12 +63,7 @@ pub(super) struct Hosts {
     crowded: bool,
     /// Named by hand.
     pub configured: Vec<IpAddr>,
-    /// Where a request was seen to arrive that went on from there.
-    learned: FxHashSet<SocketAddr>,
-    learned_ips: FxHashSet<IpAddr>,
-    /// Which of them were seen to ask which servers, and these.
-    passes: FxHashMap<(SocketAddr, SocketAddr), Passed>,
-    asked: FxHashSet<SocketAddr>,
+    pub passes: Passes,
     /// By which signals know proxies whose process is not known.
     numbers: FxHashMap<(IpAddr, u32), u32>,
     handshakes: Vec<Handshake>,
@@ -122,11 +114,11 @@ impl Hosts {
         if self.crowded {
             return;
         }
-        let (learned, configured) = (&self.learned_ips, &self.configured);
+        let (passes, configured) = (&self.passes, &self.configured);
         self.by_ip.retain(|ip, host| {
             let asks_several = host.asks.len() > 1;
             let serves = !host.serves.is_empty() || host.encrypted.is_some();
-            serves || asks_several || learned.contains(ip) || configured.contains(ip)
+            serves || asks_several || passes.asks_from(*ip) || configured.contains(ip)
         });
         self.crowded = self.by_ip.len() > CAP - CAP / 16;
     }
@@ -158,41 +150,12 @@ impl Hosts {
             .is_some_and(|h| h.asks.iter().any(|asked| *asked != server))
     }
 
-    /// A request that arrived at `proxy` went on to `server` from this address.
-    pub(super) fn learn(
-        &mut self,
-        proxy: SocketAddr,
-        client: IpAddr,
-        server: SocketAddr,
-        content: u64,
-    ) {
-        if self.learned.len() < CAP {
-            self.learned.insert(proxy);
-            self.learned_ips.insert(client);
-        }
-        if self.passes.len() < CAP {
-            let passed = self.passes.entry((proxy, server)).or_insert(Passed {
-                first: content,
-                others: false,
-            });
-            passed.others |= passed.first != content;
-            self.asked.insert(server);
-        }
-    }
-
-    /// Requests that arrived at one were seen to go on to the other, not the other way. One content
-    /// alone tells of itself: somebody else may have asked both, as checks do.
-    pub(super) fn passes_on(&self, proxy: SocketAddr, server: SocketAddr, content: u64) -> bool {
-        let back = self.passes.get(&(server, proxy));
-        let passed = self.passes.get(&(proxy, server));
-        passed.is_some_and(|p| p.others || p.first == content) && !back.is_some_and(|p| p.others)
-    }
-
-    /// A request was seen to arrive here and to go on, or its address is named as a proxy's: upstreams
-    /// may have the same one.
+    /// Requests were seen to arrive here and to go on, or its address is named as a proxy's. Upstreams
+    /// may have that too: then those are none that are asked from it.
     pub(super) fn is_proxy(&self, server: SocketAddr) -> bool {
-        let named = || self.configured.contains(&server.ip()) && !self.asked.contains(&server);
-        self.learned.contains(&server) || named()
+        let named =
+            || self.configured.contains(&server.ip()) && !self.passes.is_behind_its_own(server);
+        self.passes.is_proxy(server) || named()
     }
 
     /// Somebody at an address that may be the proxy's asks with what cannot be read.
@@ -240,7 +203,7 @@ impl Hosts {
 
     /// Requests were seen to go on from this address.
     pub(super) fn is_proxys(&self, client: IpAddr) -> bool {
-        self.configured.contains(&client) || self.learned_ips.contains(&client)
+        self.configured.contains(&client) || self.passes.asks_from(client)
     }
 
     /// With proxies named by hand, only they are proxies.
@@ -276,12 +239,12 @@ impl Hosts {
         a == b || self.translated.contains(&(a, b)) || named()
     }
 
-    /// A request arrived at one address, and an equal one left from another a moment later: once may
-    /// be chance, several different ones make it one host.
+    /// A request arrived at one address, an equal one left from another a moment later, and their answers
+    /// came back: once may be chance, several different ones make it one host.
     pub(super) fn coincide(&mut self, server: IpAddr, client: IpAddr, content: u64) -> bool {
-        // Who captures on loopback is on the host itself.
+        // Who captures on loopback is on the host itself, though others' packets may come by.
         let enough = match server.is_loopback() || client.is_loopback() {
-            true => 1,
+            true => COINCIDENCES_LOCAL,
             false => COINCIDENCES,
         };
         if self.coincidences.len() >= CAP {
@@ -330,22 +293,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-
-    #[test]
-    fn one_content_tells_no_direction_of_others() {
-        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (proxy, server) = (at(80), at(9000));
-        let mut hosts = Hosts::default();
-        // Somebody checks both, and the server first.
-        hosts.learn(server, server.ip(), proxy, 1);
-        assert!(hosts.passes_on(server, proxy, 1));
-        assert!(!hosts.passes_on(server, proxy, 2));
-        for content in [2, 3] {
-            hosts.learn(proxy, proxy.ip(), server, content);
-        }
-        assert!(hosts.passes_on(proxy, server, 4));
-        assert!(!hosts.passes_on(server, proxy, 1));
-    }
 
     #[test]
     fn clients_make_room_for_servers_and_proxies() {

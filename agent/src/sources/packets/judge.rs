@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::signal::{End, Signal};
 
-use super::exchange::Exchange;
+use super::exchange::{Ended, Exchange};
 use super::flow::{Direction, Flow, before};
 use super::owners::Connects;
 use super::ties::Tie;
@@ -118,6 +118,7 @@ impl Packets {
         if (1..500).contains(&status) {
             // What still went on behind a good answer did not fail for it.
             ties.retain(|tie| self.was_over_by(tie.id, id));
+            self.leave_given_up(id, &mut ties);
         }
         let responded = status != 0 && !self.was_unread(id);
         self.settle_connects();
@@ -170,6 +171,25 @@ impl Packets {
             Behind::Unclear(possible) if responded => self.tell_unread(id, &possible, out),
             Behind::Nothing | Behind::Unclear(_) => {
                 self.tell_group(id, &[], None, responded, out);
+            }
+        }
+    }
+
+    /// Nobody gives up at once what answers well without anything else having been tried: these were
+    /// not made for it, but by clients of their own.
+    fn leave_given_up(&mut self, id: u32, ties: &mut Vec<Tie>) {
+        let at_once = |tie: &Tie| {
+            let exchange = self.exchanges.at(tie.id);
+            let given_up = |e: &&Ended| e.how == End::GivenUp && e.at < exchange.at + SECOND;
+            exchange.ended.as_deref().filter(given_up).is_some()
+        };
+        if !ties.iter().all(at_once) {
+            return;
+        }
+        for tie in ties.drain(..) {
+            if self.downstreams_of(tie.id, true)[..] == [id] {
+                self.exchanges.at_mut(tie.id).clear(Exchange::AWAITED);
+                self.exchanges.release(tie.id);
             }
         }
     }

@@ -32,6 +32,7 @@ mod outcome;
 mod owners;
 mod parse;
 mod partial;
+mod passes;
 mod prefetch;
 pub mod raw;
 mod reorder;
@@ -39,6 +40,7 @@ mod requests;
 mod responses;
 mod rewritten;
 pub mod ring;
+mod roles;
 pub mod segment;
 pub mod serving;
 mod signals;
@@ -123,6 +125,8 @@ pub struct Packets {
     suspects: FxHashMap<IpAddr, VecDeque<u32>>,
     suspect_count: usize,
     order: Order,
+    /// What roles may be learned from, when it is over.
+    lessons: roles::Lessons,
     /// Failed attempts that cannot be read, in the order of their ends.
     unread: VecDeque<unread::Failed>,
     /// Connects without an answer, by the time at which no further SYN can come.
@@ -237,6 +241,7 @@ impl Packets {
             self.drain(flow, side, true, out);
         }
         self.ending = true;
+        self.learn_roles();
         self.judge_due(Nanos::MAX, out);
         self.judge_open(out);
         self.tell_counts(out);
@@ -259,6 +264,7 @@ impl Packets {
     fn clock_moved(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
         if at > self.now {
             self.now = at;
+            self.learn_roles();
             if at >= self.next_due {
                 self.judge_due(at, out);
             }

@@ -248,10 +248,23 @@ impl Packets {
                 continue;
             };
             if answer.tried == 0 {
-                // What had waited for longer may have been with an upstream that no capture shows.
+                // What had waited for longer may have been with an upstream that no capture shows, or
+                // have a connect that nobody answered; the connect may be one of the checks.
                 let late = since + AT_ONCE < connect.began;
                 let place = (late, since, place);
-                if !(late && self.is_secretive(answer.id)) && oldest.is_none_or(|o| place < o) {
+                let waited = || {
+                    let mut unanswered = order.unanswered.iter();
+                    unanswered.any(|c| self.may_wait_for(answer.id, since, c))
+                };
+                // Unless it had tried there at once, and tries again.
+                let again = || {
+                    let near = |c: &Connect| c.began <= since + AT_ONCE && c.began + SKEW >= since;
+                    let mut failed = order.failed.iter();
+                    failed.any(|c| c.server == connect.server && near(c) && c.id != connect.id)
+                };
+                let checks = || self.hosts.is_checked(connect.client, connect.server) || waited();
+                let others = late && (self.is_secretive(answer.id) || (checks() && !again()));
+                if !others && oldest.is_none_or(|o| place < o) {
                     oldest = Some(place);
                 }
             } else if (answer.tried..=answer.tried + NEXT).contains(&connect.began) {
@@ -264,6 +277,14 @@ impl Packets {
         }
         let next = next.map(|(_, place)| place);
         next.or(oldest.map(|(_, _, place)| place))
+    }
+
+    /// The connect was made when the request had to be taken up, and nobody answers it.
+    fn may_wait_for(&self, id: u32, since: Nanos, connect: &Connect) -> bool {
+        connect.began.abs_diff(since) <= AT_ONCE
+            && self.is_there(connect)
+            && self.exchanges.at(connect.id).ended.is_none()
+            && self.may_ask(id, connect)
     }
 
     /// The exchange is still that one.

@@ -2,9 +2,9 @@
 
 use crate::signal::{End, Nanos};
 
-use super::Packets;
 use super::exchange::Exchange;
 use super::flow::{Direction, Flow, ahead};
+use super::{Packets, SKEW};
 
 /// What a write gets after the reset.
 const ECONNRESET: i32 = 104;
@@ -30,6 +30,13 @@ impl Packets {
             at: if over == Nanos::MAX { self.now } else { over },
         };
         match &exchange.ended {
+            // Of connects it is their order that tells, as far as two clocks agree.
+            Some(ended) if exchange.is(Exchange::BARE) && ended.at <= over.saturating_add(SKEW) => {
+                Outcome {
+                    how: ended.how,
+                    at: ended.at.min(over),
+                }
+            }
             Some(ended) if ended.at <= over => Outcome {
                 how: ended.how,
                 at: ended.at,

@@ -32,18 +32,18 @@ impl Packets {
     }
 
     /// The requests in flight that this one may have been made for, by content and address; without
-    /// any, the only one by content alone. `ever`: also those that were over before it ended.
+    /// any, those to one server by content alone. `ever`: also those that were over before it ended.
     pub(super) fn downstreams_of(&self, id: u32, ever: bool) -> Ids {
         let (related, strangers) = self.alike_before(id, ever);
-        match (&related[..], &strangers[..]) {
-            ([], [_]) => strangers,
-            _ => related,
+        match related.is_empty() && self.are_to_one(&strangers) {
+            true => strangers,
+            false => related,
         }
     }
 
     /// Equal requests in flight: to its own host as far as known, or else to another a moment ago. A
     /// host may have several addresses: the request came to one, and went on from another.
-    fn alike_before(&self, id: u32, ever: bool) -> (Ids, Ids) {
+    pub(super) fn alike_before(&self, id: u32, ever: bool) -> (Ids, Ids) {
         let exchange = self.exchanges.at(id);
         let Some(flow) = self.flow_of(exchange) else {
             return Default::default();
@@ -73,56 +73,28 @@ impl Packets {
         alike.retain(|d| fits(d));
         let (related, mut strangers): (Ids, Ids) =
             alike.into_iter().partition(|d| self.related(*d, client));
+        // Whoever is asked on loopback may ask from any of the host's addresses, and the other way round.
+        let one_host = |d: u32| {
+            let flow = self.flow_of(self.exchanges.at(d));
+            flow.is_some_and(|f| f.server_ip().is_loopback() != client.is_loopback())
+        };
         strangers.retain(|d| {
             let before = self.exchanges.at(*d).at;
-            before <= at && at - before < FORWARDED
+            before <= at && (at - before < FORWARDED || one_host(*d))
         });
         (related, strangers)
+    }
+
+    /// All were sent to one server.
+    pub(super) fn are_to_one(&self, all: &[u32]) -> bool {
+        let server = |d: &u32| self.flow_of(self.exchanges.at(*d)).map(Flow::server);
+        all.windows(2).all(|two| server(&two[0]) == server(&two[1]))
     }
 
     /// The request's server is known to be the host that asks from this address.
     fn related(&self, downstream: u32, client: IpAddr) -> bool {
         let flow = self.flow_of(self.exchanges.at(downstream));
         flow.is_some_and(|flow| self.hosts.same(flow.server_ip(), client))
-    }
-
-    /// A connection's first requests tell whether its client is a proxy. `alike`: there are others
-    /// of this content.
-    pub(super) fn check_role(&mut self, index: u32, id: u32, alike: bool) {
-        const FIRST: u32 = 8;
-        let flow = self.flows.at_mut(index);
-        if flow.is(Flow::ROLE_CHECKED) {
-            return;
-        }
-        if flow.requests >= FIRST {
-            flow.set(Flow::ROLE_CHECKED);
-        }
-        let (client, server) = (flow.client_ip(), flow.server());
-        if !alike || self.exchanges.at(id).is(Exchange::CUT) {
-            return;
-        }
-        // Whichever of several it was made for: if all were sent to one server, that one passed it on.
-        let (related, strangers) = self.alike_before(id, false);
-        let sent_to = |d: &u32| self.flow_of(self.exchanges.at(*d)).map(Flow::server);
-        let one = strangers
-            .windows(2)
-            .all(|d| sent_to(&d[0]) == sent_to(&d[1]));
-        let Some(&downstream) = related.first().or(strangers.first().filter(|_| one)) else {
-            return;
-        };
-        let exchange = self.exchanges.at(downstream);
-        let (Some(proxy), serving) = (self.flow_of(exchange).map(Flow::server), exchange.flow)
-        else {
-            return;
-        };
-        let content = self.exchanges.at(id).content;
-        if self.hosts.same(proxy.ip(), client) || self.hosts.coincide(proxy.ip(), client, content) {
-            self.flows
-                .at_mut(index)
-                .set(Flow::UPSTREAM | Flow::ROLE_CHECKED);
-            self.hosts.learn(proxy, client, server, content);
-            self.asks_on(index, serving);
-        }
     }
 
     /// A failed attempt's downstream will be looked at when it is answered.
@@ -159,7 +131,7 @@ impl Packets {
             if innermost.contains(&id) {
                 let known = known(u);
                 let firm = known && all.len() == 1;
-                unclear |= known && innermost.len() > 1;
+                unclear |= innermost.len() > 1;
                 ties.push(Tie { id: u, firm });
             }
         }
@@ -168,7 +140,7 @@ impl Packets {
             let status = downstream.status;
             let own = |tie: &&Tie| tie.firm && self.exchanges.at(tie.id).status == status;
             let own: Vec<u32> = ties.iter().filter(own).map(|tie| tie.id).collect();
-            candidates.retain(|u| known(*u) && (several || ties.iter().any(|tie| tie.id == *u)));
+            candidates.retain(|u| several || ties.iter().any(|tie| tie.id == *u));
             let of_all = self.nearest(id, &candidates);
             let of_own = (status != 0).then(|| self.nearest(id, &own)).flatten();
             let all_agree = of_all.as_ref().is_some_and(|all| all.firm);
@@ -184,7 +156,7 @@ impl Packets {
         ties.sort_by_key(|tie| (self.exchanges.at(tie.id).at, tie.id));
         for tie in &mut ties {
             let cut = |id| self.exchanges.at(id).is(Exchange::CUT);
-            tie.firm &= !cut(id) && !cut(tie.id);
+            tie.firm &= known(tie.id) && !cut(id) && !cut(tie.id);
         }
         ties
     }
@@ -210,14 +182,13 @@ impl Packets {
     /// alike it is the next client's. Where both ends are of one host only that tells which came first.
     fn is_backward(&self, attempt: &Flow, downstream: &Flow, content: u64) -> bool {
         self.hosts.same(attempt.client_ip(), attempt.server_ip())
-            && (self.hosts).passes_on(attempt.server(), downstream.server(), content)
+            && (self.hosts.passes).goes_on(attempt.server(), downstream.server(), content)
     }
 
     /// Of equal requests in flight, those that are not other proxies' way to the last of them: tiers
     /// on one host have one address.
     fn innermost(&self, all: &[u32]) -> Vec<u32> {
-        let server = |d: &u32| self.flow_of(self.exchanges.at(*d)).map(Flow::server);
-        if all.iter().all(|d| server(d) == server(&all[0])) {
+        if self.are_to_one(all) {
             return all.to_vec();
         }
         let inside = |inner: u32, outer: u32| {
@@ -239,8 +210,9 @@ impl Packets {
         all.iter().copied().filter(|d| !outer(d)).collect()
     }
 
-    /// Of several attempts for equal requests in flight: the one that was over just before this was
-    /// answered; else the first that still waits.
+    /// Of several attempts for equal requests in flight: the one that failed or was answered alike just
+    /// before this was answered; else the one whose answer became a failure, or the first that was waited
+    /// for no longer.
     fn nearest(&self, id: u32, candidates: &[u32]) -> Option<Tie> {
         let over = self.exchanges.at(id).over_at()?;
         let status = self.exchanges.at(id).status;
@@ -262,8 +234,20 @@ impl Packets {
             .max_by_key(|u| (in_order(u), ended(*u)));
         // Nothing else ended in this time: what the proxy did next was its answer.
         let firm = soon.len() == 1;
+        let turned_down = || {
+            let at = |u: u32| self.exchanges.at(u).answered_at;
+            let refused = |u: &u32| status >= 500 && self.is_turned_down(*u, id);
+            let just_before = |u: &u32| at(*u) <= over + SKEW && over <= at(*u) + AT_ONCE;
+            let all = candidates.iter().copied();
+            all.filter(|u| just_before(u) && refused(u))
+                .max_by_key(|u| (at(*u) <= over, at(*u)))
+        };
         let waiting = || {
-            let open = |u: &u32| self.exchanges.at(*u).over_at().is_none_or(|at| at > over);
+            // What was answered later had not been given up.
+            let open = |u: &u32| {
+                let exchange = self.exchanges.at(*u);
+                exchange.answered_at == 0 && exchange.over_at().is_none_or(|at| at > over)
+            };
             candidates
                 .iter()
                 .copied()
@@ -271,7 +255,24 @@ impl Packets {
         };
         before
             .map(|id| Tie { id, firm })
+            .or_else(|| turned_down().map(|id| Tie { id, firm: false }))
             .or_else(|| waiting().map(|id| Tie { id, firm: false }))
+    }
+
+    /// The attempt was answered well, and no request to this one's proxy got that answer.
+    fn is_turned_down(&self, attempt: u32, id: u32) -> bool {
+        let tried = self.exchanges.at(attempt);
+        let server = |d: &Exchange| self.flow_of(d).map(Flow::server);
+        let proxy = server(self.exchanges.at(id));
+        let got = |d: &u32| {
+            let other = self.exchanges.at(*d);
+            let then = tried.answered_at.saturating_sub(SKEW)..=tried.answered_at + AT_ONCE;
+            other.status == tried.status
+                && then.contains(&other.answered_at)
+                && server(other) == proxy
+        };
+        let well = tried.ended.is_none() && (1..500).contains(&tried.status);
+        well && !self.exchanges.alike(tried.content).iter().any(got)
     }
 
     /// No other request to this proxy was in flight in this one's time.

@@ -178,3 +178,30 @@ fn checks_alike_of_two_servers_are_no_request_that_went_on() {
     let told = labels(&wire.packets);
     assert!(told.iter().all(|l| l.starts_with("nearmiss")), "{told:?}");
 }
+
+/// Requests alike, each of whose answers the proxy made a failure of: the last answer before it is its own.
+#[test]
+fn of_answers_alike_that_became_failures_each_is_its_requests_own() {
+    let mut wire = Wire::default();
+    let ask = request("GET", "/a");
+    let open = |wire: &mut Wire, port: u16, to: &str| wire.open(&client(port), to);
+    let mut fronts: Vec<_> = (0..3)
+        .map(|i| open(wire.at(0.0), 5000 + i, LOCAL))
+        .collect();
+    let mut backs: Vec<_> = (0..3)
+        .map(|i| open(wire.at(0.0), 6000 + i, SERVER_ADDRESS))
+        .collect();
+    for (i, (front, back)) in fronts.iter_mut().zip(&mut backs).enumerate() {
+        let at = 1.0 + i as f64;
+        wire.at(at).send(front, CLIENT, &ask);
+        wire.at(at + 0.5).send(back, CLIENT, &ask);
+    }
+    for (i, (front, back)) in fronts.iter_mut().zip(&mut backs).enumerate() {
+        let at = 10.0 + 0.1 * i as f64;
+        wire.at(at).send(back, SERVER, &response(200));
+        wire.at(at + 0.05).send(front, SERVER, &response(500));
+    }
+    let told = labels(&wire.packets);
+    let invalid = |l: &String| l.starts_with("verdict 500 response_invalid");
+    assert!(told.len() == 3 && told.iter().all(invalid), "{told:?}");
+}

@@ -155,6 +155,21 @@ fn a_slow_failure_belongs_to_the_request_that_was_taken_up_first() {
     );
 }
 
+/// By the clocks' doubt the answer came before the reset: it is a refusal all the same, and no wait.
+#[test]
+fn a_refusal_that_seems_to_come_after_its_answer_is_no_timeout() {
+    let mut crowd = Crowd::default();
+    let (a, b) = (crowd.ask(1.0, "/a"), crowd.ask(1.1, "/b"));
+    crowd.refused(1.3, "10.0.0.2:9000");
+    crowd.refused(1.4, "10.0.0.2:9000");
+    crowd.answer(1.35, a, 502);
+    crowd.answer(1.405, b, 502);
+    assert_eq!(
+        crowd.told(),
+        ["/a", "/b"].map(|path| format!("{path} verdict 502 {REFUSED}"))
+    );
+}
+
 #[test]
 fn a_connect_led_to_no_answer_that_came_before_it_failed() {
     let mut crowd = Crowd::default();
@@ -375,6 +390,18 @@ fn a_failure_that_the_proxy_hides_is_told_unless_it_may_be_none() {
         told.iter().all(|line| !line.contains("verdict")),
         "{told:?}"
     );
+}
+
+/// One of two requests alike is refused while the other is still with an upstream, which answers it well.
+#[test]
+fn an_attempt_that_is_answered_later_was_not_given_up() {
+    let mut crowd = Crowd::default();
+    let (a, b) = (crowd.ask(1.0, "/a"), crowd.ask(1.01, "/a"));
+    crowd.forward(1.1, "/a", 200);
+    crowd.refused(1.2, "10.0.0.2:9000");
+    crowd.answer(1.3, a, 502);
+    crowd.answer(2.2, b, 200);
+    assert_eq!(crowd.told(), [format!("/a verdict 502 {REFUSED}")]);
 }
 
 #[test]

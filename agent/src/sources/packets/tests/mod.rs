@@ -10,6 +10,7 @@ mod messages;
 mod opaque;
 mod races;
 mod rewritten;
+mod roles;
 mod sides;
 mod snap;
 mod spaces;

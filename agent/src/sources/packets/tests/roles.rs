@@ -1,0 +1,144 @@
+//! Who is taken for a proxy: what checks, strangers and requests that nobody waits for do not teach.
+
+use super::build::*;
+
+const PROXY: &str = "127.0.0.1:8080";
+const UPSTREAM: &str = "127.0.0.1:9000";
+const OTHER: &str = "127.0.0.1:9001";
+const ANSWERED: &str = "verdict 503 upstream_answered proven";
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// Equal requests of somebody who asks two servers at once; the first is always slower.
+fn checks(wire: &mut Wire, slow: &mut Connection, fast: &mut Connection, times: u32) {
+    let check = request("GET", "/healthz");
+    for i in 0..times {
+        let at = 10.0 + 100.0 * f64::from(i);
+        wire.at(at).send(slow, CLIENT, &check);
+        wire.at(at + 0.1).send(fast, CLIENT, &check);
+        wire.at(at + 0.2).send(fast, SERVER, &response(200));
+        wire.at(at + 0.3).send(slow, SERVER, &response(200));
+    }
+}
+
+/// A proxy checks both of its upstreams for one path; then one of them answers with failures.
+#[test]
+fn checks_make_no_upstream_a_proxy() {
+    let mut wire = Wire::default();
+    let mut one = wire.at(0.0).open(&local(6000), UPSTREAM);
+    let mut two = wire.at(0.1).open(&local(6001), OTHER);
+    checks(&mut wire, &mut one, &mut two, 20);
+    let mut front = wire.at(3000.0).open(&local(5000), PROXY);
+    let mut back = wire.at(3000.1).open(&local(6002), UPSTREAM);
+    for i in 0..6 {
+        let (at, path) = (3001.0 + f64::from(i), format!("/{i}"));
+        exchanged(&mut wire, [&mut front, &mut back], at, &path, 503);
+    }
+    assert_eq!(labels(&wire.packets), [ANSWERED; 6]);
+}
+
+/// The same where the slow upstream is on another host: it is not this one.
+#[test]
+fn a_check_beside_one_of_another_host_does_not_make_both_one_host() {
+    let mut wire = Wire::default();
+    let mut far = wire.at(0.0).open("10.9.0.1:6000", "10.9.0.2:9000");
+    let mut near = wire.at(0.1).open(&local(6001), OTHER);
+    checks(&mut wire, &mut far, &mut near, 20);
+    let mut front = wire.at(3000.0).open(&local(5000), PROXY);
+    let mut back = wire.at(3000.1).open("10.9.0.1:6002", "10.9.0.2:9000");
+    for i in 0..6 {
+        let (at, path) = (3001.0 + f64::from(i), format!("/{i}"));
+        exchanged(&mut wire, [&mut front, &mut back], at, &path, 503);
+    }
+    assert_eq!(labels(&wire.packets), [ANSWERED; 6]);
+}
+
+/// Clients for one path who reset as soon as they have asked: the next one's request did not come from
+/// the upstream that still has the last one's.
+#[test]
+fn requests_that_nobody_waits_for_do_not_turn_roles_round() {
+    let mut wire = Wire::default();
+    let check = request("GET", "/healthz");
+    let mut back = wire.at(0.0).open(&local(6000), UPSTREAM);
+    for i in 0..4_u16 {
+        let at = 10.0 + 100.0 * f64::from(i);
+        for (asks, after) in [(2 * i, 0.0), (2 * i + 1, 5.0)] {
+            let mut front = wire.at(at + after).open(&local(5000 + asks), PROXY);
+            wire.send(&mut front, CLIENT, &check);
+            wire.at(at + after + 0.05)
+                .push(&mut front, CLIENT, 0x14, b"");
+            if after == 0.0 {
+                wire.at(at + 0.1).send(&mut back, CLIENT, &check);
+            }
+        }
+        wire.at(at + 20.0).send(&mut back, SERVER, &response(200));
+    }
+    let told = labels(&wire.packets);
+    assert!(told.iter().all(|l| !l.starts_with("verdict")), "{told:?}");
+}
+
+/// An upstream on another host that nothing is heard of: the proxy asks from another address than it is
+/// asked at, and no answer ever tells that both are one host's.
+#[test]
+fn what_is_given_up_late_is_told_once_where_the_proxy_has_two_addresses() {
+    let mut wire = Wire::default();
+    for (i, alike) in [1, 1, 1, 3, 3].into_iter().enumerate() {
+        let (at, ask) = (5000.0 * i as f64, request("GET", &format!("/{i}")));
+        let port = |j: u16| 10 * i as u16 + j;
+        let mut fronts: Vec<_> = (0..alike)
+            .map(|j| wire.at(at).open(&local(5000 + port(j)), PROXY))
+            .collect();
+        for front in &mut fronts {
+            wire.at(at + 1.0).send(front, CLIENT, &ask);
+        }
+        let mut backs: Vec<_> = (0..alike)
+            .map(|j| format!("10.9.0.1:{}", 6000 + port(j)))
+            .map(|from| wire.at(at + 110.0).open(&from, "10.9.0.2:9000"))
+            .collect();
+        for back in &mut backs {
+            wire.at(at + 150.0).send(back, CLIENT, &ask);
+            wire.at(at + 180.0).ack(back, SERVER);
+        }
+        for (j, (front, back)) in fronts.iter_mut().zip(&mut backs).enumerate() {
+            let over = at + 1500.0 + j as f64;
+            wire.at(over).fin(back, CLIENT);
+            wire.at(over + 0.05).send(front, SERVER, &response(504));
+        }
+    }
+    let told = labels(&wire.packets);
+    let waited = |l: &String| l.starts_with("verdict 504 read_timeout_no_reply");
+    assert!(told.len() == 9 && told.iter().all(waited), "{told:?}");
+}
+
+/// Two tiers are named; the second one's upstream is down from the start, so that it passes nothing on.
+#[test]
+fn a_named_second_tier_stays_one_though_it_only_fails() {
+    let mut wire = Wire::default();
+    for i in 0..3_u16 {
+        let (at, ask) = (100.0 * f64::from(i), request("GET", &format!("/{i}")));
+        let mut outer = wire
+            .at(at)
+            .open(&format!("10.0.0.9:{}", 5000 + i), "10.0.0.1:80");
+        wire.at(at + 1.0).send(&mut outer, CLIENT, &ask);
+        let mut inner = wire
+            .at(at + 1.1)
+            .open(&format!("10.0.0.1:{}", 6000 + i), "10.0.0.2:80");
+        wire.at(at + 1.2).send(&mut inner, CLIENT, &ask);
+        let mut refused = wire.connection(&format!("10.0.0.2:{}", 7000 + i), "10.0.0.3:9000");
+        wire.at(at + 1.3).syn(&mut refused);
+        wire.at(at + 1.4).push(&mut refused, SERVER, 0x14, b"");
+        wire.at(at + 1.5).send(&mut inner, SERVER, &response(502));
+        wire.at(at + 1.6).send(&mut outer, SERVER, &response(502));
+    }
+    let named = verdicts(&wire.packets, &["10.0.0.1", "10.0.0.2"]);
+    let refused = named.iter().map(label);
+    let refused = refused.filter(|l| l.starts_with("verdict 502 connection_refused"));
+    assert_eq!(
+        refused.count(),
+        3,
+        "{:?}",
+        named.iter().map(label).collect::<Vec<_>>()
+    );
+}
