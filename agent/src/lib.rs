@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod diagnose;
+mod https;
 pub mod packet;
 pub mod privileges;
 pub mod run;

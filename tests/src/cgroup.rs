@@ -15,6 +15,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// A group, removed when dropped (everything in it is killed first).
 pub struct Cgroup {
     path: PathBuf,
+    /// Groups around it that were made with it, the outermost last.
+    around: Vec<PathBuf>,
 }
 
 enum Hierarchy {
@@ -70,7 +72,7 @@ impl Cgroup {
                 path
             }
         };
-        Ok(Cgroup { path })
+        Ok(Cgroup::at(path))
     }
 
     /// Processes in it are killed by the kernel when they need more than `bytes`.
@@ -89,7 +91,27 @@ impl Cgroup {
                 path
             }
         };
-        Ok(Cgroup { path })
+        Ok(Cgroup::at(path))
+    }
+
+    /// A container's of a pod, named as the kubelet and its engine name it.
+    pub fn of_pod(uid: &str, container: &str) -> Result<Cgroup> {
+        let (Hierarchy::V1(root) | Hierarchy::V2(root)) = hierarchy("cpu")?;
+        let all = root.join("kubepods");
+        let pod = all.join(format!("pod{uid}"));
+        let path = pod.join(container);
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Cgroup {
+            path,
+            around: vec![pod, all],
+        })
+    }
+
+    fn at(path: PathBuf) -> Cgroup {
+        Cgroup {
+            path,
+            around: Vec::new(),
+        }
     }
 
     /// Moves a process (its later children follow).
@@ -132,6 +154,10 @@ impl Drop for Cgroup {
         });
         if let Err(error) = removed {
             eprintln!("lab: {}: {error}", self.path.display());
+        }
+        for group in &self.around {
+            // Others may still be in it.
+            let _ = fs::remove_dir(group);
         }
     }
 }

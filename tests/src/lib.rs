@@ -12,6 +12,8 @@ pub mod client;
 pub mod container;
 pub mod expect;
 pub mod judge;
+#[path = "../../agent/src/sources/cluster/tests/server.rs"]
+pub mod kubernetes;
 pub mod ledger;
 pub mod matrix;
 pub mod netns;

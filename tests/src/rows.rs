@@ -29,6 +29,7 @@ mod r24_readme;
 mod r25_other_tools;
 mod r26_system_calls;
 mod r27_probe_costs;
+mod r28_cluster;
 
 use crate::run::{Need, Scenario};
 
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Scenario> {
         r25_other_tools::scenarios(),
         r26_system_calls::scenarios(),
         r27_probe_costs::scenarios(),
+        r28_cluster::scenarios(),
     ]
     .into_iter()
     .flatten()

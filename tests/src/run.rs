@@ -273,6 +273,10 @@ impl Run {
         self.capture.as_ref().context("no agent watches")
     }
 
+    pub fn agent_mut(&mut self) -> Result<&mut Capture> {
+        self.capture.as_mut().context("no agent watches")
+    }
+
     /// Has an agent's lines judged that did not live until the end.
     pub fn said(&mut self, lines: Vec<Value>) {
         self.said.extend(lines);

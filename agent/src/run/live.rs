@@ -29,6 +29,7 @@ use crate::sinks::record::{Header, Recorder};
 use crate::sinks::report::Report;
 use crate::sinks::results::Results;
 use crate::sinks::table::{Display, Table};
+use crate::sources::cluster;
 use crate::sources::packets::ring::{Keep, Ring};
 
 /// Signals that may wait for the tracker: a second of the worst storm that is promised.
@@ -120,7 +121,8 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
         .pcap
         .is_some()
         .then(|| Arc::new(Ring::new(keep)));
-    let (source, signals) = Watching::start(&settings.watch, CHANNEL, ring.as_ref())?;
+    let cluster = ask_cluster(node)?;
+    let (source, signals) = Watching::start(&settings.watch, &cluster, CHANNEL, ring.as_ref())?;
     let results = if settings.json {
         Results::Json(JsonLines::all(output))
     } else {
@@ -130,6 +132,7 @@ pub fn capture(settings: &Capture, node: &str) -> Result<Exit> {
     let clock = source.clock();
     let mut pipeline = Pipeline::new(results, settings.privacy, node, clock);
     pipeline.drops = Some(drops);
+    pipeline.cluster = cluster;
     if let (Some(path), Some(ring)) = (&settings.kept.pcap, ring) {
         let pcap = PcapOut::create(path, settings.privacy, settings.kept.with_payload)?;
         pipeline.pcap = Some(pcap);
@@ -194,7 +197,8 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let mut watch = settings.watch.clone();
     // Wrong from the start on, which trying again does not change.
     logs::templates(&watch.logs)?;
-    let started = start(&watch, &metrics, &stop);
+    let cluster = ask_cluster(node)?;
+    let started = start(&watch, &cluster, &metrics, &stop);
     // After the source, whose start takes the most memory; and only then somebody watches.
     let history = settings.history.as_deref().map(|path| {
         let history = History::start(path, node, Limits::default());
@@ -222,6 +226,7 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     pipeline.outlives_output = true;
     pipeline.history = history;
     pipeline.otlp = otlp.transpose()?;
+    pipeline.cluster = cluster;
     let mut next = started;
     while let Some((source, signals)) = next {
         // Another one would have another clock.
@@ -266,18 +271,27 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
             }
         }
         until_seen::rest(&stop);
-        next = start(&watch, &metrics, &stop);
+        next = start(&watch, &pipeline.cluster, &metrics, &stop);
     }
     pipeline.finish(began, clock::now())?;
     Ok(Exit::Done)
 }
 
+fn ask_cluster(node: &str) -> Result<cluster::Pods> {
+    cluster::Pods::start(node).context("start the thread that asks the Kubernetes API")
+}
+
 /// A source, as soon as one works; `None` when the end is asked for before.
-fn start(watch: &Watch, metrics: &Metrics, stop: &AtomicBool) -> Option<Started> {
+fn start(
+    watch: &Watch,
+    cluster: &cluster::Pods,
+    metrics: &Metrics,
+    stop: &AtomicBool,
+) -> Option<Started> {
     for label in Watching::labels(watch.source) {
         metrics.source_up(label, false);
     }
-    let try_it = || Watching::start(watch, CHANNEL, None);
+    let try_it = || Watching::start(watch, cluster, CHANNEL, None);
     until_seen::start(try_it, Pauses::USUAL, metrics, stop)
 }
 

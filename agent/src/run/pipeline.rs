@@ -21,6 +21,7 @@ use crate::sinks::record::{RecordLoss, Recorder};
 use crate::sinks::report::Report;
 use crate::sinks::results::Results;
 use crate::sinks::summary::Totals;
+use crate::sources::cluster;
 use crate::sources::kernel::Status;
 use crate::track::{Decided, Tracker, render};
 use crate::verdict::{Party, Risk};
@@ -42,6 +43,8 @@ pub(super) struct Pipeline<W: Write> {
     pub(super) history: Option<History>,
     /// `run`: what is sent elsewhere.
     pub(super) otlp: Option<Otlp>,
+    /// What names workloads, and is to be told of when it does not.
+    pub(super) cluster: cluster::Pods,
     pub(super) recorder: Option<Recorder>,
     pub(super) report: Option<Report>,
     pub(super) pcap: Option<PcapOut>,
@@ -85,6 +88,7 @@ impl<W: Write> Pipeline<W> {
             metrics: None,
             history: None,
             otlp: None,
+            cluster: cluster::Pods::default(),
             recorder: None,
             report: None,
             pcap: None,
@@ -396,12 +400,25 @@ impl<W: Write> Pipeline<W> {
         self.forgotten();
         self.tend_history();
         self.tend_otlp();
+        self.tend_cluster();
         self.tell_watched();
         if let Some(metrics) = &self.metrics {
             metrics.on_tick(now);
         }
         let result = self.results.on_tick(now);
         self.written(result)
+    }
+
+    /// Whether the Kubernetes API answers, and what is to be said of it.
+    fn tend_cluster(&mut self) {
+        if let (Some(metrics), Some(up)) = (&self.metrics, self.cluster.up()) {
+            metrics.kubernetes_up(up);
+        }
+        for message in self.cluster.messages() {
+            // A results sink that cannot make room says so itself at its next line.
+            let _ = self.results.make_room();
+            warning!("{message}");
+        }
     }
 
     /// What the tracker had to forget since this was asked last.

@@ -17,6 +17,7 @@ use crate::clock::{self, Clock};
 use crate::config::{ANY_INTERFACE, Choice, Watch};
 use crate::privileges;
 use crate::signal::{Nanos, Signal};
+use crate::sources::cluster;
 use crate::sources::kernel::{self, Selection, Status, load};
 use crate::sources::packets::decode::Reason;
 use crate::sources::packets::ring::Ring;
@@ -61,17 +62,24 @@ impl Watching {
     /// go into the `ring`.
     pub(super) fn start(
         watch: &Watch,
+        cluster: &cluster::Pods,
         channel: usize,
         ring: Option<&Arc<Ring>>,
     ) -> Result<Started> {
-        let (mut watching, signals) = Watching::main(watch, channel, ring)?;
+        let selection = Selection {
+            names: watch.names.clone(),
+            pids: watch.pids.clone(),
+            places: watch.places.clone(),
+            cluster: cluster.clone(),
+        };
+        let (mut watching, signals) = Watching::main(watch, &selection, channel, ring)?;
         let monotonic = match watching.source {
             Kind::Logs(_) => return Ok((watching, signals)),
             Kind::Kernel(..) => true,
             Kind::Packets { .. } => false,
         };
         let end = Arc::clone(&watching.end);
-        match Following::beside(watch, selection(watch), channel, monotonic, &end) {
+        match Following::beside(watch, selection, channel, monotonic, &end) {
             Ok(logs) => watching.logs = logs,
             Err(error) => {
                 watching.end();
@@ -86,20 +94,25 @@ impl Watching {
         self.logs.iter().flat_map(Following::lines)
     }
 
-    fn main(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<Started> {
+    fn main(
+        watch: &Watch,
+        selection: &Selection,
+        channel: usize,
+        ring: Option<&Arc<Ring>>,
+    ) -> Result<Started> {
         match watch.source {
             Choice::Logs => {
                 let (sender, signals) = sync_channel(channel);
                 let end = Arc::new(AtomicBool::new(false));
-                let thread = following::alone(watch, selection(watch), sender, &end)?;
+                let thread = following::alone(watch, selection.clone(), sender, &end)?;
                 Ok((Watching::new(Kind::Logs(thread), end), signals))
             }
-            Choice::Packets => packets(watch, channel, ring),
-            Choice::Kernel => beside(probes(watch, channel)?, watch, ring),
+            Choice::Packets => packets(watch, selection, channel, ring),
+            Choice::Kernel => beside(probes(selection, channel)?, watch, selection, ring),
             Choice::Auto => {
-                let why_not = match probes(watch, channel) {
+                let why_not = match probes(selection, channel) {
                     Ok((probes, signals)) => match probes.blind_to_responses() {
-                        None => return beside((probes, signals), watch, ring),
+                        None => return beside((probes, signals), watch, selection, ring),
                         Some(why_not) => {
                             // Its signals are on another clock: they go with their channel.
                             probes.end();
@@ -108,7 +121,7 @@ impl Watching {
                     },
                     Err(error) => format!("{error:#}"),
                 };
-                let started = packets(watch, channel, ring).map_err(|error| {
+                let started = packets(watch, selection, channel, ring).map_err(|error| {
                     anyhow::anyhow!(
                         "no source can see responses here; kernel probes: {why_not}; packets: \
                          {error:#}; `why502 check` says what is missing"
@@ -322,6 +335,7 @@ fn count<W: Write>(untold: &Untold, pipeline: &mut Pipeline<W>) {
 fn beside(
     (mut probes, signals): Started,
     watch: &Watch,
+    selection: &Selection,
     ring: Option<&Arc<Ring>>,
 ) -> Result<Started> {
     let unused = [
@@ -336,7 +350,7 @@ fn beside(
     }
     if let Some(ring) = ring {
         let end = Arc::clone(&probes.end);
-        match capture(watch, Some(Arc::clone(ring)), None, end) {
+        match capture(watch, selection, Some(Arc::clone(ring)), None, end) {
             Ok((_, capture)) => probes.beside = Some(capture.thread),
             Err(error) => {
                 probes.end();
@@ -347,18 +361,29 @@ fn beside(
     Ok((probes, signals))
 }
 
-fn probes(watch: &Watch, channel: usize) -> Result<Started> {
+fn probes(selection: &Selection, channel: usize) -> Result<Started> {
     let (sender, signals) = sync_channel(channel);
     let end = Arc::new(AtomicBool::new(false));
-    let (status, thread) = kernel::start(selection(watch), sender, Arc::clone(&end))?;
+    let (status, thread) = kernel::start(selection.clone(), sender, Arc::clone(&end))?;
     let source = Kind::Kernel(status, thread);
     Ok((Watching::new(source, end), signals))
 }
 
-fn packets(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<Started> {
+fn packets(
+    watch: &Watch,
+    selection: &Selection,
+    channel: usize,
+    ring: Option<&Arc<Ring>>,
+) -> Result<Started> {
     let (sender, signals) = sync_channel(channel);
     let end = Arc::new(AtomicBool::new(false));
-    let (proxies, capture) = capture(watch, ring.cloned(), Some(sender), Arc::clone(&end))?;
+    let (proxies, capture) = capture(
+        watch,
+        selection,
+        ring.cloned(),
+        Some(sender),
+        Arc::clone(&end),
+    )?;
     let source = Kind::Packets { proxies, capture };
     Ok((Watching::new(source, end), signals))
 }
@@ -366,16 +391,18 @@ fn packets(watch: &Watch, channel: usize, ring: Option<&Arc<Ring>>) -> Result<St
 /// Begins to capture; how many processes of proxies there are.
 fn capture(
     watch: &Watch,
+    selection: &Selection,
     ring: Option<Arc<Ring>>,
     out: Option<SyncSender<Signal>>,
     end: Arc<AtomicBool>,
 ) -> Result<(usize, Capture)> {
-    let selection = selection(watch);
+    let selection = selection.clone();
     let proxies = selection.running().len();
     let request = Request {
         interface: watch.interface.clone(),
         proxies: watch.addresses.clone(),
         ring,
+        cluster: selection.cluster.clone(),
     };
     let find = move || namespaces(&selection);
     Ok((proxies, watch::start(request, find, out, end)?))
@@ -390,12 +417,4 @@ fn namespaces(selection: &Selection) -> Namespaces {
         }
     }
     found
-}
-
-fn selection(watch: &Watch) -> Selection {
-    Selection {
-        names: watch.names.clone(),
-        pids: watch.pids.clone(),
-        places: watch.places.clone(),
-    }
 }

@@ -1,5 +1,6 @@
 //! Where signals come from.
 
+pub mod cluster;
 pub mod kernel;
 pub mod logs;
 pub mod packets;

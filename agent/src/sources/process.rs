@@ -41,6 +41,8 @@ pub struct Seen {
     pub birth: u64,
     /// Its home may have a better name a moment later.
     pub unnamed: bool,
+    /// The Kubernetes API may tell more of its pod later.
+    pub untold: bool,
     /// Files of /proc that this program may not read, so that settings may be unknown.
     pub unreadable: Vec<&'static str>,
 }
@@ -90,7 +92,7 @@ pub fn read(pid: u32, homes: &mut Homes) -> Option<Seen> {
         cut(value, MAX_VALUE);
     }
     let found = homes.find(pid);
-    let unnamed = found.may_be_named_later();
+    let (unnamed, untold) = (found.may_be_named_later(), found.untold);
     let process = Process {
         pid,
         parent: stat.parent,
@@ -107,6 +109,7 @@ pub fn read(pid: u32, homes: &mut Homes) -> Option<Seen> {
         process,
         birth: stat.start_ticks,
         unnamed,
+        untold,
         unreadable,
     })
 }
@@ -141,11 +144,6 @@ pub fn children(pid: u32) -> Vec<u32> {
 fn has_program(pid: u32) -> bool {
     !fs::read_link(path(pid, "exe"))
         .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-}
-
-/// Who this process is, as far as can be read; `None` if it is gone.
-pub fn identify(pid: u32, homes: &mut Homes) -> Option<Process> {
-    read(pid, homes).map(|seen| seen.process)
 }
 
 /// The process's name; `None` if it is gone.

@@ -35,6 +35,7 @@ fn busy() -> Metrics {
     metrics.signals("kernel", "attempt_ended", 12);
     metrics.lost("ring_buffer", "full", 0);
     metrics.history_up(true);
+    metrics.kubernetes_up(false);
     metrics.on_listener(&listener(3, 129, false), "gunicorn");
     let unix = "unix:/run/g.sock";
     let tcp = "10.0.0.1:80";

@@ -74,6 +74,8 @@ struct State {
     history: Option<bool>,
     /// What became of what was exported; `None`: nobody asked for it.
     otlp: Option<Counts>,
+    /// Whether the Kubernetes API answers; `None`: nobody asks it.
+    kubernetes: Option<bool>,
     /// Why there is no source.
     waits: Option<String>,
 }
@@ -95,6 +97,7 @@ impl Default for State {
             blind: BTreeMap::new(),
             history: None,
             otlp: None,
+            kubernetes: None,
             waits: None,
         };
         for cause in Cause::ALL {
@@ -232,6 +235,11 @@ impl Metrics {
         self.state().history = Some(up);
     }
 
+    /// Whether the Kubernetes API answers.
+    pub fn kubernetes_up(&self, up: bool) {
+        self.state().kubernetes = Some(up);
+    }
+
     /// What became of the records that were exported over OTLP. What was dropped is counted among the
     /// losses as well, by its reason.
     pub fn otlp(&self, counts: Counts) {
@@ -367,6 +375,12 @@ impl State {
                     .iter()
                     .filter_map(|counts| counts.up)
                     .map(|up| (NONE, f64::from(u8::from(up)))),
+            ),
+            gauges(
+                "why502_kubernetes_up",
+                "1 if the Kubernetes API answers, 0 if workloads keep the names known before",
+                &[],
+                self.kubernetes.map(|up| (NONE, f64::from(u8::from(up)))),
             ),
             gauge(
                 "why502_build_info",

@@ -2,21 +2,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use rustls::RootCertStore;
 
+use crate::https::{self, AGENT};
+
 const PROTOBUF: &str = "application/x-protobuf";
-const AGENT: &str = concat!("why502/", env!("CARGO_PKG_VERSION"));
 
 /// An answer is a few bytes.
 const ANSWER: usize = 64 * 1024;
@@ -37,31 +34,14 @@ pub(super) enum Outcome {
 
 #[derive(Debug)]
 pub(super) struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: https::Client,
     patience: Duration,
 }
 
 impl Client {
     /// `roots`: who vouches for a receiver that is reached by https.
     pub(super) fn new(roots: RootCertStore, patience: Duration) -> Result<Client> {
-        let tls = rustls::ClientConfig::builder_with_provider(
-            rustls::crypto::ring::default_provider().into(),
-        )
-        .with_safe_default_protocol_versions()
-        .context("TLS")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(patience / 2));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(1)
-            .build(connector);
+        let http = https::client(roots, patience / 2)?;
         Ok(Client { http, patience })
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 
 use agent_ebpf::COMM;
 
+use crate::sources::cluster;
 use crate::sources::process::{Homes, Wanted};
 
 /// What to watch.
@@ -16,6 +17,8 @@ pub struct Selection {
     pub pids: Vec<u32>,
     /// Names count in these containers and pods alone; with none, everywhere.
     pub places: Vec<Wanted>,
+    /// Who knows what runs pods.
+    pub cluster: cluster::Pods,
 }
 
 impl Selection {

@@ -67,6 +67,8 @@ pub(super) struct Watch {
     described: Described,
     homes: Homes,
     unnamed: StdMap<u32, u8>,
+    /// Processes of pods of which the Kubernetes API has not told yet.
+    untold: HashSet<u32>,
     sampler: Sampler,
     queues: Queues,
     refresh_at: Option<Instant>,
@@ -97,6 +99,7 @@ impl Watch {
             peers: State::peers(&probes.ebpf)?,
             spoken: Spoken::open(&probes.ebpf)?,
             probes,
+            homes: Homes::with(&selection.cluster),
             selection,
             out,
             listeners: Listeners::default(),
@@ -104,8 +107,8 @@ impl Watch {
             strangers: HashSet::new(),
             undecided: StdMap::new(),
             described: Described::default(),
-            homes: Homes::default(),
             unnamed: StdMap::new(),
+            untold: HashSet::new(),
             sampler: Sampler::default(),
             queues: Queues::default(),
             refresh_at: None,
@@ -258,6 +261,7 @@ impl Watch {
         self.tell_queues();
         self.describe_workers();
         self.name_homes();
+        self.name_workloads();
         self.decide_strangers();
     }
 

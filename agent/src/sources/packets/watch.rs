@@ -24,6 +24,7 @@ use crate::cli::warning;
 use crate::clock;
 use crate::privileges;
 use crate::signal::{Nanos, Signal};
+use crate::sources::cluster;
 use follower::Follower;
 use places::{HELD_BACK, Places};
 
@@ -56,6 +57,8 @@ pub struct Request {
     pub proxies: Vec<IpAddr>,
     /// Where frames are kept, for those who want the packets themselves.
     pub ring: Option<Arc<Ring>>,
+    /// Who knows what runs pods.
+    pub cluster: cluster::Pods,
 }
 
 /// What was not understood or not delivered, counted until the end.
@@ -115,6 +118,7 @@ pub fn start(
         follower: Follower::new(
             out.is_some().then(|| Packets::new(&request.proxies)),
             request.ring,
+            &request.cluster,
         ),
         out,
         asked: 0,

@@ -188,6 +188,14 @@ impl Watch {
         if seen.unnamed && self.unnamed.len() < UNNAMED {
             self.unnamed.entry(seen.process.pid).or_insert(NAMED_WITHIN);
         }
+        if seen.untold {
+            if self.untold.len() >= UNNAMED {
+                self.untold.retain(|pid| process::birth(*pid).is_some());
+            }
+            if self.untold.len() < UNNAMED {
+                self.untold.insert(seen.process.pid);
+            }
+        }
         self.send(clock::now(), Fact::ProcessSeen(seen.process));
     }
 
@@ -201,6 +209,22 @@ impl Watch {
                 self.tell_process(seen);
             } else if tries > 1 {
                 self.unnamed.insert(pid, tries - 1);
+            }
+        }
+    }
+
+    /// The Kubernetes API tells of a pod after its start, or long after, where it was away.
+    pub(super) fn name_workloads(&mut self) {
+        if !self.homes.has_news() {
+            return;
+        }
+        for pid in std::mem::take(&mut self.untold) {
+            match process::read(pid, &mut self.homes) {
+                Some(seen) if seen.untold => {
+                    self.untold.insert(pid);
+                }
+                Some(seen) => self.tell_process(seen),
+                None => {}
             }
         }
     }

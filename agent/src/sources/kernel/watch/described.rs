@@ -100,6 +100,7 @@ mod tests {
             },
             birth,
             unnamed: false,
+            untold: false,
             unreadable: Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ use super::places::{HELD_BACK, Places};
 use super::{Namespaces, Tally, Untold};
 use crate::clock::{self, Clock};
 use crate::signal::{Fact, Nanos, Signal, Source};
-use crate::sources::process;
+use crate::sources::{cluster, process};
 
 pub(super) struct Follower {
     packets: Option<Packets>,
@@ -27,11 +27,17 @@ pub(super) struct Follower {
     running: BTreeSet<u32>,
     /// Those of them of which it was told who they are.
     described: BTreeSet<u32>,
+    /// Those of them of whose pods the Kubernetes API has not told yet.
+    untold: BTreeSet<u32>,
 }
 
 impl Follower {
     /// `packets`: to follow connections; without it frames are only kept.
-    pub(super) fn new(packets: Option<Packets>, ring: Option<Arc<Ring>>) -> Follower {
+    pub(super) fn new(
+        packets: Option<Packets>,
+        ring: Option<Arc<Ring>>,
+        cluster: &cluster::Pods,
+    ) -> Follower {
         Follower {
             packets,
             ring,
@@ -39,9 +45,10 @@ impl Follower {
             tally: Tally::default(),
             told: Tally::default(),
             owners: process::Owners::default(),
-            homes: process::Homes::default(),
+            homes: process::Homes::with(cluster),
             running: BTreeSet::new(),
             described: BTreeSet::new(),
+            untold: BTreeSet::new(),
         }
     }
 
@@ -89,7 +96,14 @@ impl Follower {
         }
         for pid in before.difference(&running) {
             self.described.remove(pid);
+            self.untold.remove(pid);
             self.tell(Fact::ProxyGone { pid: *pid });
+        }
+        if self.homes.has_news() {
+            for pid in std::mem::take(&mut self.untold) {
+                self.described.remove(&pid);
+                self.describe(pid);
+            }
         }
         let served = self.owners.served(found);
         let owners = served.values().flat_map(|served| &served.listeners);
@@ -107,8 +121,12 @@ impl Follower {
         if self.described.contains(&pid) {
             return;
         }
-        if let Some(mut process) = process::identify(pid, &mut self.homes) {
+        if let Some(seen) = process::read(pid, &mut self.homes) {
+            let mut process = seen.process;
             self.described.insert(pid);
+            if seen.untold {
+                self.untold.insert(pid);
+            }
             // Packets are on the wall clock.
             process.started = Clock::of_host().unix(process.started);
             self.tell(Fact::ProcessSeen(process));
@@ -180,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_handed_over_once_while_it_is_counted() {
-        let mut follower = Follower::new(Some(Packets::new(&[])), None);
+        let mut follower = Follower::new(Some(Packets::new(&[])), None, &cluster::Pods::default());
         let untold = Untold::default();
         let unknown = RawFrame {
             at: 1,

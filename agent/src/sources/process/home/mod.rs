@@ -1,5 +1,5 @@
 //! What a process runs in: its container, its pod, its systemd service. Read from the node's own
-//! files; no container engine and no Kubernetes API is asked.
+//! files, and what runs a pod from the Kubernetes API where that is asked; no container engine is.
 
 mod group;
 mod pods;
@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::{bytes, stat, strings};
 use crate::signal::Home;
+use crate::sources::cluster;
 use group::Group;
 use pods::{Pod, Pods};
 
@@ -49,6 +50,8 @@ impl fmt::Display for Wanted {
 pub struct Found {
     pub home: Home,
     id: Option<String>,
+    /// The Kubernetes API has not told of its pod yet.
+    pub untold: bool,
 }
 
 impl Found {
@@ -80,6 +83,8 @@ pub struct Homes {
     roots: Vec<PathBuf>,
     pods: Pods,
     listed: Option<Instant>,
+    cluster: cluster::Pods,
+    heard: u64,
 }
 
 impl Default for Homes {
@@ -90,12 +95,28 @@ impl Default for Homes {
 }
 
 impl Homes {
+    /// The same, and what the Kubernetes API says.
+    pub fn with(cluster: &cluster::Pods) -> Homes {
+        Homes {
+            cluster: cluster.clone(),
+            ..Homes::default()
+        }
+    }
+
+    /// Whether the Kubernetes API has told of pods since this was asked last.
+    pub fn has_news(&mut self) -> bool {
+        let heard = self.cluster.heard();
+        std::mem::replace(&mut self.heard, heard) != heard
+    }
+
     fn new(proc: impl Into<PathBuf>, roots: &[impl AsRef<Path>]) -> Homes {
         Homes {
             proc: proc.into(),
             roots: roots.iter().map(|root| root.as_ref().to_owned()).collect(),
             pods: Pods::default(),
             listed: None,
+            cluster: cluster::Pods::default(),
+            heard: 0,
         }
     }
 
@@ -107,9 +128,9 @@ impl Homes {
 
     fn named(&mut self, pid: u32, group: Group) -> Found {
         let mut home = Home::default();
-        let id = group.container;
+        let (id, uid) = (group.container, group.pod);
         let known = id.as_ref().map(|id| self.engines_name(pid, id));
-        let pod = self.pod(id.as_deref(), group.pod.as_deref());
+        let pod = self.pod(id.as_deref(), uid.as_deref());
         let name = match known.flatten() {
             None => None,
             Some(name) => match pods::of_kubelets_name(&name) {
@@ -131,7 +152,25 @@ impl Homes {
             Some(pod) => pods::workload(pod).map(ToOwned::to_owned),
             None => group.service.filter(|name| is_name(name)),
         };
-        Found { home, id }
+        let untold = !self.ask_cluster(&mut home, uid.as_deref());
+        Found { home, id, untold }
+    }
+
+    /// Whether all is known that can be: what is in no pod, or nobody is asked about, is.
+    fn ask_cluster(&self, home: &mut Home, uid: Option<&str>) -> bool {
+        let name = home.namespace.as_deref().zip(home.pod.as_deref());
+        if !self.cluster.are_asked_for() || (uid.is_none() && name.is_none()) {
+            return true;
+        }
+        let Some(pod) = self.cluster.find(uid, name) else {
+            return false;
+        };
+        // It knows what a name only suggests.
+        home.workload = pod.workload;
+        if home.pod.is_none() {
+            (home.namespace, home.pod) = (Some(pod.namespace), Some(pod.name));
+        }
+        true
     }
 
     fn pod(&mut self, container: Option<&str>, uid: Option<&str>) -> Option<Pod> {
@@ -446,6 +485,71 @@ mod tests {
         assert_eq!(
             host.home(11),
             ["app", "shop", "web", "web-66b6c48dd5-7xk2p"]
+        );
+    }
+
+    #[test]
+    fn what_runs_a_pod_says_the_api_and_its_name_only_until_then() {
+        let pod = |name: &str, workload: Option<&str>| cluster::Pod {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            workload: workload.map(str::to_owned),
+        };
+        let told = |host: &Host, pods: &[(&str, cluster::Pod)]| {
+            let mut homes = host.homes();
+            homes.cluster = cluster::Pods::of(pods);
+            let Found { home, untold, .. } = homes.find(11);
+            let home = [home.container, home.namespace, home.workload, home.pod];
+            (home.map(Option::unwrap_or_default), untold)
+        };
+        let home = |names: [&str; 4]| names.map(str::to_owned);
+        let group = "/kubepods.slice/kubepods-pod{UID}.slice/cri-containerd-{ID}.scope";
+        let host = |name: &str, group: &str| {
+            Host::new()
+                .process(11, "nginx", 1, &["nginx"], group)
+                .with(&format!("var/log/pods/shop_{name}_{UID}/nginx/0.log"), "")
+        };
+        let stateful = host("web-0", group);
+        assert_eq!(
+            told(&stateful, &[]),
+            (home(["nginx", "shop", "", "web-0"]), true)
+        );
+        assert_eq!(
+            told(&stateful, &[(UID, pod("web-0", Some("web")))]),
+            (home(["nginx", "shop", "web", "web-0"]), false)
+        );
+        // Another pod has its name now.
+        let next = ("another", pod("web-0", Some("other-web")));
+        assert_eq!(
+            told(&stateful, std::slice::from_ref(&next)),
+            (home(["nginx", "shop", "", "web-0"]), true)
+        );
+        // A person's own pod that is named as a Deployment's.
+        let name = "web-66b6c48dd5-7xk2p";
+        let own = host(name, group);
+        assert_eq!(
+            told(&own, &[(UID, pod(name, None))]),
+            (home(["nginx", "shop", "", name]), false)
+        );
+        // The files cannot be read, the UID can; then the other way round.
+        let unread = Host::new().process(11, "nginx", 1, &["nginx"], group);
+        assert_eq!(
+            told(&unread, &[(UID, pod("web-0", Some("web")))]),
+            (home([&ID[..12], "shop", "web", "web-0"]), false)
+        );
+        let log = format!("var/log/containers/web-0_shop_nginx-{ID}.log");
+        let hidden = Host::new()
+            .process(11, "nginx", 1, &["nginx"], "/../cri-containerd-{ID}.scope")
+            .with(&log, "");
+        assert_eq!(
+            told(&hidden, &[next]),
+            (home(["nginx", "shop", "other-web", "web-0"]), false)
+        );
+        // In no pod there is nothing to wait for.
+        let service = Host::new().process(11, "nginx", 1, &["x"], "/system.slice/nginx.service");
+        assert_eq!(
+            told(&service, &[]),
+            (home(["", "", "nginx.service", ""]), false)
         );
     }
 
