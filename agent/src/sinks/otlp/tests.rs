@@ -3,7 +3,7 @@
 mod receiver;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Counts, Endpoint, Limits, Otlp};
 use crate::sinks::metrics::Metrics;
@@ -72,6 +72,46 @@ fn nothing_is_lost_while_the_receiver_is_away_for_30_seconds_at_1000_a_second() 
     };
     assert!(message.contains("it is tried again"), "{message}");
     receiver.until(|received| (received.service == "why502").then_some(()));
+}
+
+/// As an outage goes, ten times as fast: requests under way break off, pauses grow, and verdicts come
+/// before, meanwhile and afterwards.
+#[test]
+fn an_outage_in_the_middle_of_a_storm_loses_nothing() {
+    const FASTER: u32 = 10;
+    const A_SECOND: u64 = 1_000;
+    const OUTAGE: std::ops::Range<u64> = 5..35;
+    let usual = Limits::default();
+    let limits = Limits {
+        gather: usual.gather / FASTER,
+        first_pause: usual.first_pause / FASTER,
+        longest_pause: usual.longest_pause / FASTER,
+        answer: usual.answer / FASTER,
+        metrics: usual.metrics / FASTER,
+        ..usual
+    };
+    let receiver = Receiver::start(Manner::Takes);
+    let mut otlp = export(&receiver, limits);
+    let began = Instant::now();
+    for second in 0..40 {
+        if second == OUTAGE.start {
+            // It was there, and some has been sent.
+            receiver.until(|received| (!received.ids.is_empty()).then_some(()));
+            receiver.becomes(Manner::Breaks);
+        }
+        if second == OUTAGE.end {
+            let counts = otlp.counts();
+            assert_eq!((counts.up, counts.lost()), (Some(false), 0));
+            assert!(counts.waiting() >= 25 * A_SECOND, "{counts:?}");
+            receiver.becomes(Manner::Takes);
+        }
+        produce(&mut otlp, second * A_SECOND..(second + 1) * A_SECOND);
+        let next = began + Duration::from_secs(second + 1) / FASTER;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let (counts, _) = otlp.finish();
+    assert_eq!((counts.produced, counts.sent), (40_000, 40_000));
+    once_each(&receiver, &counts);
 }
 
 #[test]

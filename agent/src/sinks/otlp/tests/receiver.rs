@@ -1,8 +1,7 @@
 //! A test server: an HTTP server that takes OTLP as a collector does, and can be told to be away.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -33,6 +32,8 @@ pub(super) enum Manner {
     Status(u16),
     /// Reads, and never answers.
     Hangs,
+    /// Breaks off, whoever was there or comes, as one that is restarted behind its address.
+    Breaks,
 }
 
 #[derive(Debug, Default)]
@@ -149,6 +150,9 @@ async fn serve(socket: TcpSocket, shared: &Arc<Shared>) {
     let listener = socket.listen(16).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
+        if let Manner::Breaks = *shared.manner.lock().unwrap() {
+            continue;
+        }
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, &shared));
@@ -163,7 +167,7 @@ async fn serve(socket: TcpSocket, shared: &Arc<Shared>) {
 async fn answer(
     request: Request<Incoming>,
     shared: &Shared,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Full<Bytes>>, io::Error> {
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
     assert_eq!(request.headers()["content-encoding"], "gzip");
     let path = request.uri().path().to_owned();
@@ -171,6 +175,9 @@ async fn answer(
     let mut message = Vec::new();
     GzDecoder::new(&body[..]).read_to_end(&mut message).unwrap();
     let manner = *shared.manner.lock().unwrap();
+    if let Manner::Breaks = manner {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
     if let Manner::Hangs = manner {
         shared.received.lock().unwrap().requests += 1;
         shared.news.notify_all();
