@@ -187,7 +187,9 @@ fn run(args: &Args, wanted: &Rows) -> Result<bool> {
     }
     let whole = wanted.row.is_empty() && wanted.name.is_none();
     if let Some(prometheus) = options.prometheus.as_ref().filter(|_| whole) {
-        report.check("dashboards and rules", prometheus.panels());
+        for (version, result) in prometheus.panels() {
+            report.check(&format!("dashboards and rules in {version}"), result);
+        }
     }
     report.print_confusion();
     report.check_packets(whole);
@@ -231,7 +233,15 @@ fn prometheus(wanted: &Rows, report: &mut Report) -> Result<Option<Arc<Prometheu
         () if wanted.no_agent => return Ok(None),
         () if wanted.no_prometheus => "--no-prometheus",
         () if process::program("prometheus").is_none() => "prometheus is not installed",
-        () => return Ok(Some(Arc::new(Prometheus::start()?))),
+        () => {
+            for newer in Prometheus::lacking() {
+                report.skip(
+                    "dashboards and rules there",
+                    &format!("{newer} is not installed"),
+                );
+            }
+            return Ok(Some(Arc::new(Prometheus::start()?)));
+        }
     };
     report.skip("counters in Prometheus", lacking);
     Ok(None)

@@ -1,5 +1,6 @@
 //! A real Prometheus, one for the whole run, that scrapes a real `why502 run` beside each scenario:
-//! what the counters have to agree with.
+//! what the counters have to agree with. A newer one beside it is asked for what dashboards and rules
+//! ask for, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -26,11 +27,58 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// The server. It takes some seconds until its first scrape, so there is one for all scenarios, and
 /// every agent serves its metrics where it looks.
 pub struct Prometheus {
+    /// Whose counters count.
     port: u16,
     agents_port: u16,
+    servers: Vec<Server>,
+    _folder: tempfile::TempDir,
+}
+
+/// The programs, the system's first.
+const PROGRAMS: [&str; 2] = ["prometheus", "prometheus-3"];
+
+struct Server {
+    version: String,
+    port: u16,
     panels: Mutex<Panels>,
     _proc: Proc,
-    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(program: &Path, folder: &Path, config: &Path) -> Result<Server> {
+        std::fs::create_dir_all(folder)?;
+        let port = free_port()?;
+        let mut command = Command::new(program);
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("tsdb").display()
+            ))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let mut proc = Proc::spawn("prometheus", command, &folder.join("prometheus.log"))?;
+        // Its first scrape comes while the first scenario's software starts.
+        proc.wait_ready("prometheus's /-/ready", UP, || {
+            get(port, "/-/ready").is_ok_and(|(status, _)| status == 200)
+        })?;
+        let (_, said) = get(port, "/api/v1/status/buildinfo")?;
+        let said: Value = serde_json::from_str(&said)?;
+        let version = said["data"]["version"].as_str().unwrap_or_default();
+        Ok(Server {
+            version: version.to_owned(),
+            port,
+            panels: Mutex::new(Panels::load()?),
+            _proc: proc,
+        })
+    }
+
+    /// Asks what the dashboards and rules ask.
+    fn ask_panels(&self) -> Result<()> {
+        let (_, rules) = get(self.port, "/api/v1/rules")?;
+        let mut panels = self.panels.lock().expect("the panels");
+        panels.add_rules(&serde_json::from_str(&rules)?)?;
+        panels.ask(|expression| query(self.port, expression))
+    }
 }
 
 /// An agent beside one scenario, and how its counters stood at the start.
@@ -69,9 +117,8 @@ fn lasting_port() -> Result<u16> {
 
 impl Prometheus {
     pub fn start() -> Result<Prometheus> {
-        let program = process::program("prometheus").context("prometheus is not installed")?;
         let folder = tempfile::Builder::new().prefix("why502-prom-").tempdir()?;
-        let (agents_port, port) = (lasting_port()?, free_port()?);
+        let agents_port = lasting_port()?;
         let config = folder.path().join("prometheus.yml");
         std::fs::write(
             &config,
@@ -82,25 +129,16 @@ impl Prometheus {
                  \x20     - targets: ['127.0.0.1:{agents_port}']\n"
             ),
         )?;
-        let mut command = Command::new(program);
-        command
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.path().join("tsdb").display()
-            ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        let log = folder.path().join("prometheus.log");
-        let mut proc = Proc::spawn("prometheus", command, &log)?;
-        // Its first scrape comes while the first scenario's software starts.
-        proc.wait_ready("prometheus's /-/ready", UP, || {
-            get(port, "/-/ready").is_ok_and(|(status, _)| status == 200)
-        })?;
+        let servers = PROGRAMS.iter().filter_map(|name| {
+            let program = process::program(name)?;
+            Some(Server::start(&program, &folder.path().join(name), &config))
+        });
+        let servers = servers.collect::<Result<Vec<_>>>()?;
+        let first = servers.first().context("prometheus is not installed")?;
         Ok(Prometheus {
-            port,
+            port: first.port,
             agents_port,
-            panels: Mutex::new(Panels::load()?),
-            _proc: proc,
+            servers,
             _folder: folder,
         })
     }
@@ -128,17 +166,18 @@ impl Prometheus {
         })
     }
 
-    /// Asks what the dashboards and rules ask.
-    fn ask_panels(&self) -> Result<()> {
-        let (_, rules) = get(self.port, "/api/v1/rules")?;
-        let mut panels = self.panels.lock().expect("the panels");
-        panels.add_rules(&serde_json::from_str(&rules)?)?;
-        panels.ask(|expression| query(self.port, expression))
+    /// Whether all queries of dashboards and rules have returned data in some scenario, in each
+    /// version.
+    pub fn panels(&self) -> impl Iterator<Item = (&str, Result<String, String>)> {
+        let result = |server: &Server| server.panels.lock().expect("the panels").result();
+        let servers = self.servers.iter();
+        servers.map(move |server| (server.version.as_str(), result(server)))
     }
 
-    /// Whether all queries of dashboards and rules have returned data in some scenario.
-    pub fn panels(&self) -> Result<String, String> {
-        self.panels.lock().expect("the panels").result()
+    /// The programs that were not there.
+    pub fn lacking() -> impl Iterator<Item = &'static str> {
+        let lacks = |name: &&'static str| process::program(name).is_none();
+        PROGRAMS.into_iter().filter(lacks)
     }
 
     /// What is counted of nginx's responses and attempts, as Prometheus has it.
@@ -205,7 +244,11 @@ impl Watched {
                 std::mem::take(&mut seen).without(&foreign(&self.agent.lines(), ledger, proxies));
             failure.is_some() || enough(&seen)
         });
-        self.prometheus.ask_panels()?;
+        for server in &self.prometheus.servers {
+            server
+                .ask_panels()
+                .with_context(|| format!("Prometheus {}", server.version))?;
+        }
         failure.map_or(Ok(seen), Err)
     }
 

@@ -2,14 +2,14 @@
 //! memory and time, and never holds up the diagnosis.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -66,11 +66,12 @@ impl Server {
                 return;
             };
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     let client = Client {
                         metrics: Arc::clone(&self.metrics),
                         exports: Arc::clone(&exports),
                         export: OnceLock::new(),
+                        from: from.ip(),
                     };
                     tokio::spawn(async move {
                         // A client that broke off or was too slow is its own affair.
@@ -91,6 +92,7 @@ struct Client {
     exports: Arc<Semaphore>,
     /// Held until the connection ends, because until then its export is in memory.
     export: OnceLock<OwnedSemaphorePermit>,
+    from: IpAddr,
 }
 
 impl Client {
@@ -105,6 +107,16 @@ impl Client {
             .max_buf_size(16 * 1024)
             .serve_connection(TokioIo::new(stream), answer)
             .await
+    }
+
+    /// Whom to tell from others that read the metrics: servers of one host by what they call
+    /// themselves.
+    fn reader(&self, request: &Request<Incoming>) -> String {
+        const NAME: usize = 128;
+        let agent = request.headers().get(USER_AGENT).map(HeaderValue::as_bytes);
+        let agent = agent.unwrap_or_default();
+        let agent = String::from_utf8_lossy(&agent[..agent.len().min(NAME)]).into_owned();
+        format!("{} {agent}", self.from)
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -125,7 +137,8 @@ impl Client {
                 if let Ok(permit) = Arc::clone(&self.exports).acquire_owned().await {
                     let _ = self.export.set(permit);
                 }
-                respond(StatusCode::OK, METRICS_TYPE, self.metrics.render())
+                let export = self.metrics.render(&self.reader(request));
+                respond(StatusCode::OK, METRICS_TYPE, export)
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.metrics.ready() {

@@ -78,11 +78,11 @@ fn value(text: &str, series: &str) -> Option<f64> {
 #[test]
 fn every_cause_of_a_seen_proxy_exists_at_zero() {
     let metrics = Metrics::new();
-    assert!(!metrics.render().contains("proxy=\"nginx\""));
+    assert!(!metrics.render("").contains("proxy=\"nginx\""));
     nginx_seen(&metrics, 1);
     // The second time: the first export of a series is always 0 by then.
-    metrics.render();
-    let text = metrics.render();
+    metrics.render("");
+    let text = metrics.render("");
     for cause in Cause::ALL
         .iter()
         .filter(|cause| **cause != Cause::DownstreamGaveUp)
@@ -100,7 +100,7 @@ fn every_cause_of_a_seen_proxy_exists_at_zero() {
 fn one_failure_is_an_increase_in_every_counter_it_touches() {
     let metrics = Metrics::new();
     nginx_seen(&metrics, 1);
-    metrics.render();
+    metrics.render("");
     let refused = verdict(
         Kind::Verdict,
         Some(200),
@@ -108,7 +108,7 @@ fn one_failure_is_an_increase_in_every_counter_it_touches() {
         "10.0.0.1:80",
     );
     metrics.on_verdict(&refused);
-    let (before, after) = (metrics.render(), metrics.render());
+    let (before, after) = (metrics.render(""), metrics.render(""));
     for series in [
         // A status that no one could expect, and an upstream that no one knew.
         "why502_failed_responses_total{proxy=\"nginx\",status=\"200\",cause=\"connection_refused\"}",
@@ -123,6 +123,37 @@ fn one_failure_is_an_increase_in_every_counter_it_touches() {
 }
 
 #[test]
+fn of_two_readers_each_sees_the_increase_and_who_looks_once_takes_none() {
+    let metrics = Metrics::new();
+    nginx_seen(&metrics, 1);
+    for reader in ["a", "b"] {
+        metrics.render(reader);
+    }
+    let upstream = "10.0.0.1:80";
+    let failure = verdict(Kind::Verdict, Some(502), Cause::KeepaliveRace, upstream);
+    metrics.on_verdict(&failure);
+    let series = "why502_upstream_failed_responses_total{proxy=\"nginx\",upstream=\"10.0.0.1:80\",cause=\"keepalive_race\"}";
+    let seen = |reader: &str| value(&metrics.render(reader), series);
+    assert_eq!(seen("a person"), Some(1.0));
+    assert_eq!([seen("a"), seen("b")], [Some(0.0); 2]);
+    assert_eq!([seen("a"), seen("b")], [Some(1.0); 2]);
+    // Readers are not remembered without bound.
+    for number in 0..40 {
+        metrics.render(&format!("scanner {number}"));
+    }
+    let another = verdict(
+        Kind::Verdict,
+        Some(502),
+        Cause::KeepaliveRace,
+        "10.0.0.2:80",
+    );
+    metrics.on_verdict(&another);
+    let series = series.replace("10.0.0.1", "10.0.0.2");
+    assert_eq!(value(&metrics.render("a"), &series), Some(1.0));
+    assert_eq!(value(&metrics.render("scanner 39"), &series), Some(0.0));
+}
+
+#[test]
 fn on_kubernetes_namespaces_and_workloads_are_labels_of_their_own() {
     let metrics = Metrics::new();
     let home = |namespace: &str, workload: &str| Party {
@@ -134,7 +165,7 @@ fn on_kubernetes_namespaces_and_workloads_are_labels_of_their_own() {
     let ingress = home("ingress", "gateway");
     let gateway = Who::proxy("nginx", &ingress);
     metrics.proxies_watched(&[(gateway.clone(), 2)].into());
-    metrics.render();
+    metrics.render("");
     let mut failure = verdict(
         Kind::Verdict,
         Some(502),
@@ -150,8 +181,8 @@ fn on_kubernetes_namespaces_and_workloads_are_labels_of_their_own() {
         ..home("shop", "orders")
     };
     metrics.on_verdict(&failure);
-    metrics.render();
-    let text = metrics.render();
+    metrics.render("");
+    let text = metrics.render("");
     let proxy = r#"proxy="nginx",proxy_namespace="ingress",proxy_workload="gateway""#;
     let upstream = r#"upstream="shop/orders",upstream_namespace="shop",upstream_workload="orders""#;
     for (series, expected) in [
@@ -192,7 +223,7 @@ fn on_kubernetes_namespaces_and_workloads_are_labels_of_their_own() {
 
 #[test]
 fn the_export_is_what_it_was() {
-    let text = busy().render();
+    let text = busy().render("");
     let own: Vec<&str> = text
         .lines()
         .filter(|line| !line.contains("process_") && !line.contains("build_info{"))
@@ -208,19 +239,19 @@ fn peaks_are_since_the_last_scrape_and_gone_listeners_leave() {
     let peak = "why502_accept_queue_peak{socket=\"unix:/run/g.sock\",process=\"gunicorn\"}";
     let overflows =
         "why502_accept_queue_overflows_total{socket=\"unix:/run/g.sock\",process=\"gunicorn\"}";
-    assert_eq!(value(&metrics.render(), peak), Some(129.0));
-    assert_eq!(value(&metrics.render(), peak), Some(3.0));
-    assert_eq!(value(&metrics.render(), overflows), Some(2.0));
+    assert_eq!(value(&metrics.render(""), peak), Some(129.0));
+    assert_eq!(value(&metrics.render(""), peak), Some(3.0));
+    assert_eq!(value(&metrics.render(""), overflows), Some(2.0));
     metrics.on_listener(&listener(0, 0, true), "gunicorn");
-    assert_eq!(value(&metrics.render(), peak), None);
-    assert_eq!(value(&metrics.render(), overflows), Some(2.0));
+    assert_eq!(value(&metrics.render(""), peak), None);
+    assert_eq!(value(&metrics.render(""), overflows), Some(2.0));
 }
 
 #[test]
 fn unused_upstreams_leave_and_their_number_is_capped() {
     let metrics = busy();
     metrics.on_tick(3_601_000_000_000);
-    assert!(!metrics.render().contains("upstream=\"10.0.0.1:80\""));
+    assert!(!metrics.render("").contains("upstream=\"10.0.0.1:80\""));
     for port in 0..10_000 {
         let upstream = format!("10.1.0.1:{port}");
         metrics.on_verdict(&verdict(
@@ -232,8 +263,8 @@ fn unused_upstreams_leave_and_their_number_is_capped() {
     }
     let proxies = (0..100).map(|n| (Who::named(format!("proxy-{n}")), 1));
     metrics.proxies_watched(&proxies.collect());
-    metrics.render();
-    let text = metrics.render();
+    metrics.render("");
+    let text = metrics.render("");
     let series = "why502_upstream_failed_responses_total{proxy=\"nginx\",upstream=\"other\",cause=\"connection_refused\"}";
     assert_eq!(value(&text, series), Some(9_800.0));
     let lines = text.lines().filter(|line| !line.starts_with('#')).count();
@@ -250,7 +281,7 @@ fn labels_from_traffic_cannot_forge_a_line() {
         Cause::UnixSocketMissing,
         path,
     ));
-    let text = metrics.render();
+    let text = metrics.render("");
     assert!(
         !text.lines().any(|line| line.starts_with("why502_up ")),
         "{text}"
@@ -260,7 +291,7 @@ fn labels_from_traffic_cannot_forge_a_line() {
 
 #[test]
 fn promtool_finds_nothing_to_say() {
-    promtool(&busy().render());
+    promtool(&busy().render(""));
 }
 
 /// Prometheus' own check, where it is installed.

@@ -30,7 +30,7 @@ fn in_a_week_of_new_upstreams_the_live_ones_keep_their_names() {
             metrics.on_verdict(&failure);
         }
         if newest % 499 == 0 {
-            let text = metrics.render();
+            let text = metrics.render("");
             for upstream in live {
                 let label = format!("upstream=\"{}\"", address(upstream));
                 assert!(text.contains(&label), "{upstream} at {newest}");
@@ -40,5 +40,5 @@ fn in_a_week_of_new_upstreams_the_live_ones_keep_their_names() {
             assert!(series < MAX_SERIES, "{series} at {newest}");
         }
     }
-    assert!(!metrics.render().contains(&address(0)));
+    assert!(!metrics.render("").contains(&address(0)));
 }

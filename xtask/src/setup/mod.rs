@@ -11,6 +11,7 @@ mod matrix;
 mod newer;
 mod node;
 pub(crate) mod pingora;
+pub(crate) mod prometheus;
 pub(crate) mod wheel;
 
 use std::path::Path;
@@ -106,6 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         all.extend(matrix::missing());
         all.extend(browser::missing());
         all.extend(machines::missing());
+        all.extend(prometheus::missing());
         if all.is_empty() {
             println!("setup: everything is there");
             return Ok(());
@@ -122,6 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     matrix::install();
     browser::install();
     machines::install();
+    prometheus::install();
     if missing.is_empty() && llvm.is_none() {
         println!(
             "setup: everything is there ({} ms)",

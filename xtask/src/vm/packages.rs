@@ -106,13 +106,13 @@ fn extract(kernel: &Kernel, release: &str, packages: &[PathBuf]) -> Result<Unpac
 }
 
 /// apt, for some suites and one kind of machine, with lists of its own.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     configuration: PathBuf,
     place: PathBuf,
 }
 
 impl Apt {
-    pub(super) fn new(suites: &[&str], arch: Arch) -> Result<Apt> {
+    pub(crate) fn new(suites: &[&str], arch: Arch) -> Result<Apt> {
         let mut name = suites.join("+");
         if arch != Arch::default() {
             name = format!("{name}-{}", arch.name());
@@ -155,7 +155,7 @@ impl Apt {
             configuration,
             place,
         };
-        println!("vm: asking the archive for {name}");
+        println!("asking the archive for {name}");
         shell::run(apt.command("apt-get").args(["-q=2", "update"]))
             .with_context(|| format!("read the package lists of {name}"))?;
         Ok(apt)
@@ -235,7 +235,7 @@ impl Apt {
         debs(&archives)
     }
 
-    pub(super) fn download(&self, package: &str) -> Result<PathBuf> {
+    pub(crate) fn download(&self, package: &str) -> Result<PathBuf> {
         let place = folder().join("download");
         crate::process::fresh_folder(&place)?;
         let mut apt = self.command("apt-get");

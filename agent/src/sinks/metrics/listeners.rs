@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prometheus::proto::MetricFamily;
 
 use super::families::{counters, gauges};
-use super::series::Counter;
+use super::series::{Counter, Scrape};
 use crate::cause::Cause;
 use crate::signal::{Address, Listener};
 use crate::verdict::AttemptLine;
@@ -102,7 +102,7 @@ impl Listeners {
         [upstream.0.clone(), String::new()]
     }
 
-    pub(super) fn gather(&mut self, fresh_as_zero: bool) -> [MetricFamily; 4] {
+    pub(super) fn gather(&mut self, scrape: Scrape) -> [MetricFamily; 4] {
         let mut shown: BTreeMap<[String; 2], (u32, u32, u32)> = BTreeMap::new();
         for ((address, _), queue) in &mut self.queues {
             let now = (queue.length, queue.peak, queue.limit);
@@ -147,7 +147,7 @@ impl Listeners {
                 labels,
                 self.overflows
                     .iter_mut()
-                    .map(|(labels, counter)| (labels.clone(), counter.export(fresh_as_zero))),
+                    .map(|(labels, counter)| (labels.clone(), counter.export(scrape))),
             ),
         ]
     }
@@ -182,7 +182,7 @@ mod tests {
 
     /// What is exported of the overflows: socket, process, count.
     fn overflows(listeners: &mut Listeners) -> Vec<(String, String, f64)> {
-        let [.., family] = listeners.gather(false);
+        let [.., family] = listeners.gather(Scrape::WHOLE);
         let metrics = family.get_metric().iter();
         let of = |metric: &prometheus::proto::Metric, name: &str| {
             let mut labels = metric.get_label().iter();
@@ -265,7 +265,7 @@ mod tests {
         full(&mut listeners, "127.0.0.1:9000", Cause::TcpAcceptQueueFull);
         listening(&mut listeners, "0.0.0.0:9000", 1, "node", true);
         assert_eq!(overflows(&mut listeners), zero(1.0));
-        let [lengths, ..] = listeners.gather(false);
+        let [lengths, ..] = listeners.gather(Scrape::WHOLE);
         assert!(lengths.get_metric().is_empty());
     }
 }

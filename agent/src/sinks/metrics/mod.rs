@@ -2,7 +2,7 @@
 //!
 //! A counter that could appear with its first failure exists at 0 before: the pairs of a proxy and
 //! a cause from the moment the proxy is seen; those with an upstream, which cannot all be known in
-//! advance, show 0 for one scrape first (see `series`). So one failure in 20,000 is an increase.
+//! advance, show 0 to each reader for one scrape first (see `series`). So one failure in 20,000 is an increase.
 
 mod families;
 mod listeners;
@@ -27,7 +27,7 @@ use crate::verdict::{Confidence, Kind, Verdict};
 use families::{NONE, counters, gauge, gauges, histogram};
 use listeners::Listeners;
 use proxies::Proxies;
-use series::{Buckets, Counters};
+use series::{Buckets, Counters, Scrape};
 use upstreams::Upstreams;
 
 pub use who::Who;
@@ -43,6 +43,9 @@ const UNUSED: Nanos = 3600 * 1_000_000_000;
 /// Names that come from the program itself, not from traffic; capped all the same.
 const MAX_NAMES: usize = 256;
 
+/// Those who read the export and are told from each other.
+const READERS: usize = 16;
+
 const DELAY_EDGES: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 ];
@@ -56,7 +59,9 @@ pub struct Metrics {
 #[derive(Clone, Debug)]
 struct State {
     now: Nanos,
-    scraped: bool,
+    /// Made so far, and each reader's last.
+    scrapes: u64,
+    readers: BTreeMap<String, u64>,
     proxies: Proxies,
     /// By cause, confidence.
     verdicts: Counters<2>,
@@ -84,7 +89,8 @@ impl Default for State {
     fn default() -> State {
         let mut state = State {
             now: 0,
-            scraped: false,
+            scrapes: 0,
+            readers: BTreeMap::new(),
             proxies: Proxies::default(),
             verdicts: Counters::new(usize::MAX),
             upstreams: Upstreams::default(),
@@ -269,9 +275,14 @@ impl Metrics {
         }
     }
 
-    /// The whole export. Peaks and new series count from one call to the next.
-    pub fn render(&self) -> String {
-        let families = self.state().gather();
+    /// The whole export for one of those who read it. Its new series count from one call to the next,
+    /// peaks from anyone's.
+    pub fn render(&self, reader: &str) -> String {
+        let families = {
+            let mut state = self.state();
+            let scrape = state.scrape(reader);
+            state.gather(scrape)
+        };
         let mut text = Vec::with_capacity(64 * 1024);
         match TextEncoder::new().encode(&families, &mut text) {
             Ok(()) => String::from_utf8_lossy(&text).into_owned(),
@@ -289,8 +300,7 @@ impl Metrics {
             state.listeners.pushed(&mut copy.listeners);
             copy
         };
-        copy.scraped = false;
-        copy.gather()
+        copy.gather(Scrape::WHOLE)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -300,17 +310,30 @@ impl Metrics {
 }
 
 impl State {
-    fn gather(&mut self) -> Vec<MetricFamily> {
-        let fresh_as_zero = std::mem::replace(&mut self.scraped, true);
+    fn scrape(&mut self, reader: &str) -> Scrape {
+        self.scrapes += 1;
+        let number = self.scrapes;
+        let before = self.readers.insert(reader.to_owned(), number);
+        if self.readers.len() > READERS {
+            // Who has not come for the longest time is new when it comes again.
+            let oldest = self.readers.iter().min_by_key(|(_, last)| **last);
+            if let Some(oldest) = oldest.map(|(reader, _)| reader.clone()) {
+                self.readers.remove(&oldest);
+            }
+        }
+        Scrape { number, before }
+    }
+
+    fn gather(&mut self, scrape: Scrape) -> Vec<MetricFamily> {
         let mut families = vec![counters(
             "why502_verdicts_total",
             "Verdicts, by how sure they are",
             &["cause", "confidence"],
-            self.verdicts.export(fresh_as_zero),
+            self.verdicts.export(scrape),
         )];
-        families.extend(self.proxies.gather(fresh_as_zero));
-        families.extend(self.upstreams.gather(fresh_as_zero));
-        families.extend(self.listeners.gather(fresh_as_zero));
+        families.extend(self.proxies.gather(scrape));
+        families.extend(self.upstreams.gather(scrape));
+        families.extend(self.listeners.gather(scrape));
         families.extend([
             histogram(
                 "why502_verdict_delay_seconds",
@@ -322,13 +345,13 @@ impl State {
                 "why502_signals_total",
                 "Signals that sources delivered",
                 &["source", "kind"],
-                self.signals.export(false),
+                self.signals.export(Scrape::WHOLE),
             ),
             counters(
                 "why502_signals_lost_total",
                 "Signals and results that were dropped, by where and why",
                 &["stage", "reason"],
-                self.lost.export(fresh_as_zero),
+                self.lost.export(scrape),
             ),
             gauges(
                 "why502_probe_attached",

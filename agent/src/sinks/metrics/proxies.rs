@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prometheus::proto::MetricFamily;
 
 use super::families::{counters, gauges};
-use super::series::Counters;
+use super::series::{Counters, Scrape};
 use super::{UNKNOWN, UNUSED, Who};
 use crate::cause::Cause;
 use crate::signal::Nanos;
@@ -124,16 +124,16 @@ impl Proxies {
         }
     }
 
-    pub(super) fn gather(&mut self, fresh_as_zero: bool) -> [MetricFamily; 3] {
+    pub(super) fn gather(&mut self, scrape: Scrape) -> [MetricFamily; 3] {
         let mut failed = Vec::new();
         let mut contradicted = Vec::new();
         let mut watched = Vec::new();
         for (who, proxy) in &mut self.by_who {
             let who = who.labels();
             let with = |more: &[String]| [&who, more].concat();
-            let export = proxy.failed.export(fresh_as_zero);
+            let export = proxy.failed.export(scrape);
             failed.extend(export.map(|(labels, count)| (with(&labels), count)));
-            let export = proxy.contradicted.export(fresh_as_zero);
+            let export = proxy.contradicted.export(scrape);
             contradicted.extend(export.map(|(labels, count)| (with(&labels), count)));
             watched.push((who, proxy.watched as f64));
         }
@@ -192,7 +192,7 @@ mod tests {
             proxies.by_who.keys()
         );
         assert_eq!(proxies.place(&sidecar(99), 0), sidecar(99).rest());
-        let [failed, ..] = proxies.gather(false);
+        let [failed, ..] = proxies.gather(Scrape::WHOLE);
         let of_envoy = failed.get_metric().iter().filter(|metric| {
             let label = |name: &str| metric.get_label().iter().find(|label| label.name() == name);
             label("proxy").is_some_and(|label| label.value() == "envoy")

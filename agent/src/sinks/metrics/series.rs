@@ -1,18 +1,37 @@
 //! Counters and histograms by label, with the two rules the export needs: a cap, and a first 0.
 //!
 //! Prometheus sees no increase when a series appears with its first value: it must have been
-//! scraped at 0 before. So a counter that was made after the first scrape shows 0 once, then its
-//! value. At the first scrape itself everything shows: nothing before it can be an increase.
+//! scraped at 0 before. So a counter that was made after a reader's first scrape shows 0 to that
+//! reader once, then its value. At the first scrape itself everything shows: nothing before it can be
+//! an increase. Each reader has its own zeros: of two Prometheus servers neither takes the other's.
 
 use std::collections::BTreeMap;
 
 use super::OTHER;
 
-/// A counter that remembers whether it has been shown.
+/// One export, of all that were made, for one of those who read them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scrape {
+    /// They are numbered from 1.
+    pub(super) number: u64,
+    /// The reader's last one before; `None`: there was none.
+    pub(super) before: Option<u64>,
+}
+
+impl Scrape {
+    /// Shows everything as it is.
+    pub(super) const WHOLE: Scrape = Scrape {
+        number: 0,
+        before: None,
+    };
+}
+
+/// A counter that remembers since when it has been shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counter {
     value: u64,
-    shown: bool,
+    /// The first scrape that had it.
+    first: Option<u64>,
 }
 
 impl Counter {
@@ -20,10 +39,10 @@ impl Counter {
         self.value = self.value.saturating_add(count);
     }
 
-    /// The value to export; with `fresh_as_zero`, 0 if it has never been exported.
-    pub(super) fn export(&mut self, fresh_as_zero: bool) -> f64 {
-        let fresh = !std::mem::replace(&mut self.shown, true);
-        match fresh && fresh_as_zero {
+    /// The value to export; 0 if it is new to one who has read others before.
+    pub(super) fn export(&mut self, scrape: Scrape) -> f64 {
+        let first = *self.first.get_or_insert(scrape.number);
+        match scrape.before.is_some_and(|before| first > before) {
             true => 0.0,
             false => self.value as f64,
         }
@@ -59,13 +78,10 @@ impl<const N: usize> Counters<N> {
         self.counters.entry(labels).or_default().add(count);
     }
 
-    pub(super) fn export(
-        &mut self,
-        fresh_as_zero: bool,
-    ) -> impl Iterator<Item = ([String; N], f64)> {
+    pub(super) fn export(&mut self, scrape: Scrape) -> impl Iterator<Item = ([String; N], f64)> {
         self.counters
             .iter_mut()
-            .map(move |(labels, counter)| (labels.clone(), counter.export(fresh_as_zero)))
+            .map(move |(labels, counter)| (labels.clone(), counter.export(scrape)))
     }
 }
 
@@ -125,13 +141,27 @@ mod tests {
 
     #[test]
     fn a_new_counter_shows_zero_once_after_the_first_scrape() {
+        let scrape = |number, before| Scrape { number, before };
         let mut counter = Counter::default();
         counter.add(3);
-        assert_eq!(counter.export(true), 0.0);
-        assert_eq!(counter.export(true), 3.0);
+        assert_eq!(counter.export(scrape(2, Some(1))), 0.0);
+        assert_eq!(counter.export(scrape(3, Some(2))), 3.0);
         let mut at_first_scrape = Counter::default();
         at_first_scrape.add(3);
-        assert_eq!(at_first_scrape.export(false), 3.0);
+        assert_eq!(at_first_scrape.export(scrape(1, None)), 3.0);
+    }
+
+    #[test]
+    fn each_reader_has_a_zero_of_its_own() {
+        let scrape = |number, before| Scrape { number, before };
+        let mut counter = Counter::default();
+        counter.add(3);
+        // Two have read twice before, a third one comes now.
+        assert_eq!(counter.export(scrape(5, Some(3))), 0.0);
+        assert_eq!(counter.export(scrape(6, None)), 3.0);
+        assert_eq!(counter.export(scrape(7, Some(4))), 0.0);
+        assert_eq!(counter.export(scrape(8, Some(5))), 3.0);
+        assert_eq!(counter.export(scrape(9, Some(7))), 3.0);
     }
 
     #[test]
@@ -140,7 +170,7 @@ mod tests {
         for label in ["a", "b", "c", "d", "a"] {
             counters.add([label], 1);
         }
-        let exported: Vec<_> = counters.export(false).collect();
+        let exported: Vec<_> = counters.export(Scrape::WHOLE).collect();
         let expected = [("a", 2.0), ("b", 1.0), ("other", 2.0)];
         assert_eq!(exported, expected.map(|(label, n)| ([label.to_owned()], n)));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use prometheus::proto::MetricFamily;
 
 use super::families::{counters, histogram};
-use super::series::{Buckets, Counter};
+use super::series::{Buckets, Counter, Scrape};
 use super::{UNUSED, Who};
 use crate::cause::Cause;
 use crate::signal::Nanos;
@@ -129,7 +129,7 @@ impl Upstreams {
             || self.by_who.values().map(Upstream::series).sum::<usize>() >= MAX_SERIES - 50
     }
 
-    pub(super) fn gather(&mut self, fresh_as_zero: bool) -> Vec<MetricFamily> {
+    pub(super) fn gather(&mut self, scrape: Scrape) -> Vec<MetricFamily> {
         let mut sorted: Vec<(&[Who; 2], &mut Upstream)> = self.by_who.iter_mut().collect();
         sorted.sort_by(|a, b| a.0.cmp(b.0));
         let mut failed = Vec::new();
@@ -139,14 +139,14 @@ impl Upstreams {
         for (pair, counts) in &mut sorted {
             let by_cause = |causes: &mut BTreeMap<Cause, Counter>, out: &mut Vec<_>| {
                 out.extend(causes.iter_mut().map(|(cause, counter)| {
-                    (labels(pair, &[cause.name()]), counter.export(fresh_as_zero))
+                    (labels(pair, &[cause.name()]), counter.export(scrape))
                 }));
             };
             by_cause(&mut counts.failed, &mut failed);
             by_cause(&mut counts.near_misses, &mut near_misses);
-            truncated.push((labels(pair, &[]), counts.truncated.export(fresh_as_zero)));
+            truncated.push((labels(pair, &[]), counts.truncated.export(scrape)));
             for (counter, how_and_phase) in counts.closes.iter_mut().zip(CLOSES) {
-                closes.push((labels(pair, &how_and_phase), counter.export(fresh_as_zero)));
+                closes.push((labels(pair, &how_and_phase), counter.export(scrape)));
             }
         }
         let with = |more: &[&'static str]| [&PAIR[..], more].concat();

@@ -182,13 +182,13 @@ mod tests {
     #[test]
     fn what_is_sent_here_takes_nothing_from_a_scrape() {
         let metrics = Metrics::new();
-        let _ = metrics.render();
+        let _ = metrics.render("");
         metrics.on_verdict(&sample::verdict());
         let _ = metrics.export();
         // A new series still shows 0 for one scrape first.
         let series = "why502_upstream_failed_responses_total{proxy=\"nginx\",upstream=\"10.9.0.2:9000\",cause=\"keepalive_race\"}";
         for expected in ["0", "1"] {
-            let text = metrics.render();
+            let text = metrics.render("");
             assert!(text.contains(&format!("{series} {expected}\n")), "{text}");
         }
     }

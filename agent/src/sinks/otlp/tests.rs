@@ -245,7 +245,7 @@ fn the_counts_reach_the_metrics_each_once() {
     metrics.otlp(counts.clone());
     counts.dropped.insert("refused", 1);
     metrics.otlp(counts);
-    let text = metrics.render();
+    let text = metrics.render("");
     for line in [
         "why502_otlp_records_total{outcome=\"produced\"} 9",
         "why502_otlp_records_total{outcome=\"sent\"} 4",
