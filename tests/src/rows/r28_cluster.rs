@@ -4,9 +4,9 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::NGINX;
@@ -165,6 +165,7 @@ fn run(run: &mut Run) -> Result<()> {
     api.add(gateway.metadata());
     api.add(third.metadata());
     is_up(port, true)?;
+    is_told_again(run, &ns, "orders")?;
     times_out(run, &ns, "back", "orders-q8zsk", "orders".into())?;
     for words in [
         "workloads keep the names",
@@ -222,6 +223,32 @@ fn is_up(port: u16, up: bool) -> Result<()> {
         metrics.is_ok_and(|(_, text)| text.lines().any(|one| one == line))
     })
     .context("the agent beside the Kubernetes API")
+}
+
+/// The agent looks for what the API has told of once a second; nothing but a verdict shows that it has.
+fn is_told_again(run: &mut Run, ns: &NetNs, workload: &str) -> Result<()> {
+    let meanwhile = Expect::apart("meanwhile", &[504]);
+    let began = Instant::now();
+    loop {
+        let request = Request::get(run.path("/hold")).query("do=hold");
+        let path = request.path.clone();
+        let request = run.expecting(request, &meanwhile);
+        Front::Plain.burst(run, ns, vec![(Duration::ZERO, request)])?;
+        let of_it = |line: &Value| line["request"]["path"].as_str() == Some(path.as_str());
+        let agent = run.agent()?;
+        wait::until("a verdict while it is told again", PATIENCE, || {
+            agent.count_where(of_it) > 0
+        })?;
+        let named = |line: &Value| of_it(line) && line["upstream"]["workload"] == workload;
+        if agent.count_where(named) > 0 {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "{workload} is not named within {} s",
+            PATIENCE.as_secs()
+        );
+    }
 }
 
 /// A verdict that names both ends.

@@ -278,7 +278,8 @@ impl Packets {
         };
         let mut behind = self
             .unclaimed(over)
-            .filter(|c| self.may_ask(id, c) && c.began + SKEW >= exchange.at)
+            // Nothing but the time ties them: within the clocks' doubt it is as well another's.
+            .filter(|c| self.may_ask(id, c) && c.began >= exchange.at)
             .filter(|c| !self.hosts.is_checked(c.client, c.server));
         let Some(first) = behind.next() else {
             return Connects::None;

@@ -1,12 +1,12 @@
-//! gunicorn's threads: several requests and kept-alive connections a worker.
+//! gunicorn's threads: several requests and kept-alive connections a worker, which it closes some time
+//! after they have been idle for as long as it was told: no race can be aimed at.
 
-use super::{Act, KEPT, Server, Upstream, gunicorn, is_kept};
+use super::{Act, KEPT, Server, Upstream, gunicorn};
 use crate::software::Gunicorn;
 
 pub(super) const UPSTREAM: Upstream = Upstream {
     name: "gthread",
     ask: |act| match act {
-        Act::CloseIdle(idle) if is_kept(idle) => Some("do=sleep&ms=40".to_owned()),
         // Its workers say that they live whatever their threads do.
         Act::Alone | Act::Limit | Act::Quit => None,
         _ => gunicorn::ask(act),

@@ -1,6 +1,7 @@
-//! Puma with the model application for Rack: a cluster of workers, a few threads each.
+//! Puma with the model application for Rack: a cluster of workers, a few threads each. It closes idle
+//! connections some tenths of a second late: no race can be aimed at.
 
-use super::{Act, KEPT, Server, Speaks, Upstream, is_kept};
+use super::{Act, KEPT, Server, Speaks, Upstream};
 use crate::process::{self, Proc};
 use crate::run::START;
 use crate::software::{AppLog, provide};
@@ -19,7 +20,6 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Answer => String::new(),
             Act::Status(status) => format!("status={status}"),
             Act::Sleep(time) => format!("ms={}", time.as_millis()),
-            Act::CloseIdle(idle) if is_kept(idle) => "ms=40".to_owned(),
             Act::Exit => "do=exit".to_owned(),
             Act::Crash => "do=segv".to_owned(),
             _ => return None,

@@ -70,10 +70,11 @@ fn last<const COUNT: usize>(line: &str) -> Option<[&str; COUNT]> {
     words.try_into().ok()
 }
 
-/// tcpstates: the states that each connection to our ports went through.
+/// tcpstates: the states that each connection to our ports went through. Its lines come processor by
+/// processor, so that one may come after the next.
 pub(super) fn changes(said: &str) -> BTreeMap<Ends, Vec<&str>> {
     // By the socket, whose memory the next one may have.
-    let mut open: BTreeMap<&str, (Ends, Vec<&str>)> = BTreeMap::new();
+    let mut open: BTreeMap<&str, (Ends, Vec<(&str, &str)>)> = BTreeMap::new();
     let mut all = BTreeMap::new();
     for line in said.lines() {
         let Some([address, port, remote, remote_port, old, "->", new, _]) = last(line) else {
@@ -97,10 +98,24 @@ pub(super) fn changes(said: &str) -> BTreeMap<Ends, Vec<&str>> {
         if port != "0" {
             *known = ends;
         }
-        states.push(new);
+        states.push((old, new));
     }
     all.extend(open.into_values());
-    all
+    all.into_iter()
+        .map(|(ends, states)| (ends, chained(states)))
+        .collect()
+}
+
+/// Each change after the one that led to it; those that none led to are last.
+fn chained<'a>(mut changes: Vec<(&'a str, &'a str)>) -> Vec<&'a str> {
+    let mut states = Vec::new();
+    let mut now = "CLOSE";
+    while let Some(next) = changes.iter().position(|(old, _)| *old == now) {
+        now = changes.remove(next).1;
+        states.push(now);
+    }
+    states.extend(changes.into_iter().map(|(_, new)| new));
+    states
 }
 
 /// tcptracer: connects (`C`) and closes (`X`) of each connection to our ports, in order.
