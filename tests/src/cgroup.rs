@@ -1,7 +1,10 @@
 //! Control groups with a memory limit or a CPU quota, on version 1 and version 2 hosts.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -112,6 +115,18 @@ impl Cgroup {
             path,
             around: Vec::new(),
         }
+    }
+
+    /// What this command starts is in it from the beginning.
+    pub fn starts(&self, command: &mut Command) -> Result<()> {
+        let file = self.path.join("cgroup.procs");
+        let group = fs::File::options()
+            .write(true)
+            .open(&file)
+            .with_context(|| format!("open {}", file.display()))?;
+        // SAFETY: a write to an open file is async-signal-safe; 0 is whoever writes.
+        unsafe { command.pre_exec(move || (&group).write_all(b"0")) };
+        Ok(())
     }
 
     /// Moves a process (its later children follow).

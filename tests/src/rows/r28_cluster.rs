@@ -81,9 +81,7 @@ impl Pod {
 
     /// Node.js in it, ready.
     fn serves(&self, run: &Run, ns: &NetNs) -> Result<Node> {
-        let node = Node::start(run, ns, "orders", UPSTREAM, 60_000)?;
-        self.group.add(node.pid())?;
-        Ok(node)
+        Node::start_in(run, ns, "orders", UPSTREAM, 60_000, Some(&self.group))
     }
 }
 
@@ -149,6 +147,7 @@ fn run(run: &mut Run) -> Result<()> {
     })?;
     node.proc_mut().wait_exit(PATIENCE)?;
     node = second.serves(run, &ns)?;
+    is_named(run, &ns, "orders-x2x4z", &"orders".into())?;
     times_out(run, &ns, "replacement", "orders-x2x4z", "orders".into())?;
 
     // Away: known names stay, and a pod that comes now has the name that its files tell.
@@ -158,6 +157,7 @@ fn run(run: &mut Run) -> Result<()> {
     drop(node);
     let third = Pod::new(&log, 4, "orders-q8zsk", "orders")?;
     let node = third.serves(run, &ns)?;
+    is_named(run, &ns, "orders-q8zsk", &Value::Null)?;
     times_out(run, &ns, "unknown", "orders-q8zsk", Value::Null)?;
 
     // It is back, with another certificate: what it had not told is told now.
@@ -165,7 +165,7 @@ fn run(run: &mut Run) -> Result<()> {
     api.add(gateway.metadata());
     api.add(third.metadata());
     is_up(port, true)?;
-    is_told_again(run, &ns, "orders")?;
+    is_named(run, &ns, "orders-q8zsk", &"orders".into())?;
     times_out(run, &ns, "back", "orders-q8zsk", "orders".into())?;
     for words in [
         "workloads keep the names",
@@ -225,8 +225,9 @@ fn is_up(port: u16, up: bool) -> Result<()> {
     .context("the agent beside the Kubernetes API")
 }
 
-/// The agent looks for what the API has told of once a second; nothing but a verdict shows that it has.
-fn is_told_again(run: &mut Run, ns: &NetNs, workload: &str) -> Result<()> {
+/// The agent looks for new pods among the node's files, and for what the API has told of, once a second;
+/// nothing but a verdict shows that it has.
+fn is_named(run: &mut Run, ns: &NetNs, pod: &str, workload: &Value) -> Result<()> {
     let meanwhile = Expect::apart("meanwhile", &[504]);
     let began = Instant::now();
     loop {
@@ -236,16 +237,19 @@ fn is_told_again(run: &mut Run, ns: &NetNs, workload: &str) -> Result<()> {
         Front::Plain.burst(run, ns, vec![(Duration::ZERO, request)])?;
         let of_it = |line: &Value| line["request"]["path"].as_str() == Some(path.as_str());
         let agent = run.agent()?;
-        wait::until("a verdict while it is told again", PATIENCE, || {
+        wait::until("a verdict until it is named", PATIENCE, || {
             agent.count_where(of_it) > 0
         })?;
-        let named = |line: &Value| of_it(line) && line["upstream"]["workload"] == workload;
+        let named = |line: &Value| {
+            let upstream = &line["upstream"];
+            of_it(line) && upstream["pod"] == pod && upstream["workload"] == *workload
+        };
         if agent.count_where(named) > 0 {
             return Ok(());
         }
         ensure!(
             began.elapsed() < PATIENCE,
-            "{workload} is not named within {} s",
+            "{pod} of {workload} is not named within {} s",
             PATIENCE.as_secs()
         );
     }

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::AppLog;
+use crate::cgroup::Cgroup;
 use crate::netns::NetNs;
 use crate::process::{self, Proc};
 use crate::run::{Run, START};
@@ -31,6 +32,18 @@ impl Node {
         address: &str,
         keep_alive_ms: u32,
     ) -> Result<Node> {
+        Node::start_in(run, ns, name, address, keep_alive_ms, None)
+    }
+
+    /// The same in a control group from its first instruction on, as engines start containers.
+    pub fn start_in(
+        run: &Run,
+        ns: &NetNs,
+        name: &str,
+        address: &str,
+        keep_alive_ms: u32,
+        group: Option<&Cgroup>,
+    ) -> Result<Node> {
         let script = run.folder.join("server.js");
         super::provide(&script, APP)?;
         let log = AppLog::new(&run.folder.join(format!("{name}-app.log")));
@@ -44,6 +57,9 @@ impl Node {
             .arg(&script)
             .args([address, &keep_alive_ms.to_string()])
             .arg(log.file());
+        if let Some(group) = group {
+            group.starts(&mut command)?;
+        }
         let mut proc = Proc::spawn("node", command, &run.folder.join(format!("{name}.log")))?;
         proc.wait_ready("node's listener", START, || log.count("listening") > before)?;
         Ok(Node { proc, log })

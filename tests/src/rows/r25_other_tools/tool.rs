@@ -70,11 +70,14 @@ fn last<const COUNT: usize>(line: &str) -> Option<[&str; COUNT]> {
     words.try_into().ok()
 }
 
+/// From which state to which.
+type Changes<'a> = Vec<(&'a str, &'a str)>;
+
 /// tcpstates: the states that each connection to our ports went through. Its lines come processor by
 /// processor, so that one may come after the next.
 pub(super) fn changes(said: &str) -> BTreeMap<Ends, Vec<&str>> {
     // By the socket, whose memory the next one may have.
-    let mut open: BTreeMap<&str, (Ends, Vec<(&str, &str)>)> = BTreeMap::new();
+    let mut open: BTreeMap<&str, (Ends, Changes)> = BTreeMap::new();
     let mut all = BTreeMap::new();
     for line in said.lines() {
         let Some([address, port, remote, remote_port, old, "->", new, _]) = last(line) else {
@@ -107,7 +110,7 @@ pub(super) fn changes(said: &str) -> BTreeMap<Ends, Vec<&str>> {
 }
 
 /// Each change after the one that led to it; those that none led to are last.
-fn chained<'a>(mut changes: Vec<(&'a str, &'a str)>) -> Vec<&'a str> {
+fn chained(mut changes: Changes<'_>) -> Vec<&str> {
     let mut states = Vec::new();
     let mut now = "CLOSE";
     while let Some(next) = changes.iter().position(|(old, _)| *old == now) {
