@@ -67,11 +67,16 @@ pub fn of(sk: u64, cookie: u64) -> Option<&'static mut Flow> {
     find(sk).filter(|flow| flow.cookie == cookie)
 }
 
-/// Inserts a flow for a socket that a watched thread uses for the first time.
+/// Inserts a flow for a socket that a watched thread uses for the first time; none for one without identity,
+/// which could not be told from the next one at its address.
 #[inline(always)]
 pub fn create(sk: impl Socket, role: u8, tgid: u32, tid: u32) -> Option<&'static mut Flow> {
+    let cookie = sk.cookie();
+    if cookie == 0 {
+        return None;
+    }
     let flow = empty(sk.address(), role, tgid, tid)?;
-    flow.cookie = sk.cookie();
+    flow.cookie = cookie;
     if sk.family() == AF_UNIX {
         ends(sk.raw(), &mut flow.ends);
     } else {

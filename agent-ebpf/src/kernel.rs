@@ -83,6 +83,7 @@ pub trait Socket: Copy {
     /// The same for reads through the helper.
     fn raw(self) -> u64;
     fn is(self, cookie: u64) -> bool;
+    /// 0 where none is known.
     fn cookie(self) -> u64;
     fn family(self) -> u16;
     fn tcp_ends(self, out: &mut Ends);
@@ -132,10 +133,30 @@ impl Socket for *const u8 {
     }
 }
 
-/// A socket of which the verifier knows nothing, so that none of its helpers takes it: the agent sees to
-/// it that cookies are then used nowhere (`skc_cookie` is `ABSENT`).
+/// A socket of which the verifier knows nothing, so that none of its helpers takes it. One of TCP was given
+/// its cookie when it was connected (`LAYOUT.untyped`), or by the iterator. One of Unix may have none: then
+/// the inode that it keeps as long as a process holds it is its identity, as that of no other socket.
 #[derive(Clone, Copy)]
 pub struct Untyped(pub u64);
+
+/// The highest bits of an identity that is an inode; cookies are counted from either end.
+const INODE: u64 = 1;
+const INODE_SHIFT: u32 = 62;
+
+/// 0 where no process holds the socket.
+#[inline(always)]
+fn inode(sk: u64) -> u64 {
+    let socket = field!(sk, sk_socket, u64);
+    let inode = read::<u64>(
+        socket + u64::from(offset!(socket_inode)),
+        offset!(inode_ino),
+    );
+    if socket == 0 || inode == 0 {
+        0
+    } else {
+        inode | INODE << INODE_SHIFT
+    }
+}
 
 impl Socket for Untyped {
     #[inline(always)]
@@ -150,12 +171,22 @@ impl Socket for Untyped {
 
     #[inline(always)]
     fn is(self, cookie: u64) -> bool {
+        if cookie >> INODE_SHIFT == INODE && offset!(skc_cookie) != u32::MAX {
+            return inode(self.0) == cookie;
+        }
         is(self.0, cookie)
     }
 
     #[inline(always)]
     fn cookie(self) -> u64 {
-        now() | 1 << 62
+        if offset!(skc_cookie) == u32::MAX {
+            return now() | 1 << 62;
+        }
+        let cookie = field!(self.0, skc_cookie, u64);
+        match cookie == 0 && self.family() == AF_UNIX {
+            true => inode(self.0),
+            false => cookie,
+        }
     }
 
     #[inline(always)]

@@ -145,6 +145,9 @@ abi! {
         pub connect_ret: u32,
         pub listen_ret: u32,
         pub victim_pid: u32,
+        /// Not an offset: 1 if sends or receives are seen without types, so that TCP sockets are to have
+        /// their cookies before.
+        pub untyped: u32,
     }
 
     /// Both ends of a socket. TCP: addresses in network order, IPv4 in the first four bytes; ports in

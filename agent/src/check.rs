@@ -105,13 +105,13 @@ struct Host<'a> {
 /// What `check` would say on a host that offers this, where all loads that is offered.
 pub fn expected(offer: &Offer) -> Vec<Line> {
     let held = &offer.capabilities;
-    let loaded = match load::refused(held) {
+    let loaded = match load::refused(held).or_else(|| offer.no_btf.clone()) {
         Some(why) => Err(why),
         None => {
             let steps = plan(offer);
             let mut missing = names(&offer.missing);
-            if plan::expects_untyped(&steps) && !offer.missing.contains(layout::COOKIES) {
-                missing.push(layout::TYPES.to_owned());
+            if plan::expects_untyped(&steps) {
+                missing.extend(layout::lacking_untyped(&offer.missing).map(str::to_owned));
             }
             Ok((steps.iter().map(Seen::expected).collect(), missing))
         }

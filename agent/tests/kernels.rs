@@ -227,8 +227,12 @@ fn check_says_what_follows_from_what_is_offered() {
 const NO_TRACEFS: &str = "tracefs is not mounted at /sys/kernel/tracing and cannot be mounted for this process \
                           (Operation not permitted (os error 1)); mount it, or run with CAP_SYS_ADMIN";
 
-/// On the kernels themselves a name in BTF was kept from the agent, each in turn, and tracefs with what could
-/// mount it: `check` said there what follows from that.
+/// The same of BTF.
+const NO_BTF: &str = "read /sys/kernel/btf/vmlinux: the kernel needs CONFIG_DEBUG_INFO_BTF=y (5.10 and later of \
+                      most distributions): No such file or directory (os error 2)";
+
+/// On the kernels themselves a name in BTF was kept from the agent, each in turn, BTF as a whole, and tracefs
+/// with what could mount it: `check` said there what follows from that.
 #[test]
 fn what_was_taken_away_there_changed_what_follows_from_it() {
     for (kernel, recording) in recordings() {
@@ -238,6 +242,8 @@ fn what_was_taken_away_there_changed_what_follows_from_it() {
             if what == "tracefs" {
                 less.no_tracefs = Some(NO_TRACEFS.to_owned());
                 less.capabilities.remove("CAP_SYS_ADMIN");
+            } else if what == "BTF" {
+                less.no_btf = Some(NO_BTF.to_owned());
             } else {
                 assert!(less.btf.remove(what), "{kernel} has no {what}");
             }
@@ -361,6 +367,9 @@ fn what_is_taken_away_is_told() {
         let mut less = whole.clone();
         less.no_tracefs = Some("it is not mounted".to_owned());
         told(&mut out, "tracefs", &expected(&whole), &expected(&less));
+        let mut less = whole.clone();
+        less.no_btf = Some("it is not there".to_owned());
+        told(&mut out, "BTF", &expected(&whole), &expected(&less));
         for name in &whole.btf {
             let mut less = whole.clone();
             less.btf.remove(name);

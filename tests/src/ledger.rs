@@ -62,11 +62,6 @@ impl Ledger {
         Ledger { unproven, ..self }
     }
 
-    /// From now on nothing can be proven.
-    pub fn prove_nothing(&mut self) {
-        self.unproven = true;
-    }
-
     /// The same where losses that are told are no fault.
     pub fn lossy(self, lossy: bool) -> Ledger {
         Ledger { lossy, ..self }

@@ -287,13 +287,6 @@ impl Run {
         self.losing = true;
     }
 
-    /// The agent is kept from what proves: right causes are to be `likely`. Before any request.
-    pub fn nothing_is_proven(&mut self) -> Result<()> {
-        let ledger = Arc::get_mut(&mut self.ledger).context("the ledger is in use")?;
-        ledger.prove_nothing();
-        Ok(())
-    }
-
     /// The program under test.
     pub fn why502(&self) -> Result<&Path> {
         let why502 = self.options.why502.as_deref();

@@ -1,5 +1,5 @@
-//! A host that offers less: a command is shown a copy of the kernel's BTF in which some names are missing, and
-//! no tracefs. Nothing else on the host sees that.
+//! A host that offers less: a command is shown a copy of the kernel's BTF in which some names are missing, or
+//! none, and no tracefs. Nothing else on the host sees that.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+const BTF_FOLDER: &str = "/sys/kernel/btf";
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 const TRACEFS: &str = "/sys/kernel/tracing";
 /// What no name in BTF begins with.
@@ -20,6 +21,9 @@ pub struct Args {
     /// Names of types and functions.
     #[arg(long, value_delimiter = ',')]
     btf: Vec<String>,
+    /// The folder of BTF is empty.
+    #[arg(long, conflicts_with = "btf")]
+    no_btf: bool,
     /// Nor may the command mount it: it loses CAP_SYS_ADMIN.
     #[arg(long)]
     tracefs: bool,
@@ -50,11 +54,17 @@ pub fn exec(args: &Args) -> Result<()> {
     // SAFETY: no memory is involved; this process has one thread.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNS) }).context("unshare the mounts")?;
     mount(None, "/", libc::MS_REC | libc::MS_SLAVE)?;
-    let mut file = tempfile::NamedTempFile::new()?;
-    file.write_all(&btf)?;
-    // It stays there when its own name is gone.
-    mount(Some(file.path()), BTF, libc::MS_BIND)?;
-    file.close()?;
+    // What is mounted stays there when its own name is gone.
+    if args.no_btf {
+        let empty = tempfile::tempdir()?;
+        mount(Some(empty.path()), BTF_FOLDER, libc::MS_BIND)?;
+        empty.close()?;
+    } else {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(&btf)?;
+        mount(Some(file.path()), BTF, libc::MS_BIND)?;
+        file.close()?;
+    }
     if args.tracefs {
         let place = CString::new(TRACEFS)?;
         // SAFETY: a string that lives in this frame. There may be several on top of each other.

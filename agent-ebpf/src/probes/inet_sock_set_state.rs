@@ -26,6 +26,10 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     let old: i32 = ctx.arg(1);
     let new: i32 = ctx.arg(2);
+    if offset!(untyped) == 1 && (new == TCP_SYN_SENT || new == TCP_ESTABLISHED) {
+        // Where it is used nothing can make one, only read it.
+        kernel::cookie(sk);
+    }
     match (old, new) {
         (_, TCP_SYN_SENT) => connecting(sk),
         (TCP_SYN_SENT, TCP_ESTABLISHED) => connected(sk),

@@ -48,6 +48,7 @@ pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
             let id = bpf_get_current_pid_tgid();
             let Some(flow) = flow::create(sk, role::DOWNSTREAM, (id >> 32) as u32, id as u32)
             else {
+                forget_client();
                 return 0;
             };
             if UPSTREAM_ENDS.get(sk.address()).is_some() {
@@ -83,6 +84,16 @@ pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
         ended(flow, sk.raw(), thread, ret, now);
     }
     0
+}
+
+/// What the thread does next is not for the client that it read before, but for one of which nothing is kept.
+#[inline(always)]
+fn forget_client() {
+    if let Some((thread, _, _)) = flow::thread() {
+        thread.downstream_sk = 0;
+        thread.downstream_cookie = 0;
+        thread.failed_cookie = 0;
+    }
 }
 
 /// The proxy read from its client.

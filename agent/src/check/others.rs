@@ -103,9 +103,7 @@ fn identity(host: &Host<'_>) -> Line {
     Line {
         hook: "bpf_get_socket_cookie".to_owned(),
         gives: "a socket told from the next one at its address: without it nothing is proven",
-        remedy: reason
-            .is_some()
-            .then_some("a kernel of 5.12 or later (arm64: 6.3)"),
+        remedy: reason.is_some().then_some("a kernel of 5.12 or later"),
         needs: super::probes_need(host.version, false),
         ..seen(IDENTITY, reason)
     }

@@ -1,6 +1,6 @@
 //! Row 26: a kernel without typed hooks for sends and receives, without fentry and fexit, and without tracefs:
 //! the lowest rung of every ladder is the way into and out of all system calls. No kernel of Debian's for
-//! x86-64 is so poor; names that its BTF has are kept from the agent. Nothing can be proven, causes are right.
+//! x86-64 is so poor; names that its BTF has are kept from the agent. Verdicts are as with the better hooks.
 
 use std::process::Command;
 
@@ -86,8 +86,9 @@ fn take_hooks_away(run: &mut Run) -> Result<()> {
         let line = line(fact)?;
         ensure!(line["visible"] == true && line["hook"] == hook, "{line}");
     }
+    // Before 5.12 no socket has an identity, by whatever hook it is seen.
     let identity = line("socket_identity")?;
-    ensure!(identity["visible"] == false, "{identity}");
+    ensure!(identity["visible"] != run.options.unproven, "{identity}");
     run.options.why502 = Some(poor);
-    run.nothing_is_proven()
+    Ok(())
 }

@@ -36,7 +36,7 @@ const TAIL: &str = "
 - **5.14 (RHEL 9) and 5.15 (Ubuntu 22.04)** cannot be booted by `cargo xtask vm`. By their versions: as 6.1, but blind to `filter_drops` (the reason of a drop is there from 5.17; RHEL may have it earlier).
 - **Kernels before 5.12** prove nothing: no probe can have a socket's cookie made, so a socket is not told from the one before it at its address. Verdicts are `likely` at most and name `socket_identity`.
 - **5.5 to 5.11 without commit e21d2b92354b**, where fexit can crash the host: fexit is not tried; reads and writes are taken from system calls, as below. Debian's 5.10 has the repair.
-- **Where there is neither fexit (arm64: from 6.4) nor `sock_send_length` (from 6.3)** reads and writes are taken from all system calls: what io_uring sends and receives is not seen, and no socket has an identity, so verdicts are `likely` at most. arm64's 6.1 is such a kernel; on all others the lab's row 26 keeps the better hooks from the agent (and tracefs, so that connects, closes and listeners are seen by system calls too).
+- **Where there is neither fexit (arm64: from 6.4) nor `sock_send_length` (from 6.3)** reads and writes are taken from all system calls: what io_uring sends and receives is not seen. Sockets come without a type there: those of TCP are told apart by the cookies that were made when they were connected, those of Unix by their inodes. arm64's 6.1 is such a kernel; on all others the lab's row 26 keeps the better hooks from the agent (and tracefs, so that connects, closes and listeners are seen by system calls too).
 - **Builds that refuse fexit**: the machine on which why502 is developed runs such a 6.18; the whole lab passes there.
 ";
 
@@ -150,8 +150,6 @@ fn scenarios(text: &mut String, all: &[(Kernel, Recording)]) {
         let _ = write!(text, "| {name} |");
         for (kernel, recording) in all {
             let cell = match recording.scenarios.get(name) {
-                // There the better hooks were kept from the agent.
-                Some(true) if name.starts_with("26 ") => "likely",
                 Some(true) if kernel.lossy => "proven*",
                 Some(true) if kernel.proves() => "proven",
                 Some(true) => "likely",

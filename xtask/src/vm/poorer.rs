@@ -11,10 +11,11 @@ use super::result::{self, Fact};
 
 const PREFIX: &str = "without-";
 const TRACEFS: &str = "tracefs";
+const BTF: &str = "BTF";
 
-/// The agent's checks without each name that BTF has, and without tracefs. What cannot be seen is a check's
+/// The agent's checks without each name that BTF has, without BTF, and without tracefs. What cannot be seen is a check's
 /// status too.
-pub(super) fn commands() -> [String; 2] {
+pub(super) fn commands() -> [String; 3] {
     let check = |what: &str, option: &str| {
         format!("lab without {option} -- why502 check --json > {PREFIX}{what}.json 2>> without.err")
     };
@@ -23,11 +24,12 @@ pub(super) fn commands() -> [String; 2] {
             "for name in $(kernel_offer names); do {}; done; true",
             check("$name", "--btf $name")
         ),
+        format!("{}; true", check(BTF, "--no-btf")),
         format!("{}; true", check(TRACEFS, "--tracefs")),
     ]
 }
 
-/// By what is missing, the lines that are not as in the whole check: once for each name offered, and tracefs.
+/// By what is missing, the lines that are not as in the whole check: once for each name offered, BTF, and tracefs.
 pub(super) fn read(
     results: &Path,
     whole: &[Fact],
@@ -54,7 +56,7 @@ pub(super) fn read(
         without.insert(what.to_owned(), lines);
     }
     let lacking = |what: &&str| !without.contains_key(*what);
-    let mut taken = offered.iter().map(String::as_str).chain([TRACEFS]);
+    let mut taken = offered.iter().map(String::as_str).chain([BTF, TRACEFS]);
     if let Some(what) = taken.find(lacking) {
         anyhow::bail!("there is no check without {what}");
     }
@@ -78,8 +80,11 @@ mod tests {
         let lacking = |what| Err(format!("there is no check without {what}"));
         assert_eq!(read(), lacking("a_hook"));
         write("without-a_hook.json");
+        assert_eq!(read(), lacking("BTF"));
+        write("without-BTF.json");
         assert_eq!(read(), lacking("tracefs"));
         write("without-tracefs.json");
-        assert_eq!(read(), Ok(vec!["a_hook".to_owned(), "tracefs".to_owned()]));
+        let all = ["BTF", "a_hook", "tracefs"].map(str::to_owned).to_vec();
+        assert_eq!(read(), Ok(all));
     }
 }

@@ -129,8 +129,7 @@ const fn call(name: &'static str, program: &'static str) -> Hook {
     }
 }
 
-/// Hands over no socket that has a type: where sends or receives are seen by it, no probe can have a
-/// cookie made for all sockets, and so none is believed.
+/// Hands over no socket that has a type, so that its programs can have no cookie made.
 pub const UNTYPED: &str = "sys_exit";
 
 /// In the order in which they are attached: state first, then what uses it.

@@ -12,8 +12,11 @@ pub const ABSENT: u32 = u32::MAX;
 /// Before 5.12 no probe can have a socket's cookie made: what stands in for a missing member then.
 pub const COOKIES: &str = "bpf_get_socket_cookie() for probes";
 
-/// Where sends or receives are seen by system calls alone: the same.
+/// Where sends or receives are seen by system calls alone, and the inodes of sockets cannot be read: the same.
 pub const TYPES: &str = "hook that hands over typed sockets for sends and receives";
+
+/// What a socket is told by where it comes without a type.
+const INODES: [&str; 2] = ["inode.i_ino", "socket_alloc.vfs_inode"];
 
 /// The kernel stack of a thread, on x86-64 and on arm64 with pages of 4 KiB.
 const THREAD_SIZE: u32 = 16 << 10;
@@ -48,6 +51,7 @@ macro_rules! layout {
             connect_ret: ABSENT,
             listen_ret: ABSENT,
             victim_pid: ABSENT,
+            untyped: 0,
             task_nvcsw_untyped: $btf.offset("task_struct", "nvcsw").unwrap_or(ABSENT),
             stack_regs: ABSENT,
             mark_victim_task: u32::from($btf.arguments("btf_trace_mark_victim") == Some(2)),
@@ -167,11 +171,26 @@ pub fn read_formats(layout: &mut Layout) {
     }
 }
 
-/// No probe can have a cookie made for every socket: none is used.
-pub fn without_cookies(layout: &mut Layout, missing: &mut Vec<&'static str>) {
-    if layout.skc_cookie != ABSENT {
+/// What is lacking besides, where sends or receives are seen without types.
+pub fn lacking_untyped<T: AsRef<str>>(
+    missing: impl IntoIterator<Item = T>,
+) -> Option<&'static str> {
+    let mut without_inodes = false;
+    for member in missing {
+        if [COOKIES, TYPES].contains(&member.as_ref()) {
+            return None;
+        }
+        without_inodes |= INODES.contains(&member.as_ref());
+    }
+    without_inodes.then_some(TYPES)
+}
+
+/// Sends or receives are seen without types: cookies are made before, or, where that is not enough, not used.
+pub fn without_types(layout: &mut Layout, missing: &mut Vec<&'static str>) {
+    layout.untyped = 1;
+    if let Some(lacking) = lacking_untyped(missing.iter()) {
         layout.skc_cookie = ABSENT;
-        missing.push(TYPES);
+        missing.push(lacking);
     }
 }
 

@@ -145,7 +145,7 @@ pub fn load() -> Result<Probes> {
     };
     layout.closes_seen = u32::from(offered("closes"));
     if plan::expects_untyped(&steps) {
-        layout::without_cookies(&mut layout, &mut missing);
+        layout::without_types(&mut layout, &mut missing);
     }
     let (mut ebpf, mut facts) = attach_all(first, &steps, &layout, &kernel)?;
     let closes = facts.iter().find(|seen| seen.ladder.fact == "closes");
@@ -153,15 +153,15 @@ pub fn load() -> Result<Probes> {
     let seen = facts
         .iter()
         .filter_map(|seen| Some((seen.ladder, seen.by?)));
-    let no_types = layout.skc_cookie != layout::ABSENT && plan::untyped(seen);
+    let no_types = layout.untyped == 0 && plan::untyped(seen);
     if no_closes || no_types {
-        // Other programs wait for the closes that they were promised, or believe in cookies: once more
+        // Other programs wait for the closes that they were promised, or make no cookies: once more
         // without.
         if no_closes {
             layout.closes_seen = 0;
         }
         if no_types {
-            layout::without_cookies(&mut layout, &mut missing);
+            layout::without_types(&mut layout, &mut missing);
         }
         drop(ebpf);
         (ebpf, facts) = attach_all(loader(), &steps, &layout, &kernel)?;

@@ -21,6 +21,9 @@ pub struct Offer {
     /// Of the tracepoints that hooks want through tracefs (`category/name`), those that are there and have
     /// what is read of them.
     pub tracepoints: BTreeSet<String>,
+    /// Why BTF cannot be read: then no hook is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_btf: Option<String>,
     /// Why tracefs cannot be read.
     pub no_tracefs: Option<String>,
     /// How many arguments the typed tracepoint `kfree_skb` hands over: the third is the reason.
@@ -61,6 +64,7 @@ impl Offer {
             release: release(),
             machine: std::env::consts::ARCH.to_owned(),
             btf: BTreeSet::new(),
+            no_btf: None,
             tracepoints: BTreeSet::new(),
             kfree_skb_arguments: btf.arguments("btf_trace_kfree_skb").unwrap_or(0),
             missing: missing.iter().map(|&name| name.to_owned()).collect(),

@@ -51,7 +51,7 @@ fn step(ladder: &'static Ladder, offer: &Offer) -> Step {
     step
 }
 
-/// Whether sends or receives are seen without types, so that no cookie is to be had.
+/// Whether sends or receives are seen without types, so that their programs can have no cookie made.
 pub fn untyped<'a>(mut seen: impl Iterator<Item = (&'static Ladder, &'a Rung)>) -> bool {
     seen.any(|(ladder, rung)| {
         ["reads", "writes"].contains(&ladder.fact)
