@@ -44,6 +44,13 @@ impl Tracker {
     }
 
     fn take_line(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
+        self.join_line(at, line, out);
+        if let Some((at, displaced)) = self.logs.take_displaced() {
+            self.join_line(at, &displaced, out);
+        }
+    }
+
+    fn join_line(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
         let followed = Followed {
             access: self.host.sees("access_log"),
             error_of_apache: self.host.sees("apache_error_log"),

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use self::by_moment::{ByMoment, Line};
 use super::told::{Asked, Told, port};
 use crate::signal::{LogLine, Logged, Nanos, ServerLine, Software};
 use crate::track::host::SECOND;
+
+mod by_moment;
 
 /// Exchanges that wait for further lines; the oldest goes.
 const OPEN: usize = 20_000;
@@ -35,6 +38,9 @@ pub(super) struct Logs {
     next: ToldId,
     /// Error lines that name no request, and when they came.
     nameless: VecDeque<(Nanos, Nanos, Logged)>,
+    by_moment: ByMoment,
+    /// One whose access line turned out to be another's.
+    displaced: Option<Line>,
     /// What was asked, on which connection, in exchanges that are over.
     over: VecDeque<(Nanos, Asked)>,
     /// The same of those found to be about another source's exchange.
@@ -171,6 +177,14 @@ impl Logs {
         }
         let adds_nothing =
             line.line == LogLine::Error && line.tries.is_empty() && line.said.is_none();
+        if fitting.is_empty() && !adds_nothing {
+            fitting.extend(self.take_back(&client, at, line));
+        }
+        // An error that names the path comes before one that fits by its moment alone.
+        if line.line == LogLine::Access {
+            let nameless = |id: &ToldId| self.open.get(id).is_some_and(|t| t.request.is_none());
+            fitting.sort_by_key(nameless);
+        }
         // Of requests alike, one that has none: of each connection a single access line.
         if line.line == LogLine::Access
             && fitting.len() > 1
@@ -191,7 +205,10 @@ impl Logs {
         };
         let differ = fitting.iter().skip(1).any(|other| self.differ(id, *other));
         let told = self.open.get_mut(&id)?;
-        if !fitting.is_empty() {
+        if fitting.is_empty() {
+            self.by_moment.began(id, at, line);
+        } else {
+            self.by_moment.joined(id, at, line);
             let portless = port(told.client.as_ref()).is_none();
             told.add(at, line);
             // The port is of one line, the method of another, and which of them are one exchange's?
@@ -207,6 +224,27 @@ impl Logs {
         }
         self.schedule(now, id, followed);
         Some(id)
+    }
+
+    /// The exchange whose access line is this line's, by its path, and was given to one that names none.
+    fn take_back(&mut self, client: &str, at: Nanos, line: &Logged) -> Option<ToldId> {
+        if line.line != LogLine::Error || line.request.is_none() {
+            return None;
+        }
+        let owed = |id: &&ToldId| self.is_free(**id) && self.by_moment.is_owed(**id, at, line);
+        let id = *self.by_client.get(client)?.iter().find(owed)?;
+        let ((from, access), nameless) = self.by_moment.part(id)?;
+        let told = self.open.get_mut(&id)?;
+        let ambiguous = told.ambiguous;
+        *told = Told::new(from, &access);
+        told.ambiguous = ambiguous;
+        self.displaced = Some(nameless);
+        Some(id)
+    }
+
+    /// The line that a better one has taken the place of: it is still to be told of.
+    pub(super) fn take_displaced(&mut self) -> Option<(Nanos, Logged)> {
+        self.displaced.take()
     }
 
     fn wants_access_line(&self, id: ToldId) -> bool {
@@ -275,6 +313,7 @@ impl Logs {
             self.due.remove(&(due, id));
         }
         self.free.remove(&id);
+        self.by_moment.forget(id);
         let told = self.open.remove(&id)?;
         if let Some(asked) = told.asked().filter(|_| told.has_access && told.has_error) {
             self.over.truncate(OVER - 1);

@@ -11,8 +11,6 @@ use crate::track::host::SECOND;
 const TRIES: usize = 16;
 /// From one failed try to the next one's end, and to the response.
 const BETWEEN: Nanos = 120 * SECOND;
-/// Apache's status where it has no connection.
-const UNAVAILABLE: u16 = 503;
 /// Two clocks' difference that is forgiven: a line is written a moment after what it tells.
 const SLACK: Nanos = SECOND / 10;
 
@@ -194,20 +192,20 @@ impl Told {
         {
             return false;
         }
-        // Apache names no request where it cannot connect, but the status is always the same.
-        let refused = |one: &LoggedTry| matches!(one.said, Some(Said::ConnectFailed { .. }));
-        let (nameless, status) = match line.line {
-            LogLine::Error => {
-                let refused = line.tries.iter().any(refused);
-                (line.request.is_none() && refused, self.status)
+        // Apache's lines without a request are of one status each.
+        let (own, status) = match line.line {
+            LogLine::Error if line.request.is_none() => {
+                (line.tries.iter().find_map(status_of_nameless), self.status)
             }
-            LogLine::Access => {
-                let refused = self.tries.iter().any(|(_, one)| refused(one));
-                (self.request.is_none() && refused, line.status)
+            LogLine::Access if self.request.is_none() => {
+                let mut tries = self.tries.iter().map(|(_, one)| one);
+                (tries.find_map(status_of_nameless), line.status)
             }
+            _ => (None, None),
         };
         let apache = self.proxy.or(line.proxy) == Some(Software::Apache);
-        if apache && nameless && status.is_some_and(|s| s >= 500 && s != UNAVAILABLE) {
+        let failed = status.filter(|status| *status >= 500);
+        if apache && failed.zip(own).is_some_and(|(status, own)| status != own) {
             return false;
         }
         let end = at.saturating_add(line.within).saturating_add(SLACK);
@@ -441,6 +439,16 @@ fn end(one: &LoggedTry) -> End {
         None if answered(one) => End::Answered,
         Some(Said::Answered) => End::Answered,
         _ => End::GivenUp,
+    }
+}
+
+/// What Apache answers where its line names no request: it has no connection, or a head that it passes on
+/// to nobody.
+fn status_of_nameless(one: &LoggedTry) -> Option<u16> {
+    match one.said? {
+        Said::ConnectFailed { .. } => Some(503),
+        Said::HeadInvalid => Some(500),
+        _ => None,
     }
 }
 

@@ -512,3 +512,5 @@ fn apaches_ports_are_guessed_where_requests_are_alike() {
     assert!(told().any(|t| t.guessed), "{:?}", scene.out);
     assert_eq!(told().count(), 2);
 }
+
+mod by_moment;
