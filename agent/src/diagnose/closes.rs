@@ -87,9 +87,10 @@ fn shape(known: &Known<'_>) -> Finding {
     let attempt = known.attempt();
     let answered = matches!(attempt.response, Some(Opening::HttpResponse { .. }));
     let bytes = known.request_bytes();
-    // A reset's own acknowledgement is not applied, so the upstream may have taken more.
+    // What is acknowledged may lie unread, and a reset's own acknowledgement is not applied: how much the
+    // upstream's process took at its close tells more.
     let taken = known.peer_close().and_then(|close| close.taken);
-    let all_taken = known.acked().max(taken).is_none_or(|taken| taken >= bytes);
+    let all_taken = taken.or(known.acked()).is_none_or(|taken| taken >= bytes);
     let sending = matches!(attempt.end, End::SendFailed { .. }) && bytes > 0;
     let broken = matches!(attempt.end, End::Reset | End::SendFailed { .. });
     if sending || (broken && !all_taken && (answered || known.read() == Read::Yes)) {

@@ -315,6 +315,17 @@ fn resets_by_a_living_process() {
     };
     aborted(true).is(Cause::UpstreamReset, Variant::Abort, Proven, true);
     aborted(false).is(Cause::KeepaliveRace, Variant::ResetOnIdle, Proven, true);
+    // A part of the request was acknowledged, but never read.
+    let partly = |taken: u64| {
+        let closed = reset(true).reused().tcp(|t| t.acked = 124);
+        closed.close(|c| {
+            c.taken = Some(taken);
+            c.unread = Some(124 - taken);
+            c.reset_by = Some(ResetBy::UnreadData);
+        })
+    };
+    partly(100).is(Cause::RequestBodyRejected, None, Proven, true);
+    partly(124).is(Cause::UpstreamReset, Variant::UnreadData, Proven, true);
     // The upstream on this host did not close: something between did.
     scene(TCP, End::Reset, S)
         .tcp(|t| t.reset_at = Some(T + S))
