@@ -42,7 +42,10 @@ impl Place {
 /// Every cause that can make this proxy say this.
 pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<Cause> {
     use Cause::*;
-    let go = matches!(proxy, Some(Software::Caddy | Software::Traefik));
+    let go = matches!(
+        proxy,
+        Some(Software::Caddy | Software::Traefik | Software::Go)
+    );
     let envoy = proxy == Some(Software::Envoy);
     let waits = [ConnectTimeout, TcpAcceptQueueFull, SynBacklogFull];
     let mut causes = match said {

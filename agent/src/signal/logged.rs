@@ -159,6 +159,7 @@ impl Software {
             Software::Caddy => "caddy",
             Software::Traefik => "traefik",
             Software::H2o => "h2o",
+            Software::Go => "go",
             _ => "unknown",
         }
     }

@@ -167,7 +167,12 @@ impl Host {
     /// Whether the kernel is asked about proxies of this kind, and has lost nothing since. One of another
     /// host, or behind a fact that is refused, is not told by it all the same.
     pub(super) fn kernel_told(&self, proxy: Option<Software>, since: Nanos) -> bool {
-        let watched = proxy.is_some_and(|software| self.processes.has(software));
+        let seen = |software| match software {
+            // A program that is named as it likes.
+            Software::Go => self.processes.has(software) || self.processes.has(Software::Other),
+            _ => self.processes.has(software),
+        };
+        let watched = proxy.is_some_and(seen);
         self.asks_kernel && watched && self.lost_since(since) == 0
     }
 

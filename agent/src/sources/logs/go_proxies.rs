@@ -1,9 +1,9 @@
-//! Caddy's and Traefik's JSON lines. Pure.
+//! Caddy's and Traefik's JSON lines, and what Go's own reverse proxy says of its errors. Pure.
 
 use serde_json::Value;
 
 use super::text::{client_with_port, request, status, upstream};
-use super::time::{epoch, iso};
+use super::time::{Zone, epoch, iso, slashes};
 use super::words::go;
 use super::{Moment, Parsed, Timed};
 use crate::signal::{LogLine, Logged, LoggedTry, Nanos, Said, Software};
@@ -67,6 +67,43 @@ fn exchange(object: &Value, line: LogLine) -> Option<Parsed> {
             status: status.filter(|_| line == LogLine::Access),
             tries,
             said,
+            untried: false,
+        },
+    )))
+}
+
+/// `2026/11/22 13:04:14 http: proxy error: …`: Go's `httputil.ReverseProxy` writes one such line for each
+/// request that it fails, and names neither the request nor its client.
+pub(super) fn reverse_proxy(line: &str, zone: Zone) -> Parsed {
+    reverse_proxy_error(line, zone).unwrap_or(Parsed::NotUnderstood)
+}
+
+fn reverse_proxy_error(line: &str, zone: Zone) -> Option<Parsed> {
+    let (time, rest) = line.split_once(" http: proxy error: ")?;
+    let moment = slashes(time)?.in_zone(zone)?;
+    let Some((what, to)) = go(rest) else {
+        return Some(Parsed::Nothing);
+    };
+    let one = LoggedTry {
+        upstream: to,
+        said: Some(what),
+        ..LoggedTry::default()
+    };
+    let own = what == Said::NotResolved;
+    Some(Parsed::Signal(Timed::exchange(
+        moment,
+        Logged {
+            proxy: Some(Software::Go),
+            line: LogLine::Error,
+            pid: None,
+            connection: None,
+            client: None,
+            request: None,
+            within: moment.within,
+            took: None,
+            status: None,
+            tries: if own { Vec::new() } else { vec![one] },
+            said: own.then_some(what),
             untried: false,
         },
     )))

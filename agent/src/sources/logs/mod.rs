@@ -101,6 +101,7 @@ enum Format {
     ApacheError,
     Caddy,
     Traefik,
+    GoProxy,
     Gunicorn,
     Uwsgi,
 }
@@ -242,6 +243,7 @@ impl Parser {
             Format::ApacheError => "Apache error log".to_owned(),
             Format::Caddy => "Caddy log".to_owned(),
             Format::Traefik => "Traefik access log".to_owned(),
+            Format::GoProxy => "log of a reverse proxy in Go".to_owned(),
             Format::Gunicorn => "gunicorn log".to_owned(),
             Format::Uwsgi => "uWSGI log".to_owned(),
         };
@@ -267,6 +269,7 @@ impl Parser {
                 }
                 Format::Caddy => &["proxy_log", "access_log"],
                 Format::Traefik => &["proxy_log", "access_log"],
+                Format::GoProxy => &["proxy_log"],
                 Format::Gunicorn | Format::Uwsgi => &["server_log"],
             })
             .copied()
@@ -390,6 +393,7 @@ impl Channel {
                 json(go_proxies::caddy)
             }
             Format::Traefik => json(go_proxies::traefik),
+            Format::GoProxy => go_proxies::reverse_proxy(line, reader.zone),
             Format::Gunicorn => self.servers.gunicorn(line),
             Format::Uwsgi => self.servers.uwsgi(line, reader.zone),
         }
@@ -416,6 +420,7 @@ impl Channel {
             Format::Haproxy,
             Format::EnvoyText,
             Format::ApacheError,
+            Format::GoProxy,
             Format::Gunicorn,
             Format::Uwsgi,
         ];
