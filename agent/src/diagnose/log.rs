@@ -333,8 +333,10 @@ fn decided(
     finding: Finding,
     (said, cause): (Said, Cause),
 ) -> Finding {
-    let left_to_log = finding.missing.iter().all(|m| m.starts_with("proxy_log"));
-    let tied = attempt.is_none_or(|attempt| link::check(case, attempt).is_ok());
+    // The line that names the request tells why it failed, whichever attempt that was.
+    let of_line = |m: &str| case.surely_told && m.starts_with("exchange_link");
+    let left_to_log = (finding.missing.iter()).all(|m| m.starts_with("proxy_log") || of_line(m));
+    let tied = case.surely_told || attempt.is_none_or(|attempt| link::check(case, attempt).is_ok());
     let seen = case.source == Source::Kernel;
     // Narrowed by what came before is not beyond doubt.
     let place = attempt.map_or(Place::Unnamed, |a| Place::of(&a.upstream.0));

@@ -50,6 +50,8 @@ pub struct Case<'a> {
     pub host: &'a Host,
     /// What lines of logs say about it.
     pub told: Option<&'a Told>,
+    /// They name its request and client, and can be about no other exchange.
+    pub surely_told: bool,
     /// They can be about no other exchange, and say of the last attempt's upstream what was seen of that
     /// attempt, the only one that can be meant.
     pub named: bool,

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::exchange::Exchange;
-use super::moments::{LATE, at_once};
+use super::moments::{LATE, at_once, is_unconnected};
 use super::{Key, SETTLE, Tracker};
 use crate::cause::Cause;
 use crate::diagnose::{self, Tried, same_request};
@@ -132,7 +132,16 @@ impl Tracker {
         };
         let threads = self.threads(exchange);
         let crowded = self.open.len() > CROWD;
-        if threads == Threads::InTurn || !exchange.attempts.is_empty() || crowded {
+        // A connect that failed long before the response was followed by another.
+        let before = exchange
+            .attempts
+            .last()
+            .map(|last| (last.at, &last.attempt));
+        let long_before = |(ended, last): &(Nanos, &Attempt)| {
+            threads == Threads::Own && is_unconnected(last) && ended.saturating_add(LATE) < *at
+        };
+        let complete = before.is_some() && !before.as_ref().is_some_and(long_before);
+        if threads == Threads::InTurn || complete || crowded {
             return;
         }
         let asked = response.request_at.unwrap_or(*at);
@@ -145,6 +154,10 @@ impl Tracker {
             let fit = fit(tried, response, *at, threads).filter(|_| alone)?;
             // Who has no connection is told so by another status.
             let unconnected = fit >= Fit::Thread;
+            let elsewhere = before.is_some_and(|(_, b)| b.upstream != tried.attempt.upstream);
+            if unconnected && elsewhere {
+                return None;
+            }
             if tells && unconnected && response.status == Some(502) {
                 return None;
             }
@@ -153,7 +166,10 @@ impl Tracker {
             let less_apt = contradicts(&tried.attempt, response);
             // One whose answer was refused, as it seems: another client's may have been taken.
             let doubtful = tried.attempt.received > 0 && answered_well(&tried.attempt);
-            Some((fit, less_apt, doubtful, order, tried.at.abs_diff(*at), *key))
+            // Of several tries for one request the last one led to the response.
+            let earlier = !at_once(tried.at, *at);
+            let distance = tried.at.abs_diff(*at);
+            Some((fit, less_apt, doubtful, earlier, order, distance, *key))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
             return;
@@ -191,7 +207,8 @@ impl Tracker {
         let flow = tried.attempt.flow;
         // A connect says nothing of what it is for: a proxy's own check of a server fails as well, at
         // the moment at which it answers that it has none.
-        let said = tried.attempt.request.is_some()
+        let tells_nothing = tried.attempt.request.is_none();
+        let said = !tells_nothing
             || threads == Threads::Blocking
             || calls_for_requests_alone(self.proxy_of(exchange));
         let tells = tells_timeouts(self.proxy_of(exchange));
@@ -204,6 +221,9 @@ impl Tracker {
         let Some(exchange) = self.open.get_mut(&key) else {
             return;
         };
+        if threads == Threads::Own && said && tells_nothing {
+            exchange.tie_alone(alone);
+        }
         if threads == Threads::Any {
             // Which thread it was says nothing.
             for tried in &mut exchange.attempts {
@@ -284,7 +304,7 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
         };
         return (same && near <= SETTLE).then_some(fit);
     }
-    let failed = matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp);
+    let failed = is_unconnected(attempt);
     let any = threads == Threads::Any;
     if !failed || !(any || led_by_none(attempt)) || attempt.upstream.0 == NSCD {
         return None;

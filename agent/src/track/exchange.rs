@@ -186,6 +186,16 @@ impl Exchange {
         self.attempts.iter().any(same)
     }
 
+    /// Whether all its attempts were begun when the request had been read that the other one answers.
+    pub(super) fn is_try_of(&self, other: &Exchange) -> bool {
+        let Some((_, _, response)) = &other.response else {
+            return false;
+        };
+        let request = (response.downstream, response.ordinal);
+        let link = |t: &Tried| t.attempt.downstream.as_ref().map(|l| (l.flow, l.ordinal));
+        !self.attempts.is_empty() && self.attempts.iter().all(|t| link(t) == Some(request))
+    }
+
     /// Takes over the attempt of another that is given up.
     pub(super) fn adopt(&mut self, tried: Tried) {
         self.seen.take();

@@ -109,6 +109,12 @@ impl Tracker {
     }
 
     fn told_of(&self, exchange: &Exchange) -> Option<(ToldId, Told)> {
+        // The line of an earlier try is the response's.
+        let is_try =
+            |tried: &Exchange, of: &Exchange| tried.response.is_none() && tried.is_try_of(of);
+        if self.open.values().any(|other| is_try(exchange, other)) {
+            return None;
+        }
         let errors = self.errors_are_read();
         let fit = |(id, told)| Some((self.fit(exchange, told, errors)?, id, told));
         let fits = self.logs.free().filter_map(fit).take(CROWD);
@@ -116,14 +122,18 @@ impl Tracker {
         if fits.len() == CROWD {
             return None;
         }
+        self.without_further_tries(&mut fits, |(.., told)| told);
         fits.sort_by_key(|(fit, id, _)| (std::cmp::Reverse(*fit), *id));
         for equal in fits.chunk_by(|(a, ..), (b, ..)| a == b) {
             let (fit, id, told) = equal[0];
             let mut exchanges = 0;
             let mut of_another = false;
             let mut all = 0;
-            for (other, _) in self.exchanges_of(told, errors).take(CROWD) {
+            for (other, key) in self.exchanges_of(told, errors).take(CROWD) {
                 all += 1;
+                if self.open.get(&key).is_some_and(|e| is_try(e, exchange)) {
+                    continue;
+                }
                 exchanges += usize::from(other == fit);
                 of_another |= other > fit;
             }
@@ -141,6 +151,13 @@ impl Tracker {
             return Some((id, told));
         }
         None
+    }
+
+    /// Of several, an error line of a request whose access line went to another try of it is none by itself.
+    fn without_further_tries<T>(&self, lines: &mut Vec<T>, told: impl Fn(&T) -> &Told) {
+        if (2..ALIKE).contains(&lines.len()) && lines.iter().any(|line| told(line).has_access) {
+            lines.retain(|line| told(line).has_access || !self.logs.is_further_try(told(line)));
+        }
     }
 
     /// The proxy writes a line about it as well, which may say otherwise.
@@ -175,6 +192,11 @@ impl Tracker {
             self.late_lines = 0;
             return;
         }
+        let answered = exchange.response.is_some();
+        if !answered && self.open.values().any(|other| exchange.is_try_of(other)) {
+            // The line is the response's.
+            return;
+        }
         let kept = match self.host.sees("proxy_log") {
             true => RECENT,
             false => BEFORE,
@@ -190,25 +212,35 @@ impl Tracker {
     /// would be about some that were not seen, and one of these may be missing.
     pub(super) fn surely_told(&self, exchange: &Exchange, told: &Told) -> bool {
         let errors = self.errors_are_read();
-        let fits = |line: &&Told| self.fit(exchange, line, errors).is_some();
+        let Some(this) = self.fit(exchange, told, errors) else {
+            return false;
+        };
+        let near = |fit: Fit| this.as_near(fit);
+        let fits = |line: &&Told| self.fit(exchange, line, errors).is_some_and(near);
         let free = self.logs.free().map(|(_, line)| line);
-        let lines: Vec<&Told> = free.filter(fits).take(ALIKE).collect();
+        let mut lines: Vec<&Told> = free.filter(fits).take(ALIKE).collect();
+        self.without_further_tries(&mut lines, |told| told);
         let same = |line: &&Told| {
-            let doubtful = line.ambiguous || line.guessed || line.request.is_none();
+            // Go names no request in any line, and writes one for each.
+            let unnamed = line.request.is_none() && line.proxy != Some(Software::Go);
+            let doubtful = line.ambiguous || line.guessed || unnamed;
             !doubtful && line.says_the_same(told) && line.upstream() == told.upstream()
         };
         if told.ambiguous || lines.len() == ALIKE || !lines.iter().all(same) {
             return false;
         }
-        // What has no answer yet has no line yet, unless all speaks for it as well.
-        let this = self.fit(exchange, told, errors);
+        // What has no answer yet has no line yet, unless all speaks for it as well. An earlier try of the
+        // same request has none of its own.
+        let is_told = |fit: &dyn Fn(&Told) -> Option<Fit>| {
+            lines.iter().any(|line| fit(line).is_some_and(near))
+        };
         let may_have = |other: &Exchange| match other.response {
-            Some(_) => (lines.iter()).any(|line| self.fit(other, line, errors).is_some()),
-            None => self.fit(other, told, errors) == this,
+            Some(_) => is_told(&|line| self.fit(other, line, errors)),
+            None => self.fit(other, told, errors) == Some(this) && !other.is_try_of(exchange),
         };
         let open = self.open.iter();
         let open = open.filter(|(key, e)| !matches!(key, Key::Logged(_)) && may_have(e));
-        let late = |seen: &&Seen| (lines.iter()).any(|line| seen.fit(line, errors).is_some());
+        let late = |seen: &&Seen| is_told(&|line| seen.fit(line, errors));
         open.count() + self.recent.iter().filter(late).count() == lines.len()
     }
 

@@ -325,6 +325,7 @@ impl Tracker {
 
     fn case<'a>(&'a self, exchange: &'a Exchange, deadline_passed: bool) -> Case<'a> {
         Case {
+            surely_told: self.names_exchange(exchange),
             named: self.names_attempt(exchange),
             ..self.case_of_facts(exchange, deadline_passed)
         }
@@ -337,6 +338,7 @@ impl Tracker {
             response: exchange.response.as_ref().map(|(_, _, response)| response),
             source: exchange.source(),
             told: exchange.told.as_ref(),
+            surely_told: false,
             named: false,
             host: &self.host,
             lost: self.host.lost_since(exchange.began()),

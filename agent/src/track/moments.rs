@@ -35,6 +35,8 @@ enum Who {
 struct Moment {
     at: Nanos,
     proxy: u32,
+    /// When the response's request was read, as far as that is known.
+    asked_at: Nanos,
     /// What was asked; `None` where nothing was (a connect that failed).
     asked: Option<u64>,
     who: Who,
@@ -58,6 +60,7 @@ impl Moments {
         self.keep(Moment {
             at,
             proxy: attempt.proxy,
+            asked_at: 0,
             asked,
             who: Who::Attempt(attempt.flow, attempt.began),
             unconnected: is_unconnected(attempt),
@@ -74,6 +77,7 @@ impl Moments {
         self.keep(Moment {
             at,
             proxy: response.proxy,
+            asked_at: response.request_at.unwrap_or(0),
             asked,
             who,
             unconnected: false,
@@ -95,11 +99,13 @@ impl Moments {
 
     /// Whether no attempt of this connect's proxy that ended at this moment was a handshake, as far as
     /// can be told. Connects that failed are not looked at.
-    pub(super) fn no_handshake(&self, connect: &Attempt, at: Nanos) -> bool {
-        let known = self.forgotten.saturating_add(AT_ONCE) < at;
+    pub(super) fn no_handshake(&self, connect: &Tried, at: Nanos) -> bool {
+        let from = connect.at.min(at);
+        let connect = &connect.attempt;
+        let known = self.forgotten.saturating_add(AT_ONCE) < from;
         let mut here = self.recent.iter().filter(|moment| {
             let connected = matches!(moment.who, Who::Attempt(..)) && !moment.unconnected;
-            connected && moment.proxy == connect.proxy && at_once(moment.at, at)
+            connected && moment.proxy == connect.proxy && between(moment.at, from, at)
         });
         // One that got a connection is no other's connect, but for what cannot be compared.
         known && connect.request.is_none() && here.all(|moment| moment.asked.is_some())
@@ -150,14 +156,19 @@ impl Moments {
         let own = |m: &&Moment| m.proxy == attempt.proxy;
         let mut others = BTreeSet::new();
         let mut answers = BTreeSet::new();
+        let mut later = BTreeSet::new();
         for moment in self.recent.iter().filter(own) {
             let like = moment.asked.is_none() || moment.asked == answered;
             match moment.who {
                 Who::Attempt(flow, began) if at_once(moment.at, at) => {
                     let this = (flow, began) == (attempt.flow, attempt.began);
                     others.extend((like && !this).then_some((flow, began)));
+                    later.extend((began > at).then_some((flow, began)));
                 }
-                Who::Response(flow, ordinal) if at_once(moment.at, tried.at) => {
+                // Not one whose request came when the attempt had ended.
+                Who::Response(flow, ordinal)
+                    if at_once(moment.at, tried.at) && moment.asked_at <= tried.at =>
+                {
                     let this = (flow, ordinal) == (response.downstream, response.ordinal);
                     // What a connect was for is not told: that of any response with none of its own.
                     let like = like || !told && !self.has_attempt(moment);
@@ -165,6 +176,10 @@ impl Moments {
                 }
                 _ => {}
             }
+        }
+        if answers.is_empty() {
+            // What was begun after the only response is not what it was made of.
+            others.retain(|other| !later.contains(other));
         }
         // More responses than attempts: not each can have had one.
         (answers.len() <= others.len()).then_some(others)
@@ -178,19 +193,45 @@ impl Moments {
         })
     }
 
-    /// The other attempts that ended at this moment and may have been for the same request as this one.
-    pub(super) fn like(&self, attempt: &Attempt, at: Nanos) -> Option<BTreeSet<(FlowId, Nanos)>> {
+    /// The other attempts that ended between this one's end and that moment, and may have been for the same
+    /// request.
+    pub(super) fn like(&self, tried: &Tried, at: Nanos) -> Option<BTreeSet<(FlowId, Nanos)>> {
+        let attempt = &tried.attempt;
+        let from = tried.at.min(at);
         let wanted = attempt.request.as_ref().and_then(|r| asked(&r.opening))?;
         let other = |m: &Moment| match m.who {
             Who::Attempt(flow, began) if m.proxy == attempt.proxy => {
                 let this = (flow, began) == (attempt.flow, attempt.began);
                 let like = m.asked.is_none_or(|asked| asked == wanted) && !this;
-                (like && at_once(m.at, at) && !m.unconnected).then_some((flow, began))
+                let then = between(m.at, from, at) && began <= at;
+                (like && then && !m.unconnected).then_some((flow, began))
             }
             _ => None,
         };
-        let known = self.forgotten.saturating_add(AT_ONCE) < at;
+        let known = self.forgotten.saturating_add(AT_ONCE) < from;
         known.then(|| self.recent.iter().filter_map(other).collect())
+    }
+
+    /// The same, where no more responses like this one began then than attempts like this ended.
+    pub(super) fn as_many(
+        &self,
+        tried: &Tried,
+        at: Nanos,
+        response: &Response,
+    ) -> Option<BTreeSet<(FlowId, Nanos)>> {
+        let others = self.like(tried, at)?;
+        let from = tried.at.min(at);
+        let answered = response.request.as_ref().and_then(asked);
+        let another = |moment: &&Moment| match moment.who {
+            Who::Response(flow, ordinal) => {
+                let this = (flow, ordinal) == (response.downstream, response.ordinal);
+                let like = moment.proxy == response.proxy && moment.asked == answered;
+                like && !this && between(moment.at, from, at)
+            }
+            Who::Attempt(..) => false,
+        };
+        let answers = self.recent.iter().filter(another).count();
+        (answers <= others.len()).then_some(others)
     }
 
     /// What this attempt failed of, once that is decided.
@@ -207,6 +248,11 @@ impl Moments {
     }
 }
 
+/// Whether it may have been from then until then.
+pub(super) fn between(moment: Nanos, from: Nanos, to: Nanos) -> bool {
+    moment + AT_ONCE >= from && moment <= to + AT_ONCE
+}
+
 /// What proxies try again, unless they are told not to.
 fn tried_again(attempt: &Attempt) -> bool {
     let broken = matches!(
@@ -216,7 +262,7 @@ fn tried_again(attempt: &Attempt) -> bool {
     broken && attempt.received == 0
 }
 
-fn is_unconnected(attempt: &Attempt) -> bool {
+pub(super) fn is_unconnected(attempt: &Attempt) -> bool {
     matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp)
 }
 

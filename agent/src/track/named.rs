@@ -6,24 +6,18 @@
 
 use super::Tracker;
 use super::exchange::Exchange;
-use super::moments::at_once;
+use super::moments::{LATE, at_once};
 use super::seen::is_address;
 use super::told::{port, same_request};
 use crate::diagnose::{self, Tried};
 use crate::signal::{Address, End, LoggedTry, Nanos, Response, Said, Software, Source};
 
 impl Tracker {
-    /// Whether it says so of the last attempt.
-    pub(super) fn names_attempt(&self, exchange: &Exchange) -> bool {
-        let (Some(told), Some((at, Source::Kernel, response)), Some(tried)) =
-            (&exchange.told, &exchange.response, exchange.attempts.last())
+    /// Whether its lines name its request, and can be about no other exchange.
+    pub(super) fn names_exchange(&self, exchange: &Exchange) -> bool {
+        let (Some(told), Some((_, Source::Kernel, response))) =
+            (&exchange.told, &exchange.response)
         else {
-            return false;
-        };
-        if tried.source != Source::Kernel || told.guessed {
-            return false;
-        }
-        let Some((_, last)) = told.tries.last() else {
             return false;
         };
         let asked = response.request.is_some()
@@ -31,10 +25,27 @@ impl Tracker {
             && same_request(response.request.as_ref(), told.request.as_ref());
         let client =
             (told.client.as_ref()).is_none_or(|a| same_client(a, response.client.as_ref()));
-        asked
-            && client
-            && self.tells_of(exchange, last, tried, (*at, response))
-            && self.surely_told(exchange, told)
+        !told.guessed && asked && client && self.surely_told(exchange, told)
+    }
+
+    /// Whether it says so of the last attempt.
+    pub(super) fn names_attempt(&self, exchange: &Exchange) -> bool {
+        let (Some(told), Some((at, Source::Kernel, response)), Some(tried)) =
+            (&exchange.told, &exchange.response, exchange.attempts.last())
+        else {
+            return false;
+        };
+        let last = told.tries.last();
+        let tells =
+            |(_, last): &(Nanos, LoggedTry)| self.tells_of(exchange, last, tried, (*at, response));
+        // As many lines as failures, all alike: it does not matter which is whose.
+        let counted = || {
+            let nameless = told.proxy == Some(Software::Go) && told.request.is_none();
+            nameless && self.surely_told(exchange, told)
+        };
+        tried.source == Source::Kernel
+            && last.is_some_and(tells)
+            && (self.names_exchange(exchange) || counted())
     }
 
     /// Whether the try that failed can only be this attempt, which ended when the response began: who
@@ -58,33 +69,59 @@ impl Tracker {
         let software = self.host.process(attempt.proxy).map(|p| p.software);
         let unnamed =
             software == Some(Software::Haproxy) && !told.upstream.as_ref().is_some_and(is_address);
+        let connects = || {
+            this && self.connects.ended_alike(tried, until)
+                || unnamed && self.connects.only(tried, until)
+        };
         match attempt.end {
-            _ if !at_once(tried.at, until) => false,
-            End::ConnectFailed { errno } if said == (Said::ConnectFailed { errno }) => {
-                this && self.connects.ended_alike(attempt, until)
-                    || unnamed && self.connects.only(attempt, until)
-            }
+            _ if !at_once(tried.at, until) && !self.answers_late(tried, until, response) => false,
+            End::ConnectFailed { errno } if said == (Said::ConnectFailed { errno }) => connects(),
             // What the line calls a connect may have been a handshake as well.
             End::ConnectFailed { .. } | End::ConnectGivenUp => {
-                (this || unnamed)
-                    && self.connects.only(attempt, until)
-                    && self.moments.no_handshake(attempt, until)
+                connects() && self.moments.no_handshake(tried, until)
             }
-            // One that is called timed out may have had no connection, one whose head was refused was
-            // answered: of such attempts not all are told.
             _ => {
-                let broken = matches!(
-                    said,
-                    Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. }
-                );
-                let may_be = this || told.upstream.is_none();
+                let may_be = this || told.upstream.is_none() || unnamed;
                 let same = diagnose::same_request(attempt, response.request.as_ref());
-                let others = self.moments.like(attempt, until);
+                let others = match tells_of_answer(said) {
+                    false => self.moments.like(tried, until),
+                    true => self.moments.as_many(tried, until, response),
+                };
                 let alike = |others| self.all_fail_alike(exchange, tried, &others);
-                broken && may_be && same && others.is_some_and(alike)
+                let sent = sent(said) || tells_of_answer(said) && attempt.end == End::Answered;
+                sent && may_be && same && others.is_some_and(alike)
             }
         }
     }
+
+    /// A thread that works for its own clients alone, and has no CPU, says late that what it did for a request
+    /// has failed: what ended since is looked at as well.
+    fn answers_late(&self, tried: &Tried, at: Nanos, response: &Response) -> bool {
+        let attempt = &tried.attempt;
+        let software = self.host.process(attempt.proxy).map(|p| p.software);
+        let own = matches!(software, Some(Software::Haproxy | Software::Envoy));
+        let since = response.request_at.unwrap_or(at);
+        let sent = attempt.request.as_ref().map(|request| request.at);
+        own && attempt.thread == response.thread
+            && (since..=at).contains(&sent.unwrap_or(attempt.began))
+            && (since..=at).contains(&tried.at)
+            && at - tried.at <= LATE
+    }
+}
+
+/// Whether it says this of a request that was sent. What is only called timed out may have had no
+/// connection.
+fn sent(said: Said) -> bool {
+    let broken = matches!(
+        said,
+        Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. }
+    );
+    broken || said == Said::ReadTimedOut
+}
+
+/// Of an answer that the proxy did not take: of such attempts not all are told.
+fn tells_of_answer(said: Said) -> bool {
+    matches!(said, Said::HeadRefused | Said::HeadInvalid)
 }
 
 /// A client that the line names is the response's, at its port where the line has one.

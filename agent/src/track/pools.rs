@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::moments::{LATE, at_once};
+use super::moments::{LATE, at_once, between};
 use super::{Key, Tracker};
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
@@ -65,29 +65,33 @@ impl Connects {
         self.recent.iter().filter(here).all(one).then_some(deciding)
     }
 
-    /// Whether each connect of its proxy to the same upstream that failed at this moment ended as this
-    /// one did.
-    pub(super) fn ended_alike(&self, attempt: &Attempt, at: Nanos) -> bool {
-        let like = |other: &Attempt| other.upstream != attempt.upstream || other.end == attempt.end;
-        self.all(attempt, at, like)
+    /// Whether each connect of its proxy to the same upstream that failed from its end until this moment
+    /// ended as this one did.
+    pub(super) fn ended_alike(&self, tried: &Tried, at: Nanos) -> bool {
+        let this = &tried.attempt;
+        self.all(tried, at, |other| {
+            other.upstream != this.upstream || other.end == this.end
+        })
     }
 
-    /// Whether each connect of its proxy that failed at this moment did, and called the same upstream.
-    pub(super) fn only(&self, attempt: &Attempt, at: Nanos) -> bool {
-        let like =
-            |other: &Attempt| (other.end, &other.upstream) == (attempt.end, &attempt.upstream);
-        self.all(attempt, at, like)
+    /// Whether each connect of its proxy that failed then did, and called the same upstream.
+    pub(super) fn only(&self, tried: &Tried, at: Nanos) -> bool {
+        let this = &tried.attempt;
+        self.all(tried, at, |other| {
+            (other.end, &other.upstream) == (this.end, &this.upstream)
+        })
     }
 
-    fn all(&self, attempt: &Attempt, at: Nanos, like: impl Fn(&Attempt) -> bool) -> bool {
-        let own = |tried: &&Tried| tried.attempt.proxy == attempt.proxy && at_once(tried.at, at);
-        let known = self.forgotten < at && !at_once(self.forgotten, at);
-        known
-            && self
-                .recent
-                .iter()
-                .filter(own)
-                .all(|tried| like(&tried.attempt))
+    fn all(&self, tried: &Tried, at: Nanos, like: impl Fn(&Attempt) -> bool) -> bool {
+        let from = tried.at.min(at);
+        // One that was begun after that moment is of a later request.
+        let then = |other: &&Tried| {
+            let own = other.attempt.proxy == tried.attempt.proxy;
+            own && between(other.at, from, at) && other.attempt.began <= at
+        };
+        let known = !between(self.forgotten, from, at) && self.forgotten < from;
+        let mut then = self.recent.iter().filter(then);
+        known && then.all(|other| like(&other.attempt))
     }
 }
 

@@ -7,6 +7,10 @@ use crate::signal::{Address, Attempt, End, Nanos, Opening, Software};
 
 /// A line is written a moment after the response; two clocks of one host agree to less.
 const SLACK: Nanos = 100_000_000;
+/// The same where nothing but the moment tells them apart.
+const AT_ONCE: Nanos = 10_000_000;
+/// Of a proxy that was kept from its CPU: HAProxy's own clock stands still meanwhile, or goes on ahead.
+const STALLED: Nanos = 3_000_000_000;
 
 /// What identifies an exchange that was seen otherwise.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ struct Try {
 /// What ties the two; the more telling first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Fit {
+    /// The moment is the same, but for what two clocks differ by.
+    moment: bool,
     port: bool,
     request: bool,
     upstream: bool,
@@ -49,6 +55,13 @@ enum Client {
     Differs,
     SameAddress,
     SamePort,
+}
+
+impl Fit {
+    /// Whether the other one fits by its moment, too, if this one does.
+    pub(super) fn as_near(self, other: Fit) -> bool {
+        other.moment || !self.moment
+    }
 }
 
 impl Try {
@@ -100,12 +113,18 @@ impl Seen {
     /// error log is read as well, so a failure has a line there.
     pub(super) fn fit(&self, told: &Told, errors: bool) -> Option<Fit> {
         let told_begun = self.began.filter(|_| told.tells_beginning());
-        if !self
-            .times
-            .iter()
-            .chain(&told_begun)
-            .any(|at| within(*at, told))
-        {
+        // Go's proxy says why, as it answers, and nothing else by which to find whose line it is.
+        let nameless = told.proxy == Some(Software::Go) && told.request.is_none();
+        if nameless && !self.agrees(told) {
+            return None;
+        }
+        let near = |slack| {
+            let mut times = self.times.iter().chain(&told_begun);
+            times.any(|at| within(*at, told, slack))
+        };
+        let moment = near(if nameless { AT_ONCE } else { SLACK });
+        let slipped = || near(STALLED) && self.is_surely(told);
+        if !moment && !slipped() {
             return None;
         }
         let statuses = matches!((self.status, told.status), (Some(a), Some(b)) if a != b);
@@ -133,6 +152,7 @@ impl Seen {
                 && same_request(request, told.request.as_ref())
         };
         let fit = Fit {
+            moment,
             port: ports == Some(true) && !guessed,
             request: asked(self.request.as_ref())
                 || self.tries.iter().any(|t| asked(t.request.as_ref())),
@@ -146,6 +166,16 @@ impl Seen {
         };
         let tied = fit.request || fit.upstream || fit.client == Client::SamePort;
         (tied || address && self.may_be_by_moment(told, errors)).then_some(fit)
+    }
+
+    /// The client's port, the request and the status are all the same.
+    fn is_surely(&self, told: &Told) -> bool {
+        let ports = port(self.client.as_ref()).zip(port(told.client.as_ref()));
+        let same_port = ports.is_some_and(|(a, b)| a == b) && !self.guessed && !told.guessed;
+        let (seen, line) = (self.request.as_ref(), told.request.as_ref());
+        let asked = seen.is_some() && line.is_some() && same_request(seen, line);
+        let status = self.status.is_some() && self.status == told.status;
+        same_port && asked && status
     }
 
     /// Nothing in what was asked speaks against it. Where the line that names the client's port has no
@@ -186,8 +216,8 @@ fn is_request(opening: &Opening) -> bool {
 }
 
 /// Whether anything of it happened when these lines say that theirs did: asked first, being cheap.
-fn within(at: Nanos, told: &Told) -> bool {
-    at.saturating_add(SLACK) >= told.from && at <= told.to.saturating_add(SLACK)
+fn within(at: Nanos, told: &Told, slack: Nanos) -> bool {
+    at.saturating_add(slack) >= told.from && at <= told.to.saturating_add(slack)
 }
 
 /// Whether this proxy can have written lines of that one.

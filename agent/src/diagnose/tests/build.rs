@@ -372,6 +372,7 @@ impl Scene {
             response: self.response.as_ref(),
             host,
             told: None,
+            surely_told: false,
             named: false,
             lost: self.lost,
             deadline_passed: self.deadline_passed,

@@ -214,6 +214,7 @@ fn connects_that_cannot_be_told_apart_are_likely_whichever_it_was() {
             response: Some(&response),
             source: Source::Packets,
             told: None,
+            surely_told: false,
             named: false,
             host: &host,
             lost: 0,

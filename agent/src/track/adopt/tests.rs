@@ -116,6 +116,32 @@ fn what_fails_as_a_request_leaves_its_queue_may_be_anothers() {
     assert!(!tied(MS, Value::Null, "connect_failed", 502));
 }
 
+/// The next client's connect fails a moment after the answer. One that was begun before it may have led
+/// to it.
+#[test]
+fn what_was_begun_after_the_answer_did_not_lead_to_it() {
+    let tied = |began: Nanos| {
+        let mut next = attempt(
+            2,
+            7,
+            Value::Null,
+            json!({"how": "connect_failed", "errno": 111}),
+        );
+        next["began"] = began.into();
+        let mut answer = response(5, "/a");
+        answer["status"] = 502.into();
+        let out = decided(&[
+            (11 * MS, attempt(1, 7, sent("/a"), json!({"how": "reset"}))),
+            (11 * MS, answer),
+            (12 * MS, next),
+        ]);
+        let (_, _, response) = out[0].response.as_ref().unwrap();
+        response.adjacent.is_some()
+    };
+    assert!(tied(11 * MS + MS / 2));
+    assert!(!tied(11 * MS - MS / 2));
+}
+
 #[test]
 fn nothing_is_adjacent_to_what_another_like_it_may_be() {
     let given_up = || json!({"how": "given_up"});
@@ -387,6 +413,31 @@ fn only_a_thread_that_waits_for_each_client_is_known_by_its_connect() {
     for software in ["haproxy", "envoy", "caddy"] {
         assert_eq!(tied(software), Confidence::Likely, "{software}");
     }
+}
+
+/// h2o connects for requests alone: of several connects that failed alike it does not matter which was whose.
+#[test]
+fn connects_for_requests_alone_are_known_where_all_failed_alike() {
+    let told = |errnos: [i32; 2], software: &str| {
+        let mut signals = Vec::new();
+        for (flow, errno) in (1..).zip(errnos) {
+            let end = json!({"how": "connect_failed", "errno": errno});
+            signals.push((11 * MS, attempt(flow, 7, Value::Null, end)));
+        }
+        for downstream in [5, 6] {
+            let mut answer = response(downstream, "/a");
+            answer["status"] = 502.into();
+            signals.push((11 * MS, answer));
+        }
+        let out = verdicts_of(software, &signals);
+        let proven = |v: &&Decided| v.diagnosis.confidence == Confidence::Proven;
+        (out.len(), out.iter().filter(proven).count())
+    };
+    assert_eq!(told([111, 111], "h2o"), (2, 2));
+    // Which of the two was whose cannot be told.
+    assert_eq!(told([111, 113], "h2o"), (2, 0));
+    // HAProxy checks its servers as well.
+    assert_eq!(told([111, 111], "haproxy"), (2, 0));
 }
 
 #[test]

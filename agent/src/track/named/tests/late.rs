@@ -1,0 +1,249 @@
+//! Lines beside what was not told at one moment: a thread that answers late, a try after others, an answer
+//! that was refused.
+
+use serde_json::{Value, json};
+
+use super::{MS, UPSTREAM, asked, changed, confidence, connect, decided_of, ended, line, response};
+use crate::signal::Nanos;
+use crate::verdict::Confidence::{self, Likely, Proven};
+
+/// Of one request at `/a`, asked at 999 ms: what its proxy said of it, beside these attempts.
+fn told(
+    software: &str,
+    status: u16,
+    said: Value,
+    upstream: &str,
+    attempts: &[(Nanos, Value)],
+) -> Confidence {
+    let line = changed(line("/a", 111), "/proxy", software.into());
+    let line = changed(line, "/tries/0/said", said);
+    let line = changed(line, "/tries/0/upstream", upstream.into());
+    let answer = changed(response(5, "/a"), "/status", status.into());
+    let mut signals: Vec<(Nanos, &str, Value)> = (attempts.iter())
+        .map(|(at, attempt)| (*at, "kernel", attempt.clone()))
+        .collect();
+    signals.push((2000 * MS, "kernel", answer));
+    signals.push((2000 * MS, "log", line));
+    signals.sort_by_key(|(at, ..)| *at);
+    signals.push((2300 * MS, "kernel", json!({"kind": "tick"})));
+    let out = decided_of(software, &signals);
+    let this =
+        |d: &&crate::track::Decided| d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5);
+    confidence(out.iter().find(this).expect("a verdict")).1
+}
+
+fn begun(attempt: Value, at: Nanos) -> Value {
+    changed(attempt, "/began", at.into())
+}
+
+#[test]
+fn a_thread_that_has_no_cpu_says_late_that_a_connect_failed() {
+    let of = |thread: u32, more: &[(Nanos, Value)]| {
+        let one = changed(begun(connect(1, 111), 1995 * MS), "/thread", thread.into());
+        let mut attempts = vec![(1996 * MS, one)];
+        attempts.extend(more.iter().cloned());
+        let said = json!({"said": "not_connected"});
+        told("envoy", 503, said, UPSTREAM, &attempts)
+    };
+    assert_eq!(of(7, &[]), Proven);
+    // Each has pools of its own.
+    assert_ne!(of(8, &[]), Proven);
+    // Meanwhile another connect to the same server ended otherwise.
+    let other = (1998 * MS, begun(connect(2, 113), 1997 * MS));
+    assert_ne!(of(7, &[other]), Proven);
+    let before = (1900 * MS, begun(connect(2, 113), 1899 * MS));
+    assert_eq!(of(7, &[before]), Proven);
+}
+
+/// HAProxy's last try of several ends as it answers.
+#[test]
+fn of_several_connects_for_one_request_the_last_led_to_the_answer() {
+    let first = || {
+        let link = json!({
+            "flow": 5, "ordinal": 1, "order": "after_read", "client": "10.0.0.7:4000",
+            "proxy_address": null, "request": asked("/a"), "state": "open",
+            "read_before_ns": null,
+        });
+        changed(connect(1, 111), "/downstream", link)
+    };
+    let last = || begun(connect(2, 111), 1999 * MS);
+    let of = |attempts: &[(Nanos, Value)]| {
+        let said = json!({"said": "connect_failed", "errno": 111});
+        told("haproxy", 503, said, "back/one", attempts)
+    };
+    assert_eq!(of(&[(1001 * MS, first()), (2000 * MS, last())]), Proven);
+    assert_eq!(of(&[(1001 * MS, first())]), Likely);
+    let elsewhere = changed(last(), "/upstream", "10.0.0.9:1".into());
+    assert_eq!(of(&[(1001 * MS, first()), (2000 * MS, elsewhere)]), Likely);
+}
+
+fn unanswered(flow: u64, began: Nanos) -> Value {
+    let mut one = ended(flow, asked("/a"));
+    one["began"] = began.into();
+    one["request"]["at"] = began.into();
+    one["end"] = json!({"how": "given_up"});
+    one["peer"] = json!({
+        "accepted": false, "read": false, "reader": null, "closed": null,
+    });
+    one
+}
+
+/// What is only called timed out may have had no connection.
+#[test]
+fn the_last_of_several_tries_is_what_was_waited_for_in_vain() {
+    let tries = [
+        (1400 * MS, unanswered(1, 999 * MS)),
+        (1999 * MS, unanswered(2, 1500 * MS)),
+    ];
+    let of = |said: &str, tries: &[(Nanos, Value)]| {
+        told("caddy", 504, json!({"said": said}), UPSTREAM, tries)
+    };
+    assert_eq!(of("read_timed_out", &tries), Proven);
+    assert_ne!(of("timed_out", &tries), Proven);
+    // Another one for the same ended then, of something else.
+    let mut other = ended(3, asked("/a"));
+    other["began"] = (1500 * MS).into();
+    let [first, last] = tries;
+    assert_ne!(
+        of("read_timed_out", &[first, last, (2000 * MS, other)]),
+        Proven
+    );
+}
+
+fn malformed(flow: u64) -> Value {
+    let mut one = ended(flow, asked("/a"));
+    one["began"] = (1900 * MS).into();
+    one["request"]["at"] = (1900 * MS).into();
+    one["end"] = json!({"how": "answered"});
+    one["received"] = 60.into();
+    one["response"] = json!({"protocol": "http_response", "status": 200});
+    one["fault"] = "malformed".into();
+    one
+}
+
+#[test]
+fn an_answer_that_was_refused_after_a_wait_in_the_queue_is_the_one_that_the_line_tells_of() {
+    let of = |said: &str, more: &[(Nanos, Value)]| {
+        let mut attempts = vec![(2000 * MS, malformed(1))];
+        attempts.extend(more.iter().cloned());
+        told("haproxy", 502, json!({"said": said}), "back/one", &attempts)
+    };
+    assert_eq!(of("head_refused", &[]), Proven);
+    assert_ne!(of("timed_out", &[]), Proven);
+    // Another client's, for the same: which of the two was refused for which fault?
+    let twin = changed(response(6, "/a"), "/status", 502.into());
+    assert_ne!(of("head_refused", &[(2000 * MS, twin)]), Proven);
+}
+
+/// nginx has had a FastCGI server's answer, of which neither order nor content is seen: its line tells.
+#[test]
+fn what_only_the_log_can_know_is_proven_by_the_line_that_names_the_request() {
+    let of = |path: &str| {
+        let mut last = malformed(1);
+        last["request"]["opening"] = json!({"protocol": "fast_cgi"});
+        last["fault"] = Value::Null;
+        last["received"] = 4096.into();
+        let mut answer = changed(response(5, "/a"), "/last_attempt", last);
+        answer["status"] = 502.into();
+        let line = changed(line(path, 111), "/proxy", "nginx".into());
+        let line = changed(line, "/tries/0/said", json!({"said": "head_too_big"}));
+        let out = decided_of(
+            "nginx",
+            &[(2000 * MS, "kernel", answer), (2000 * MS, "log", line)],
+        );
+        let this = |d: &&crate::track::Decided| {
+            d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5)
+        };
+        confidence(out.iter().find(this).expect("a verdict")).1
+    };
+    assert_eq!(of("/a"), Proven);
+    assert_eq!(of("/b"), Likely);
+}
+
+/// HAProxy's clock stands still while it has no CPU: the line is found by all the rest.
+#[test]
+fn a_line_whose_clock_slipped_is_found_by_port_request_and_status() {
+    let of = |at: Nanos, port: u16, status: u16| {
+        let line = changed(line("/a", 111), "/proxy", "haproxy".into());
+        let mut line = changed(line, "/client", format!("10.0.0.7:{port}").into());
+        line["line"] = "access".into();
+        line["status"] = status.into();
+        let answer = changed(response(5, "/a"), "/status", 503.into());
+        let mut signals = [
+            (2000 * MS, "kernel", answer),
+            (at, "log", line),
+            (9000 * MS, "kernel", json!({"kind": "tick"})),
+        ];
+        signals.sort_by_key(|(at, ..)| *at);
+        decided_of("haproxy", &signals).len()
+    };
+    for at in [500 * MS, 1200 * MS, 2800 * MS] {
+        assert_eq!(of(at, 4000, 503), 1, "{at}");
+        assert_eq!(of(at, 4001, 503), 2, "{at}");
+        assert_eq!(of(at, 4000, 504), 2, "{at}");
+    }
+    assert_eq!(of(8000 * MS, 4000, 503), 2);
+}
+
+/// nginx tells each try of one server in a line of its own, and has one access line for all.
+#[test]
+fn a_further_try_of_the_same_server_is_no_other_requests_line() {
+    let of = |connection: u64, said: &str| {
+        let error = |connection: u64, said: &str| {
+            let mut line = changed(line("/a", 111), "/proxy", "nginx".into());
+            line["tries"][0]["said"] = json!({"said": said});
+            line["connection"] = connection.into();
+            line["pid"] = 1.into();
+            line["client"] = "10.0.0.7".into();
+            line
+        };
+        let mut access = error(1, "head_too_big");
+        access["line"] = "access".into();
+        access["connection"] = Value::Null;
+        access["tries"] = json!([]);
+        access["status"] = 502.into();
+        let mut last = malformed(1);
+        last["request"]["opening"] = json!({"protocol": "fast_cgi"});
+        last["fault"] = Value::Null;
+        last["received"] = 4096.into();
+        let mut answer = changed(response(5, "/a"), "/last_attempt", last);
+        answer["status"] = 502.into();
+        let signals = [
+            (2000 * MS, "log", error(1, "head_too_big")),
+            (2000 * MS, "log", error(connection, said)),
+            (2000 * MS, "log", access),
+            (2000 * MS, "kernel", answer),
+        ];
+        confidence(&decided_of("nginx", &signals)[0]).1
+    };
+    assert_eq!(of(1, "head_too_big"), Proven);
+    // Another request for the same failed of something else.
+    assert_ne!(of(2, "peer_closed"), Proven);
+}
+
+/// Go's threads share their work: nothing ties the tries for one request but what its thread had read.
+#[test]
+fn earlier_tries_for_the_same_request_have_no_line_of_their_own() {
+    let of = |more: &[(Nanos, &'static str, Value)]| {
+        let link = json!({
+            "flow": 5, "ordinal": 1, "order": "after_read", "client": "10.0.0.7:4000",
+            "proxy_address": null, "request": asked("/a"), "state": "open",
+            "read_before_ns": null,
+        });
+        let first = changed(connect(1, 111), "/downstream", link);
+        let mut signals = vec![
+            (1950 * MS, "kernel", first),
+            (2000 * MS, "kernel", begun(connect(2, 111), 1999 * MS)),
+            (2000 * MS, "kernel", response(5, "/a")),
+            (2000 * MS, "log", line("/a", 111)),
+        ];
+        signals.extend(more.iter().cloned());
+        let told = decided_of("caddy", &signals);
+        confidence(&told[0]).1
+    };
+    assert_eq!(of(&[]), Proven);
+    assert_eq!(
+        of(&[(2300 * MS, "kernel", json!({"kind": "tick"}))]),
+        Proven
+    );
+}
