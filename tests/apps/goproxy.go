@@ -41,20 +41,22 @@ func proxy(to string, connect, patience time.Duration) http.Handler {
 		IdleConnTimeout:       time.Minute,
 		DisableCompression:    true,
 	}
+	errors := log.New(os.Stderr, "", log.LstdFlags|log.Lmicroseconds)
 	return &httputil.ReverseProxy{
 		Transport: transport,
 		Director: func(request *http.Request) {
 			request.URL.Scheme = "http"
 			request.URL.Host = "upstream"
 		},
-		// As Traefik does it: 504 for timeouts, else 502.
+		// As Traefik does it: 504 for timeouts, else 502. It is told as httputil's own handler tells it.
 		ErrorHandler: func(answer http.ResponseWriter, _ *http.Request, err error) {
+			errors.Printf("http: proxy error: %v", err)
 			status := http.StatusBadGateway
 			if failure, isNet := err.(net.Error); isNet && failure.Timeout() {
 				status = http.StatusGatewayTimeout
 			}
 			answer.WriteHeader(status)
 		},
-		ErrorLog: log.New(os.Stderr, "", log.LstdFlags),
+		ErrorLog: errors,
 	}
 }

@@ -161,7 +161,8 @@ impl Observers {
             for ((folder, proxy, _), own) in pairs.iter().zip(slices(&recording, &parts)) {
                 let file = folder.join(RECORDING);
                 std::fs::write(&file, own)?;
-                let logs = written(logs(folder, proxy));
+                let nameless = proxy.nameless.iter().map(|name| folder.join(name));
+                let logs = written(logs(folder, proxy).into_iter().chain(nameless).collect());
                 lines.extend(agent::explain(&self.why502, Some(&file), &logs)?);
             }
             said.insert(Source::All, lines);

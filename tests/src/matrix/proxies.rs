@@ -51,6 +51,8 @@ pub(in crate::matrix) struct Proxy {
     pub(in crate::matrix) again: Again,
     /// The logs that it writes, below the run's folder.
     pub(in crate::matrix) logs: &'static [&'static str],
+    /// Logs whose lines name no request: of use beside another source alone.
+    pub(in crate::matrix) nameless: &'static [&'static str],
     /// Why it cannot be run here.
     pub(in crate::matrix) lacking: fn() -> Option<String>,
     /// Serves `PORT` until what it returns is dropped.

@@ -309,11 +309,16 @@ mod tests {
             .flagged,
             1
         );
+        // Nor one that claims nothing, whoever tells it.
+        let twice = [line("worker_killed", "likely"), line("unknown", "unknown")];
+        let lines = [("/a", twice.iter().collect())].into();
+        let every = [Source::Kernel, Source::Packets, Source::Logs, Source::All];
+        let flagged = |source| judge(&failed, &lines, source, &[true]).score.flagged;
+        assert_eq!(every.map(flagged), [1; 4]);
         // What is well gets no verdict; what the proxy saved, or closed silently, has not failed.
         let well = [(sent("/b", Some(200)), HEALTHY)];
         let flagged = score(&well, &[("/b", line("worker_killed", "likely"))]);
         assert_eq!(flagged.flagged, 1);
-        let every = [Source::Kernel, Source::Packets, Source::Logs, Source::All];
         assert!(!every.into_iter().any(|source| flagged.holds(source)));
         let saved = [
             (sent("/c", Some(200)), truth()),

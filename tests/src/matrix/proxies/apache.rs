@@ -25,6 +25,7 @@ pub(super) const PROXY: Proxy = Proxy {
     // To another server, and only of a route that has two.
     again: Again::Connects,
     logs: &["apache-error.log", "apache-access.log"],
+    nameless: &[],
     lacking: || program("apache2"),
     start: |run, ns, wanted| {
         // It counts in whole seconds.

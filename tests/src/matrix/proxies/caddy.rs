@@ -10,6 +10,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     again: Again::Anything,
     logs: &["caddy.log", "caddy-access.log"],
+    nameless: &[],
     lacking: || program("caddy"),
     start: |run, ns, wanted| {
         let (connect, patience) = (wanted.connect.as_millis(), wanted.patience.as_millis());

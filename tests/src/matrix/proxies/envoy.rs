@@ -13,6 +13,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     again: Again::Anything,
     logs: &["envoy-access.log"],
+    nameless: &[],
     lacking: || program("envoy"),
     start: |run, ns, wanted| {
         let config = run.folder.join("envoy.json");

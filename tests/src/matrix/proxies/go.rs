@@ -14,8 +14,9 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     // Only what its pool hides.
     again: Again::Never,
-    // The stand-in has none of Traefik's.
+    // The stand-in has none of Traefik's, but what `httputil` says by itself.
     logs: &[],
+    nameless: &["goproxy.log"],
     lacking: || program("go"),
     start: |run, ns, wanted| {
         let mut command = ns.command(go_program(&run.options.out, NAME, SOURCE)?);

@@ -10,6 +10,7 @@ pub(super) const PROXY: Proxy = Proxy {
     again: Again::Never,
     // Its lines say neither upstream nor error.
     logs: &[],
+    nameless: &[],
     lacking: || program("h2o"),
     start: |run, ns, wanted| {
         // One time for connections and responses.

@@ -15,6 +15,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     again: Again::Anything,
     logs: &["haproxy.log"],
+    nameless: &[],
     lacking: || program("haproxy"),
     start: |run, ns, wanted| start(run, ns, wanted, "haproxy"),
 };

@@ -24,6 +24,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http, Speaks::FastCgi],
     again: Again::Anything,
     logs: &["nginx-error.log", "access.log"],
+    nameless: &[],
     lacking: || program("nginx"),
     start: |run, ns, wanted| start(run, ns, wanted, "nginx"),
 };

@@ -14,6 +14,7 @@ pub(super) const PROXY: Proxy = Proxy {
     again: Again::Never,
     // What it logs is the program's own affair.
     logs: &[],
+    nameless: &[],
     lacking: || program(NAME).map(|why| format!("{why}: `cargo xtask lab` builds it")),
     start: |run, ns, wanted| {
         let mut command = ns.command(NAME);
