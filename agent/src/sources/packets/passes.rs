@@ -211,6 +211,17 @@ mod tests {
             pass(&mut passes, b, a, 100 + content);
         }
         assert!(!passes.is_proxy(a) && !passes.is_proxy(b));
+        assert!(!passes.is_behind_its_own(a) && !passes.is_behind_its_own(b));
+    }
+
+    /// For another host there is no other way to read it.
+    #[test]
+    fn one_request_that_left_for_another_host_makes_a_proxy() {
+        let (proxy, far) = (at(80), SocketAddr::from(([10, 0, 0, 2], 9000)));
+        let mut passes = Passes::default();
+        pass(&mut passes, proxy, far, 1);
+        assert!(passes.is_proxy(proxy) && passes.asks_from(proxy.ip()));
+        assert!(!passes.is_behind_its_own(far));
     }
 
     #[test]
@@ -221,5 +232,40 @@ mod tests {
             passes.begin(a, b, content);
         }
         assert!(!passes.is_proxy(a) && passes.goes_on(a, b, 9) && !passes.goes_on(a, b, 1));
+    }
+
+    #[test]
+    fn the_same_again_takes_no_others_place() {
+        let (a, b) = (at(80), at(9000));
+        let mut passes = Passes::default();
+        pass(&mut passes, a, b, 1);
+        passes.begin(a, b, 2);
+        for _ in 0..20 {
+            passes.begin(a, b, 3);
+        }
+        assert!(passes.goes_on(a, b, 2));
+        // And an answer is remembered for longer than what only began.
+        for content in 4..20 {
+            passes.begin(a, b, content);
+        }
+        assert!(!passes.goes_on(a, b, 2) && passes.goes_on(a, b, 1));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut passes = Passes::default();
+        let end = |i: u32| SocketAddr::from((i.to_be_bytes(), 80));
+        for i in 0..2 * CAP as u32 {
+            pass(&mut passes, end(i), at(9000), 1);
+        }
+        assert_eq!((passes.by_proxy.len(), passes.askers.len()), (CAP, CAP));
+        let mut passes = Passes::default();
+        for content in 0..2 * SERVERS as u16 {
+            pass(&mut passes, at(80), at(1000 + content), 1);
+            pass(&mut passes, at(80), at(1000), content.into());
+        }
+        assert_eq!(passes.by_proxy[&at(80)].len(), SERVERS);
+        assert_eq!(passes.askers[&at(80).ip()].len(), SERVERS);
+        assert_eq!(passes.count(at(80), at(1000)), KEPT);
     }
 }

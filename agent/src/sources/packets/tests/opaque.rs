@@ -1,8 +1,9 @@
-//! TLS, HTTP/2 and what else cannot be read: healthy connections give nothing, failed ones are told.
+//! TLS: healthy connections give nothing, failed ones are told.
 
 use super::build::*;
 
 pub(super) const FRONT: (&str, &str) = ("10.0.0.9:5000", "10.0.0.1:443");
+
 pub(super) const BACK: (&str, &str) = ("10.0.0.1:4000", "10.0.0.2:9443");
 
 /// A TLS record with so many bytes in it.
@@ -20,8 +21,11 @@ fn hello(kind: u8, extensions: &[u8]) -> Vec<u8> {
 }
 
 const V13: &[u8] = b"\x00\x2b\x00\x02\x03\x04";
+
 const ALPN: &[u8] = b"\x00\x10\x00\x05\x00\x03\x02h2";
+
 const CLOSE_NOTIFY: usize = 19;
+
 const KEY_UPDATE: usize = 22;
 
 /// A TLS 1.3 connection, its handshake done up to the server's Finished.
@@ -258,199 +262,4 @@ fn tickets_are_no_answer() {
         failed(|wire, c| wire.fin(c, CLIENT)),
         ["verdict - read_timeout_no_reply likely (upstream_read, upstream_accepted)"]
     );
-}
-
-/// An HTTP/2 frame.
-fn frame(kind: u8, stream: u8, length: usize) -> Vec<u8> {
-    let mut frame = vec![
-        0,
-        (length >> 8) as u8,
-        length as u8,
-        kind,
-        4,
-        0,
-        0,
-        0,
-        stream,
-    ];
-    frame.resize(9 + length, 0);
-    frame
-}
-
-fn http2(wire: &mut Wire) -> Connection {
-    in_front(wire);
-    let mut back = wire.at(1.0).open(BACK.0, BACK.1);
-    let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    begin.extend(frame(4, 0, 18));
-    begin.extend(frame(8, 0, 4));
-    begin.extend(frame(1, 1, 60));
-    wire.at(1.1).send(&mut back, CLIENT, &begin);
-    wire.at(1.2).send(&mut back, SERVER, &frame(4, 0, 6));
-    wire.at(1.3).send(&mut back, CLIENT, &frame(4, 0, 0));
-    back
-}
-
-#[test]
-fn of_http2_only_headers_begin_a_request() {
-    let mut wire = Wire::default();
-    let mut back = http2(&mut wire);
-    let answer = [frame(1, 1, 30), frame(0, 1, 500), frame(6, 0, 8)].concat();
-    wire.at(5.0).send(&mut back, SERVER, &answer);
-    for (at, kind, length) in [(5.1, 8, 4), (5.2, 6, 8), (5.3, 4, 0)] {
-        wire.at(at).send(&mut back, CLIENT, &frame(kind, 0, length));
-        wire.at(at + 0.05).send(&mut back, SERVER, &frame(6, 0, 8));
-    }
-    wire.at(5.4).send(&mut back, CLIENT, &frame(8, 0, 4));
-    // A stream that its client gave up, while the connection stays.
-    wire.at(100.0).send(&mut back, CLIENT, &frame(1, 3, 60));
-    wire.at(200.0).send(&mut back, CLIENT, &frame(3, 3, 4));
-    leave(&mut wire, 60_000.0, &mut back, Some(frame(7, 0, 8)));
-    assert!(
-        labels(&wire.packets).is_empty(),
-        "{:?}",
-        labels(&wire.packets)
-    );
-}
-
-#[test]
-fn an_http2_stream_that_nobody_answers_is_told() {
-    let mut wire = Wire::default();
-    let mut back = http2(&mut wire);
-    wire.at(5.0).send(&mut back, SERVER, &frame(6, 0, 8));
-    wire.at(5.1).send(&mut back, CLIENT, &frame(6, 0, 8));
-    leave(&mut wire, 60_000.0, &mut back, Some(frame(7, 0, 8)));
-    assert_eq!(
-        labels(&wire.packets),
-        ["verdict - read_timeout_no_reply likely (upstream_read, upstream_accepted)"]
-    );
-}
-
-/// Both sides of an upgraded connection, or of CONNECT, are told of no more.
-#[test]
-fn what_follows_an_upgrade_is_not_judged() {
-    for (method, status) in [("GET", 101), ("CONNECT", 200)] {
-        for by_server in [false, true] {
-            let mut wire = Wire::default();
-            let mut front = wire.at(0.0).open(FRONT.0, FRONT.1);
-            wire.at(1.0)
-                .send(&mut front, CLIENT, &request(method, "/ws"));
-            let mut back = wire.at(1.1).open(BACK.0, BACK.1);
-            wire.send(&mut back, CLIENT, &request(method, "/ws"));
-            let switch = format!("HTTP/1.1 {status} X\r\nUpgrade: websocket\r\n\r\n");
-            wire.at(2.0).send(&mut back, SERVER, switch.as_bytes());
-            wire.at(2.1).send(&mut front, SERVER, switch.as_bytes());
-            for i in 0..3 {
-                let at = 100.0 + 1000.0 * f64::from(i);
-                wire.at(at).send(&mut front, CLIENT, b"\x81\x85abcdhello");
-                wire.at(at + 0.1)
-                    .send(&mut back, CLIENT, b"\x81\x85abcdhello");
-                wire.at(at + 5.0).send(&mut back, SERVER, b"\x81\x05hello");
-                wire.at(at + 5.1).send(&mut front, SERVER, b"\x81\x05hello");
-            }
-            wire.at(9000.0)
-                .send(&mut front, CLIENT, b"\x81\x85abcdhello");
-            wire.at(9000.1)
-                .send(&mut back, CLIENT, b"\x81\x85abcdhello");
-            if by_server {
-                wire.at(60_000.0).lost(&mut back, SERVER, 0x14, b"");
-                wire.at(60_000.1).lost(&mut front, SERVER, 0x14, b"");
-            } else {
-                wire.at(60_000.0).fin(&mut front, CLIENT);
-                wire.at(60_000.1).fin(&mut back, CLIENT);
-            }
-            assert!(
-                labels(&wire.packets).is_empty(),
-                "{:?}",
-                labels(&wire.packets)
-            );
-        }
-    }
-}
-
-/// The answer that upgraded the connection is captured after what came of it, or is missing.
-#[test]
-fn an_upgrade_may_be_captured_late() {
-    let mut wire = Wire::default();
-    let mut front = wire.at(0.0).open(FRONT.0, FRONT.1);
-    wire.at(1.0)
-        .send(&mut front, CLIENT, &request("GET", "/ws"));
-    // Another server was tried before, so that the request is looked at.
-    let mut other = wire.connection("10.0.0.1:4001", "10.0.0.3:9000");
-    wire.at(1.02).syn(&mut other);
-    wire.at(1.04).push(&mut other, SERVER, 0x14, b"");
-    let mut back = wire.at(1.1).open(BACK.0, BACK.1);
-    wire.send(&mut back, CLIENT, &request("GET", "/ws"));
-    let switch = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n";
-    wire.at(2.0).send(&mut back, SERVER, switch);
-    let late = wire.packets.pop().unwrap();
-    wire.at(2.1).send(&mut front, SERVER, switch);
-    wire.at(2.4).send(&mut back, CLIENT, b"\x81\x02hi");
-    let place = wire.packets.len();
-    wire.at(2.5).send(&mut back, SERVER, b"\x81\x05hello");
-    wire.at(9.0).fin(&mut back, CLIENT);
-    wire.at(9.1).fin(&mut back, SERVER);
-    let missing = wire.packets.clone();
-    wire.packets.insert(place, late);
-    let refused = ["nearmiss 101 connection_refused proven"];
-    assert_eq!(labels(&wire.packets), refused);
-    let labels = labels(&missing);
-    assert!(
-        labels
-            .iter()
-            .all(|l| !l.contains("timeout") || l.contains("likely")),
-        "{labels:?}"
-    );
-}
-
-/// Databases speak first; what their clients say last gets no answer.
-#[test]
-fn a_server_that_speaks_first_is_no_upstream() {
-    let mut wire = Wire::default();
-    in_front(&mut wire);
-    let mut back = wire.at(1.0).open("10.0.0.1:4000", "10.0.0.2:3306");
-    wire.at(1.1)
-        .send(&mut back, SERVER, b"\x4a\0\0\0\x0a8.0.36\0abcdefgh");
-    wire.at(1.2)
-        .send(&mut back, CLIENT, b"\x20\0\0\x01\x85\xa2\x1e\0login");
-    wire.at(1.3)
-        .send(&mut back, SERVER, b"\x07\0\0\x02\0\0\0\x02\0\0\0");
-    wire.at(2.0).send(&mut back, CLIENT, b"\x01\0\0\0\x01");
-    wire.at(2.1).fin(&mut back, SERVER);
-    wire.at(2.2).fin(&mut back, CLIENT);
-    assert!(
-        labels(&wire.packets).is_empty(),
-        "{:?}",
-        labels(&wire.packets)
-    );
-}
-
-/// What a worker asks of a database or a cache at the proxy's own address is no attempt, however it
-/// ends; a request whose method is not known here is one.
-#[test]
-fn what_no_proxy_speaks_is_no_failure() {
-    let closed = |bytes: &[u8], how: u8| {
-        let mut wire = Wire::default();
-        in_front(&mut wire);
-        let mut back = wire.at(1.0).open("10.0.0.1:4000", "10.0.0.2:5432");
-        wire.at(1.1).send(&mut back, CLIENT, bytes);
-        wire.at(2000.0).push(&mut back, SERVER, how, b"");
-        wire.at(2000.1).fin(&mut back, CLIENT);
-        labels(&wire.packets)
-    };
-    for bytes in [
-        &b"SELECT 1\n"[..],
-        b"*2\r\n$3\r\nGET\r\n$1\r\nx\r\n",
-        b"get x\r\n",
-        b"GET key\r\n",
-        b"\0\0\0\x08\x04\xd2\x16\x2f",
-    ] {
-        for how in [0x11, 0x14] {
-            let told = closed(bytes, how);
-            assert!(told.is_empty(), "{bytes:?}: {told:?}");
-        }
-    }
-    for request in [&b"PURGE /x HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"PURGE /x"] {
-        let told = closed(request, 0x11);
-        assert_eq!(told.len(), 1, "{request:?}: {told:?}");
-    }
 }

@@ -1,6 +1,7 @@
 //! Who is taken for a proxy: what checks, strangers and requests that nobody waits for do not teach.
 
 use super::build::*;
+use crate::cause::Cause;
 
 const PROXY: &str = "127.0.0.1:8080";
 const UPSTREAM: &str = "127.0.0.1:9000";
@@ -141,4 +142,35 @@ fn a_named_second_tier_stays_one_though_it_only_fails() {
         "{:?}",
         named.iter().map(label).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn tiers_on_one_host_are_told_apart() {
+    let mut wire = Wire::default();
+    let mut outer = wire.at(0.0).open("127.0.0.1:5000", "127.0.0.1:8000");
+    wire.send(&mut outer, CLIENT, &request("GET", "/slow"));
+    let mut inner = wire.at(0.2).open("127.0.0.1:5100", "127.0.0.1:8080");
+    wire.send(&mut inner, CLIENT, &request("GET", "/slow"));
+    let mut app = wire.at(0.4).open("127.0.0.1:5200", "127.0.0.1:9000");
+    wire.send(&mut app, CLIENT, &request("GET", "/slow"));
+    wire.ack(&mut app, SERVER);
+    // The tier in front gives up first, the one behind it a moment later.
+    wire.at(3000.4).send(&mut outer, SERVER, &response(504));
+    wire.at(3000.5).fin(&mut inner, CLIENT);
+    wire.at(3001.5).fin(&mut app, CLIENT);
+    let mut told = labels(&wire.packets);
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "nearmiss - downstream_gave_up likely (exchange_link)",
+            "verdict 504 read_timeout_no_reply likely (upstream_read, upstream_accepted)",
+        ]
+    );
+    let near_miss = verdicts(&wire.packets, &[]);
+    let near_miss = near_miss
+        .iter()
+        .find(|d| d.diagnosis.cause == Cause::DownstreamGaveUp);
+    let upstream = &near_miss.unwrap().attempts[0].attempt.upstream;
+    assert_eq!(upstream.0, "127.0.0.1:9000");
 }
