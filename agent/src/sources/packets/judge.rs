@@ -15,7 +15,7 @@ impl Packets {
     /// All facts about this exchange are in, as far as they will come.
     pub(super) fn judge(&mut self, id: u32, out: &mut Vec<Signal>) {
         if self.flow_of(self.exchanges.at(id)).is_none() {
-            self.exchanges.at_mut(id).clear(Exchange::AWAITED);
+            self.no_longer_awaited(id);
             self.exchanges.release(id);
             return;
         }
@@ -24,7 +24,8 @@ impl Packets {
         }
         let exchange = self.exchanges.at(id);
         let doubtful = self.is_doubtful(id);
-        if exchange_over(exchange) && !exchange.is(Exchange::JUDGED) && !doubtful {
+        let looked_at = exchange.is(Exchange::JUDGED | Exchange::AWAITED);
+        if exchange_over(exchange) && !looked_at && !doubtful {
             self.as_downstream(id, out);
         }
         let exchange = self.exchanges.at(id);
@@ -188,7 +189,7 @@ impl Packets {
         }
         for tie in ties.drain(..) {
             if self.downstreams_of(tie.id, true)[..] == [id] {
-                self.exchanges.at_mut(tie.id).clear(Exchange::AWAITED);
+                self.no_longer_awaited(tie.id);
                 self.exchanges.release(tie.id);
             }
         }
@@ -231,35 +232,36 @@ impl Packets {
         let (client, server) = (flow.client_ip(), flow.server());
         let Some(ended) = &exchange.ended else { return };
         let (ended_at, how, began) = (ended.at, ended.how, exchange.at);
+        let (bare, awaited) = (exchange.is(Exchange::BARE), exchange.is(Exchange::AWAITED));
+        let unknown = flow.speaks_unknown();
+        self.no_longer_awaited(id);
         if self.is_doubtful(id) {
             return;
         }
-        let bare = exchange.is(Exchange::BARE);
         if !self.hosts.may_be_proxy(client) {
             return self.drop_bare(id);
         }
         // Whatever else asks from a proxy's address: a worker its database, a cache.
-        if flow.speaks_unknown() {
+        if unknown {
             return;
         }
-        let waiting = self.downstreams_of(id, true);
-        if !waiting.is_empty() && !last {
+        let asked_for = self.downstreams_of(id, true);
+        if !last {
             let still = |d: &u32| {
                 let d = self.exchanges.at(*d);
                 d.is(Exchange::QUEUED) || !exchange_over(d)
             };
-            if waiting.iter().any(still) {
-                self.exchanges.at_mut(id).set(Exchange::AWAITED);
+            let to_come = match asked_for.is_empty() {
+                false => asked_for.iter().any(still),
+                true => self.waits_for_clear(id) || self.waits_for_rewritten(id),
+            };
+            if to_come && self.await_response(id, ended_at) {
+                return;
             }
-            return;
-        }
-        if !last && (self.waits_for_clear(id) || self.waits_for_rewritten(id)) {
-            match self.ending {
-                // It is told last, if it is left.
-                true => self.exchanges.at_mut(id).set(Exchange::AWAITED),
-                false => self.queue(id, self.now + SETTLE),
+            // What was over at the first look was told with its response, or left out of it.
+            if !asked_for.is_empty() && !to_come && !awaited {
+                return;
             }
-            return;
         }
         // Clients may ask its host at another address than it asks from.
         let own = self.hosts.addresses_of(client);

@@ -5,6 +5,7 @@
 
 mod abandoned;
 mod arena;
+mod awaited;
 mod begin;
 mod clocks;
 mod connects;
@@ -106,6 +107,8 @@ pub struct Counts {
     pub heads: u64,
     /// Connects forgotten for want of room.
     pub connects: u64,
+    /// Failed attempts forgotten for want of room.
+    pub attempts: u64,
 }
 
 /// Follows connections and tells what failed.
@@ -125,6 +128,8 @@ pub struct Packets {
     suspects: FxHashMap<IpAddr, VecDeque<u32>>,
     suspect_count: usize,
     order: Order,
+    /// Failed attempts whose responses are still to come.
+    awaited: usize,
     /// What roles may be learned from, when it is over.
     lessons: roles::Lessons,
     /// Failed attempts that cannot be read, in the order of their ends.
@@ -302,6 +307,7 @@ impl Packets {
             ("flows", now.evicted - before.evicted),
             ("heads", now.heads - before.heads),
             ("connects", now.connects - before.connects),
+            ("attempts", now.attempts - before.attempts),
         ] {
             if count > 0 {
                 self.tell_lost("packets", reason, count, out);

@@ -120,9 +120,9 @@ impl Packets {
     }
 
     pub(super) fn told(&mut self, id: u32) {
+        self.no_longer_awaited(id);
         let exchange = self.exchanges.at_mut(id);
         exchange.set(Exchange::TOLD);
-        exchange.clear(Exchange::AWAITED);
         if exchange.is(Exchange::BARE) {
             self.drop_bare(id);
         } else {

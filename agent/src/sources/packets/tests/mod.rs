@@ -1,6 +1,7 @@
 //! Captures made by hand, and the verdicts that they give.
 
 mod abandoned;
+mod awaited;
 mod beside;
 mod build;
 mod connects;
