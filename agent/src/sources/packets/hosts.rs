@@ -150,12 +150,10 @@ impl Hosts {
             .is_some_and(|h| h.asks.iter().any(|asked| *asked != server))
     }
 
-    /// Requests were seen to arrive here and to go on, or its address is named as a proxy's. Upstreams
-    /// may have that too: then those are none that are asked from it.
-    pub(super) fn is_proxy(&self, server: SocketAddr) -> bool {
-        let named =
-            || self.configured.contains(&server.ip()) && !self.passes.is_behind_its_own(server);
-        self.passes.is_proxy(server) || named()
+    /// Its address is named as a proxy's. Upstreams may have that too: then those are none that are
+    /// asked from it.
+    pub(super) fn is_named(&self, server: SocketAddr) -> bool {
+        self.configured.contains(&server.ip()) && !self.passes.is_behind_its_own(server)
     }
 
     /// Somebody at an address that may be the proxy's asks with what cannot be read.

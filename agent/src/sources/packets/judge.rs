@@ -153,7 +153,7 @@ impl Packets {
             return;
         };
         let (client, server) = (flow.client_ip(), flow.server());
-        let by_proxy = self.hosts.is_proxy(server);
+        let by_proxy = self.is_to_proxy(id);
         let to_proxy = self.hosts.is_proxys(client);
         let told = self.exchanges.at(id).is(Exchange::TOLD);
         let passed_on = told || self.is_attempt(id) || self.may_be_passed_on(id);
@@ -278,7 +278,7 @@ impl Packets {
                 }
                 return;
             }
-            if named && !self.hosts.is_proxy(server) {
+            if named && !self.is_to_proxy(id) {
                 self.tell_orphan(id, how, None, false, false, out);
             }
             return self.drop_bare(id);

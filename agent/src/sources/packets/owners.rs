@@ -34,9 +34,23 @@ impl Packets {
         let flow = self.flow_of(self.exchanges.at(id));
         flow.is_some_and(|flow| {
             let asked = || flow.is(Flow::UPSTREAM) || self.is_attempt(id);
-            self.hosts.may_be_proxy(flow.server_ip())
-                && (self.hosts.is_proxy(flow.server()) || !asked())
+            self.hosts.may_be_proxy(flow.server_ip()) && (self.is_to_proxy(id) || !asked())
         })
+    }
+
+    /// Whoever was asked is a proxy: it was seen to pass requests on, or is named. An upstream may have
+    /// the named address as well, so that says nothing of what is asked from there.
+    pub(super) fn is_to_proxy(&self, id: u32) -> bool {
+        let exchange = self.exchanges.at(id);
+        let Some(flow) = self.flow_of(exchange) else {
+            return false;
+        };
+        let server = flow.server();
+        let asked = || {
+            let own = flow.is(Flow::UPSTREAM) || exchange.is(Exchange::BARE);
+            flow.client_ip() == server.ip() && (own || self.is_attempt(id))
+        };
+        self.hosts.passes.is_proxy(server) || (self.hosts.is_named(server) && !asked())
     }
 
     /// What connects without a connection say about a request with these attempts.

@@ -144,6 +144,52 @@ fn a_named_second_tier_stays_one_though_it_only_fails() {
     );
 }
 
+/// Two tiers and the upstream behind them have the one address that is named: the upstream's own answer
+/// is no third proxy's, and what a tier was refused is a near miss as without the name.
+#[test]
+fn of_tiers_at_the_named_address_none_has_a_verdict_that_is_not_its_own() {
+    let told = |refused: bool, proxies: &[&str]| {
+        let (mut wire, status) = (Wire::default(), if refused { 502 } else { 503 });
+        for i in 0..4_u16 {
+            let (at, ask) = (100.0 * f64::from(i), request("GET", &format!("/{i}")));
+            let mut outer = wire.at(at).open(&local(5000 + i), PROXY);
+            wire.at(at + 1.0).send(&mut outer, CLIENT, &ask);
+            let mut inner = wire.at(at + 1.1).open(&local(6000 + i), "127.0.0.1:8081");
+            wire.at(at + 1.2).send(&mut inner, CLIENT, &ask);
+            if refused {
+                let mut back = wire.connection(&local(7000 + i), UPSTREAM);
+                wire.at(at + 1.3).syn(&mut back);
+                wire.at(at + 1.4).push(&mut back, SERVER, 0x14, b"");
+            } else {
+                let mut back = wire.at(at + 1.3).open(&local(7000 + i), UPSTREAM);
+                wire.send(&mut back, CLIENT, &ask);
+                wire.at(at + 1.4).send(&mut back, SERVER, &response(status));
+            }
+            wire.at(at + 1.5)
+                .send(&mut inner, SERVER, &response(status));
+            wire.at(at + 1.6)
+                .send(&mut outer, SERVER, &response(status));
+        }
+        let mut told: Vec<String> = verdicts(&wire.packets, proxies).iter().map(label).collect();
+        told.sort();
+        told
+    };
+    for refused in [false, true] {
+        let (unnamed, named) = (told(refused, &[]), told(refused, &["127.0.0.1"]));
+        assert_eq!(named, unnamed);
+        assert!(named.iter().all(|l| !l.contains("unknown")), "{named:?}");
+        let answered = format!(
+            "verdict {} upstream_answered proven",
+            if refused { 502 } else { 503 }
+        );
+        assert_eq!(
+            named.iter().filter(|l| **l == answered).count(),
+            4,
+            "{named:?}"
+        );
+    }
+}
+
 #[test]
 fn tiers_on_one_host_are_told_apart() {
     let mut wire = Wire::default();
