@@ -269,8 +269,9 @@ impl Packets {
         let serves = any(&|ip| self.hosts.serves_beside(ip, server));
         let encrypted = any(&|ip| self.encrypted_downstream(ip, server));
         let named = any(&|ip| self.hosts.is_proxys(ip));
-        if serves && !encrypted {
-            // Its clients' requests are seen, and none is this one.
+        let left_out = !last && !asked_for.is_empty();
+        if left_out || (serves && !encrypted) {
+            // Its clients' requests are seen, and none is this one, or it is told without it.
             let waited = self.now.saturating_sub(ended_at);
             if bare && !last && waited < TRIED {
                 if !self.ending {
@@ -281,7 +282,10 @@ impl Packets {
             if named && !self.is_to_proxy(id) {
                 self.tell_orphan(id, how, None, false, false, out);
             }
-            return self.drop_bare(id);
+            return match left_out {
+                true => self.told(id),
+                false => self.drop_bare(id),
+            };
         }
         if !named && !encrypted {
             // No address here is known to be a proxy's. A server that asks others is one itself,

@@ -124,6 +124,41 @@ fn an_attempt_too_many_is_forgotten_with_the_responses() {
     assert_eq!((source.awaited, source.exchanges.live()), (0, 0));
 }
 
+/// The same where the proxy asks from another address than it is asked at, which is learned late: the
+/// requests are seen, so what is left over is nobody else's failure.
+#[test]
+fn an_attempt_too_many_is_no_verdict_of_its_own() {
+    let mut wire = Wire::default();
+    let ask = request("GET", "/a");
+    let open = |wire: &mut Wire, from: String, to: &str| {
+        let mut c = wire.open(&from, to);
+        wire.send(&mut c, CLIENT, &ask);
+        c
+    };
+    let mut fronts: Vec<_> = (0..2)
+        .map(|i| {
+            let from = format!("127.0.0.1:{}", 5000 + i);
+            open(wire.at(1.0), from, "127.0.0.1:8080")
+        })
+        .collect();
+    for i in 0..4 {
+        let at = if i < 2 { 20.0 } else { 1600.0 };
+        let from = format!("10.9.0.1:{}", 6000 + i);
+        let mut back = open(wire.at(at), from, "10.9.0.2:9000");
+        wire.at(at + 1.0).ack(&mut back, SERVER);
+        wire.at(at + 1500.0).fin(&mut back, CLIENT);
+    }
+    for front in &mut fronts {
+        wire.at(3100.2).send(front, SERVER, &response(504));
+    }
+    meanwhile(&mut wire, 10.0, 10.0 * SECOND);
+    wire.packets.sort_by_key(|packet| packet.at);
+    let told = labels(&wire.packets);
+    let verdicts = told.iter().filter(|l| l.starts_with("verdict"));
+    assert!(told.iter().all(|l| !l.starts_with("verdict -")), "{told:?}");
+    assert_eq!(verdicts.count(), 2, "{told:?}");
+}
+
 #[test]
 fn what_is_awaited_is_bounded_and_the_rest_counted() {
     let mut wire = Wire::default();
