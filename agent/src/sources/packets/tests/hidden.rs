@@ -59,6 +59,22 @@ fn a_refusal_hides_behind_an_answer_of_its_own_proxy() {
     assert_eq!(crowd.told(), [format!("/hidden verdict 200 {REFUSED}")]);
 }
 
+/// An older request was answered by its upstream: it hides nothing.
+#[test]
+fn a_refusal_hides_behind_no_answer_of_an_upstream() {
+    let mut crowd = Crowd::default();
+    let well = crowd.ask(0.95, "/well");
+    let hidden = crowd.ask(1.0, "/hidden");
+    crowd.forward(1.02, "/well", 200);
+    crowd.refused(1.1, "10.0.0.2:9000");
+    crowd.answer(2.1, well, 200);
+    crowd.answer(2.2, hidden, 200);
+    let last = crowd.ask(3000.0, "/last");
+    crowd.forward(3000.1, "/last", 200);
+    crowd.answer(3002.0, last, 200);
+    assert_eq!(crowd.told(), [format!("/hidden verdict 200 {REFUSED}")]);
+}
+
 /// Of two that it may hide behind the later one is answered first: the proxy needs no upstream for that,
 /// so the refusal is neither's.
 #[test]

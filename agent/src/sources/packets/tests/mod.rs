@@ -9,6 +9,7 @@ mod crowd;
 mod excerpt;
 mod hidden;
 mod http2;
+mod lessons;
 mod losses;
 mod messages;
 mod opaque;
