@@ -261,8 +261,10 @@ mod tests {
         assert_eq!((passes.by_proxy.len(), passes.askers.len()), (CAP, CAP));
         let mut passes = Passes::default();
         for content in 0..2 * SERVERS as u16 {
-            pass(&mut passes, at(80), at(1000 + content), 1);
-            pass(&mut passes, at(80), at(1000), content.into());
+            for proxy in [at(80), at(81)] {
+                pass(&mut passes, proxy, at(1000 + content), 1);
+                pass(&mut passes, proxy, at(1000), content.into());
+            }
         }
         assert_eq!(passes.by_proxy[&at(80)].len(), SERVERS);
         assert_eq!(passes.askers[&at(80).ip()].len(), SERVERS);

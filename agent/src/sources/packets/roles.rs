@@ -140,7 +140,6 @@ impl Packets {
             // What is given up may be closed after the failure is told.
             return None;
         }
-        let well = |e: &Exchange| e.ended.is_none() && e.status != 0;
         // A server's end leads to a failure, and so does a timer's; who asked may give up anything at any
         // time, but is not told of a failure then.
         let timer = |e: &Ended| {
@@ -155,7 +154,7 @@ impl Packets {
         };
         let first = inner.first_byte_at;
         let returned = first != 0 && first <= answered;
-        Some(well(outer) && (returned || broken()))
+        Some(outer.status != 0 && (returned || broken()))
     }
 
     fn learn(&mut self, lesson: &Lesson) {

@@ -126,6 +126,15 @@ fn what_a_timer_gave_up_teaches_at_its_answer() {
     // Before the answer or behind it, but at once.
     assert!(agree(&given_up(500.0, 500.1), PROXY, UPSTREAM));
     assert!(agree(&given_up(505.0, 500.0), PROXY, UPSTREAM));
+    // Though it was looked at in between.
+    let looked_at = taught(|wire, at, p| {
+        wire.at(at + 455.0).ack(&mut p.outer, SERVER);
+        wire.at(at + 500.0)
+            .send(&mut p.outer, SERVER, &response(504));
+        wire.at(at + 506.0).ack(&mut p.outer, CLIENT);
+        wire.at(at + 512.0).fin(&mut p.inner, CLIENT);
+    });
+    assert!(agree(&looked_at, PROXY, UPSTREAM));
     // Long before it, and sooner than any timer.
     assert!(!agree(&given_up(300.0, 500.0), PROXY, UPSTREAM));
     assert!(!agree(&given_up(50.0, 50.1), PROXY, UPSTREAM));
@@ -138,6 +147,21 @@ fn a_client_that_left_teaches_nothing() {
         wire.at(at + 0.3).push(&mut p.outer, CLIENT, 0x14, b"");
     });
     assert!(!agree(&source, PROXY, UPSTREAM));
+}
+
+/// Who asks from elsewhere is no part of the proxy's host after two requests.
+#[test]
+fn requests_alike_from_another_host_teach_nothing_at_first() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+    let mut other = wire.at(0.1).open("10.0.0.7:6000", "10.0.0.2:9000");
+    for i in 0..2 {
+        let at = 1.0 + 100.0 * f64::from(i);
+        let path = format!("/{i}");
+        exchanged(&mut wire, [&mut front, &mut other], at, &path, 200);
+    }
+    let source = read(&mut wire);
+    assert!(!agree(&source, "10.0.0.1:80", "10.0.0.2:9000") && !is_upstream(&source, &other));
 }
 
 /// An equal request is with the upstream already: its client may have asked the proxy's address, too.
@@ -158,7 +182,7 @@ fn an_equal_request_with_the_same_server_leaves_it_open() {
         }
         read(&mut wire)
     };
-    assert!(!agree(&beside(10.0), PROXY, UPSTREAM));
+    assert!(!agree(&beside(0.15), PROXY, UPSTREAM));
     // It was over before.
     assert!(agree(&beside(-40.0), PROXY, UPSTREAM));
 }
@@ -245,7 +269,7 @@ fn of_a_known_proxy_a_request_is_an_attempt_at_once() {
         if other {
             // Somebody asks another port of the proxy's host the same.
             let mut third = wire.at(599.0).open("10.0.0.9:5001", "10.0.0.1:81");
-            wire.send(&mut third, CLIENT, &ask);
+            wire.at(600.05).send(&mut third, CLIENT, &ask);
         }
         wire.at(600.0).send(&mut front, CLIENT, &ask);
         let mut next = wire.at(600.1).open(from, upstream);
