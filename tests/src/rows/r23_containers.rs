@@ -1,5 +1,6 @@
 //! Row 23: nginx, Node.js and gunicorn in containers of Podman, the two upstreams with the same inner
-//! address behind translation; and an agent that watches the proxy of one container alone.
+//! address behind translation, one called from an address that is masqueraded; and an agent that
+//! watches the proxy of one container alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::software::{Gunicorn, Nginx, Node, node_program};
 /// Where both upstreams listen, each in its own namespace.
 const INNER: &str = "172.30.0.2";
 const PORT: u16 = 9000;
+/// The gateway's own, to which no upstream has a way back.
+const MASQUERADED: &str = "10.60.9.9";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario {
@@ -61,16 +64,20 @@ fn run(run: &mut Run) -> Result<()> {
     let orders = Node::start(run, &orders_ns, "orders", &inner, 60_000)?;
     let patient = ["--timeout", "600"];
     let invoices = Gunicorn::start(run, &invoices_ns, "invoices", &inner, 4, &patient)?;
-    let location = |name: &str, net: u8| {
+    gateway.sh(&format!("ip addr add {MASQUERADED}/32 dev lo"))?;
+    gateway.sh(&format!(
+        "iptables -t nat -A POSTROUTING -s {MASQUERADED} -p tcp --dport {PORT} -j MASQUERADE"
+    ))?;
+    let location = |name: &str, net: u8, more: &str| {
         format!(
-            "location /{name} {{ proxy_pass http://10.60.{net}.2:{PORT}; proxy_read_timeout 1s; }}"
+            "location /{name} {{ proxy_pass http://10.60.{net}.2:{PORT}; proxy_read_timeout 1s; {more} }}"
         )
     };
     let http = format!(
         "server {{ {} {} {} }}",
         Front::Plain.listen(run)?,
-        location("orders", 1),
-        location("invoices", 2),
+        location("orders", 1, ""),
+        location("invoices", 2, &format!("proxy_bind {MASQUERADED};")),
     );
     let nginx = Nginx::start(run, &gateway, 1, PLAIN_PORT, &http)?;
     // Another one outside, with failures of its own.
@@ -98,7 +105,8 @@ fn run(run: &mut Run) -> Result<()> {
             .with(Check::Equals("/proxy/container", "gateway".into()))
     };
     let of_orders = timeout("orders");
-    let of_invoices = timeout("invoices").variant("sleeping");
+    let from = Check::Says("/attempts/0/local", format!("{MASQUERADED}:"));
+    let of_invoices = timeout("invoices").variant("sleeping").with(from);
     let of_outside = Expect::verdict("outside", &[502], "connection_refused")
         .variant("no_listener")
         .with(Check::Equals("/proxy/container", Value::Null));
