@@ -30,6 +30,7 @@ mod r25_other_tools;
 mod r26_system_calls;
 mod r27_probe_costs;
 mod r28_cluster;
+mod r29_one_shot;
 
 use crate::run::{Need, Scenario};
 
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Scenario> {
         r26_system_calls::scenarios(),
         r27_probe_costs::scenarios(),
         r28_cluster::scenarios(),
+        r29_one_shot::scenarios(),
     ]
     .into_iter()
     .flatten()

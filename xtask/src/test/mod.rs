@@ -2,6 +2,7 @@
 
 mod count;
 mod deploy;
+mod image;
 mod leftovers;
 
 use std::io::{BufRead as _, BufReader};
@@ -100,6 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "matrix of proxies and causes",
             counted(&mut matrix, &mut why),
         );
+        check("image", image::image(&program, &mut why));
         check("oldest and newest kernel", vm::ends(&program));
     }
     check("nothing left behind", before.compare());

@@ -89,8 +89,9 @@ pub struct Homes {
 
 impl Default for Homes {
     fn default() -> Homes {
-        // In a container of our own, the host's files are those of its first process.
-        Homes::new("/proc", &["/", "/proc/1/root"])
+        // In a container of our own, the host's files are those of its first process, or where
+        // `kubectl debug node` puts them.
+        Homes::new("/proc", &["/", "/proc/1/root", "/host"])
     }
 }
 
