@@ -9,14 +9,18 @@ mod trial;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
+use crate::vm::arch::Arch;
 use crate::{process, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Then install, start, upgrade and remove them in clean Debian systems; needs root
+    /// The kinds of machines that they are for
+    #[arg(long, value_delimiter = ',', default_value = "x86_64")]
+    arch: Vec<Arch>,
+    /// Then install, start, upgrade and remove those for this machine in clean Debian systems; needs root
     #[arg(long = "try")]
     try_them: bool,
     /// With --try, the suites that the tarball is started in
@@ -38,21 +42,31 @@ struct Made {
 pub(crate) fn run(args: &Args) -> Result<()> {
     process::adopt_orphans();
     process::end_all_when_interrupted();
+    let here = args.arch.contains(&Arch::X86_64);
+    ensure!(
+        here || !args.try_them,
+        "what is for other machines is not tried here"
+    );
     let tools = tools::install()?;
-    let program = program::build(&tools)?;
     let out = shell::target().join("dist");
-    process::fresh_folder(&out.join("files"))?;
     let files = out.join("files");
+    process::fresh_folder(&files)?;
     let manual = manual(&out)?;
-    package::tarball(&program, &manual, &files)?;
-    let packages = package::debs(&files, &out)?;
+    let mut made = Vec::new();
+    for &arch in &args.arch {
+        let program = program::build(&tools, arch)?;
+        package::tarball(arch, &program, &manual, &files)?;
+        made.push((arch, program, package::debs(arch, &files, &out)?));
+    }
     let sums = checksums(&files)?;
-    let made = Made { packages, sums };
-    println!("{}", fs::read_to_string(&made.sums)?.trim_end());
+    println!("{}", fs::read_to_string(&sums)?.trim_end());
     println!("in {}", files.display());
-    match args.try_them {
-        true => trial::run(&made, &program, &args.suites),
-        false => Ok(()),
+    let ours = made.into_iter().find(|(arch, ..)| *arch == Arch::X86_64);
+    match ours.filter(|_| args.try_them) {
+        Some((_, program, packages)) => {
+            trial::run(&Made { packages, sums }, &program, &args.suites)
+        }
+        None => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::program::TARGET;
+use crate::vm::arch::Arch;
 use crate::{process, shell};
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -20,14 +20,15 @@ const WITH_IT: &[(&str, &str)] = &[
 ];
 
 /// The name without its ending, which is also the folder inside.
-pub(super) fn name() -> String {
-    format!("why502-{VERSION}-{TARGET}")
+pub(super) fn name(arch: Arch) -> String {
+    format!("why502-{VERSION}-{}", arch.target())
 }
 
-pub(super) fn tarball(program: &Path, manual: &Path, out: &Path) -> Result<()> {
+pub(super) fn tarball(arch: Arch, program: &Path, manual: &Path, out: &Path) -> Result<()> {
     let staged = shell::target().join("dist/staged");
     process::fresh_folder(&staged)?;
-    let folder = staged.join(name());
+    let name = name(arch);
+    let folder = staged.join(&name);
     fs::create_dir_all(&folder)?;
     fs::copy(program, folder.join("why502"))?;
     for (from, to) in WITH_IT {
@@ -42,7 +43,7 @@ pub(super) fn tarball(program: &Path, manual: &Path, out: &Path) -> Result<()> {
             fs::copy(&path, folder.join(part).join(name))?;
         }
     }
-    let file = out.join(format!("{}.tar.gz", name()));
+    let file = out.join(format!("{name}.tar.gz"));
     // The same bytes from the same files: nothing of this machine or moment is in it.
     let mut tar = shell::command("tar");
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
@@ -56,21 +57,23 @@ pub(super) fn tarball(program: &Path, manual: &Path, out: &Path) -> Result<()> {
         .arg(&file)
         .arg("--directory")
         .arg(&staged)
-        .arg(name());
+        .arg(&name);
     shell::run(&mut tar)
 }
 
 /// The package, and beside what is given away its next revision, to upgrade to.
-pub(super) fn debs(out: &Path, aside: &Path) -> Result<[PathBuf; 2]> {
-    Ok([deb(out, 1)?, deb(aside, 2)?])
+pub(super) fn debs(arch: Arch, out: &Path, aside: &Path) -> Result<[PathBuf; 2]> {
+    Ok([deb(arch, out, 1)?, deb(arch, aside, 2)?])
 }
 
-fn deb(out: &Path, revision: u32) -> Result<PathBuf> {
-    let file = out.join(format!("why502_{VERSION}-{revision}_amd64.deb"));
+fn deb(arch: Arch, out: &Path, revision: u32) -> Result<PathBuf> {
+    let debian = arch.debian();
+    let file = out.join(format!("why502_{VERSION}-{revision}_{debian}.deb"));
     let mut cargo = shell::cargo();
     cargo
         .args(["deb", "--package", "why502", "--no-build", "--locked"])
-        .args(["--target", TARGET, "--deb-revision", &revision.to_string()])
+        .args(["--target", &arch.target()])
+        .args(["--deb-revision", &revision.to_string()])
         .arg("--output")
         .arg(&file);
     shell::run(&mut cargo).context("make the Debian package")?;

@@ -7,11 +7,12 @@ use std::os::unix::fs::symlink;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::tools::Tools;
-use crate::{process, shell};
+use crate::vm::arch::Arch;
+use crate::vm::foreign::Sysroot;
+use crate::{process, setup, shell};
 
 /// The oldest C library that it starts with: Debian 11's.
 pub(super) const GLIBC: (u32, u32) = (2, 31);
-pub(super) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Libraries that glibc itself consists of.
 const GLIBC_FILES: &[&str] = &[
@@ -21,31 +22,44 @@ const GLIBC_FILES: &[&str] = &[
     "libpthread.so.0",
     "librt.so.1",
     "ld-linux-x86-64.so.2",
+    "ld-linux-aarch64.so.1",
 ];
 
-pub(super) fn build(tools: &Tools) -> Result<PathBuf> {
+pub(super) fn build(tools: &Tools, arch: Arch) -> Result<PathBuf> {
+    let target = arch.target();
     let mut cargo = shell::cargo();
     cargo
         .args(["zigbuild", "--release", "--locked"])
         .args(["--package", "why502", "--bin", "why502"])
         .arg("--target")
-        .arg(format!("{TARGET}.{}.{}", GLIBC.0, GLIBC.1))
-        .env("CARGO_ZIGBUILD_ZIG_PATH", &tools.zig)
-        .env("LIBPCAP_LIBDIR", libpcap()?);
+        .arg(format!("{target}.{}.{}", GLIBC.0, GLIBC.1))
+        .env("CARGO_ZIGBUILD_ZIG_PATH", &tools.zig);
+    let archive = match arch {
+        Arch::X86_64 => {
+            let mut cc = shell::command("cc");
+            shell::ask(cc.arg("-print-file-name=libpcap.a")).map(|path| path.trim().into())
+        }
+        Arch::Aarch64 => {
+            setup::machines::install_foreign_binutils()?;
+            let sysroot = Sysroot::new(arch)?;
+            sysroot.compiles(&mut cargo);
+            Some(sysroot.libpcap().join("libpcap.a"))
+        }
+    };
+    cargo.env("LIBPCAP_LIBDIR", libpcap(arch, archive)?);
     shell::run(&mut cargo).context("build the program against an old glibc")?;
-    let program = shell::target().join(TARGET).join("release/why502");
+    let program = shell::target().join(target).join("release/why502");
     inspect(&program)?;
     Ok(program)
 }
 
 /// A folder with libpcap's archive alone. The crate `pcap` asks for a shared library, and Zig takes
 /// nothing else for one, but looks into what has its name.
-fn libpcap() -> Result<PathBuf> {
-    let mut cc = shell::command("cc");
-    let archive = shell::ask(cc.arg("-print-file-name=libpcap.a"))
-        .and_then(|path| Path::new(path.trim()).canonicalize().ok())
+fn libpcap(arch: Arch, archive: Option<PathBuf>) -> Result<PathBuf> {
+    let archive = archive
+        .and_then(|path| path.canonicalize().ok())
         .context("libpcap.a is not installed; Debian's libpcap-dev has it")?;
-    let folder = shell::target().join("dist/libpcap");
+    let folder = shell::target().join("dist/libpcap").join(arch.name());
     process::fresh_folder(&folder)?;
     for name in ["libpcap.a", "libpcap.so"] {
         symlink(&archive, folder.join(name))?;
@@ -56,17 +70,19 @@ fn libpcap() -> Result<PathBuf> {
 /// Needs nothing but glibc, of that age; has the kernel half and libpcap in it.
 fn inspect(program: &Path) -> Result<()> {
     let ask = |option: &str| {
-        let mut objdump = shell::command("objdump");
-        shell::ask(objdump.arg(option).arg(program)).context("look into the program with objdump")
+        // Which reads programs for other machines, too.
+        let mut readelf = shell::command("readelf");
+        readelf.arg("--wide").arg(option).arg(program);
+        shell::ask(&mut readelf).context("look into the program with readelf")
     };
-    let needed = needed(&ask("-p")?);
+    let needed = needed(&ask("--dynamic")?);
     let foreign = needed
         .iter()
         .find(|name| !GLIBC_FILES.contains(&name.as_str()));
     if let Some(foreign) = foreign {
         bail!("the program needs {foreign}");
     }
-    let symbols = ask("-T")?;
+    let symbols = ask("--version-info")?;
     let newest = newest(&symbols).context("the program names no version of glibc")?;
     ensure!(
         newest <= GLIBC,
@@ -85,11 +101,13 @@ fn inspect(program: &Path) -> Result<()> {
     Ok(())
 }
 
-fn needed(headers: &str) -> Vec<String> {
-    let lines = headers.lines();
-    lines
-        .filter_map(|line| Some(line.trim().strip_prefix("NEEDED")?.trim().to_owned()))
-        .collect()
+fn needed(dynamic: &str) -> Vec<String> {
+    let named = |line: &str| {
+        let (_, name) = line.split_once("(NEEDED)")?;
+        let (name, _) = name.split_once('[')?.1.split_once(']')?;
+        Some(name.to_owned())
+    };
+    dynamic.lines().filter_map(named).collect()
 }
 
 /// The newest `GLIBC_x.y` that a symbol has.
@@ -109,13 +127,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_objdump_says() {
-        let headers =
-            "Dynamic Section:\n  NEEDED               libc.so.6\n  NEEDED  libm.so.6\n  INIT 0x1\n";
-        assert_eq!(needed(headers), ["libc.so.6", "libm.so.6"]);
-        let symbols = "0 DF *UND* 0 (GLIBC_2.2.5) free\n0 DF *UND* 0 (GLIBC_2.30) gettid\n\
-                       0 DF *UND* 0  GLIBC_2.4 x\n0 DO .bss 8 (GCC_3.0) y\n";
-        assert_eq!(newest(symbols), Some((2, 30)));
+    fn what_readelf_says() {
+        let dynamic = " 0x0000000000000001 (NEEDED)             Shared library: [libc.so.6]\n\
+                       \x20 0x0000000000000001 (NEEDED)  Shared library: [libm.so.6]\n\
+                       \x20 0x000000000000000c (INIT)               0x103000\n";
+        assert_eq!(needed(dynamic), ["libc.so.6", "libm.so.6"]);
+        let versions = "  0x0010:   Name: GLIBC_2.2.5  Flags: none  Version: 10\n\
+                        \x20 0x0020:   Name: GLIBC_2.30  Flags: none  Version: 9\n\
+                        \x20 0x0030:   Name: GLIBC_2.4  Flags: none  Version: 8\n\
+                        \x20 0x0040:   Name: GCC_3.0  Flags: none  Version: 7\n";
+        assert_eq!(newest(versions), Some((2, 30)));
         assert_eq!(newest("nothing"), None);
     }
 }

@@ -2,6 +2,7 @@
 //! into this repository's tools.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -9,8 +10,9 @@ use anyhow::{Context as _, Result};
 use crate::setup::{self, wheel};
 use crate::shell;
 
-const ZIG: &str = "ziglang==0.17.1";
-const CRATES: [(&str, &str); 2] = [("cargo-zigbuild", "0.24.1"), ("cargo-deb", "3.8.0")];
+/// As wheels both need no compiling.
+const ZIG: [&str; 2] = ["ziglang==0.17.1", "cargo-zigbuild==0.24.0"];
+const DEB: &str = "3.8.0";
 
 pub(super) struct Tools {
     pub(super) zig: PathBuf,
@@ -18,11 +20,14 @@ pub(super) struct Tools {
 
 pub(super) fn install() -> Result<Tools> {
     setup::run(&setup::Args::default())?;
-    for (name, version) in CRATES {
-        install_crate(name, version)?;
-    }
-    let venv = wheel::environment("zig", ZIG)?;
-    let zig = zig(&venv).with_context(|| format!("{ZIG} holds no zig"))?;
+    install_crate("cargo-deb", DEB)?;
+    let venv = wheel::environment("zig", &ZIG)?;
+    let zig = zig(&venv).with_context(|| format!("{} holds no zig", ZIG[0]))?;
+    // Where cargo finds it.
+    let link = shell::tools().join("bin/cargo-zigbuild");
+    let _ = fs::remove_file(&link);
+    symlink(venv.join("bin/cargo-zigbuild"), &link)
+        .with_context(|| format!("link {}", link.display()))?;
     Ok(Tools { zig })
 }
 

@@ -11,6 +11,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Made, package};
+use crate::vm::arch::Arch;
 use crate::{process, shell, vm};
 
 /// The Debian that the package is made for.
@@ -136,7 +137,11 @@ fn within(root: &Path, made: &Made, script: &str) -> Result<String> {
         .arg(parent(&made.sums))
         .arg(parent(&made.packages[1]))
         .arg(shell::root().join("tests/captures"))
-        .args([package::name().as_str(), package::VERSION, CAPTURE]);
+        .args([
+            package::name(Arch::X86_64).as_str(),
+            package::VERSION,
+            CAPTURE,
+        ]);
     let mut child = enter
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -33,6 +33,14 @@ pub(crate) fn install_foreign() -> anyhow::Result<()> {
     apt::install(&missing)
 }
 
+/// What packages for machines of another kind are made with.
+pub(crate) fn install_foreign_binutils() -> anyhow::Result<()> {
+    match shell::find("aarch64-linux-gnu-strip") {
+        Some(_) => Ok(()),
+        None => apt::install(&["binutils-aarch64-linux-gnu"]),
+    }
+}
+
 pub(super) fn missing() -> Vec<String> {
     let missing = packages();
     missing.map(|name| format!("package {name}")).collect()

@@ -32,20 +32,21 @@ pub(super) fn install(wheel: &str, module: &str, path: &str, name: &str) -> Resu
     symlink(&program, &link).with_context(|| format!("link {}", link.display()))
 }
 
-/// The same without a link; what is there as it is named (`name==version`) is left as it is. Gives its
-/// environment.
-pub(crate) fn environment(folder: &str, wheel: &str) -> Result<PathBuf> {
+/// Several together without a link; what is there as it is named (`name==version`) is left as it is.
+/// Gives their environment.
+pub(crate) fn environment(folder: &str, wheels: &[&str]) -> Result<PathBuf> {
     let environment = shell::tools().join(folder);
     let proof = environment.join("installed");
-    if fs::read_to_string(&proof).is_ok_and(|installed| installed == wheel) {
+    let names = wheels.join(" and ");
+    if fs::read_to_string(&proof).is_ok_and(|installed| installed == names) {
         return Ok(environment);
     }
-    println!("setup: installing {wheel} for this repository alone");
+    println!("setup: installing {names} for this repository alone");
     let mut python = shell::command("python3");
     shell::run(python.args(["-m", "venv", "--clear"]).arg(&environment))?;
     let mut pip = shell::command(&environment.join("bin/pip").display().to_string());
-    pip.args(["install", "--quiet", "--only-binary=:all:", wheel]);
-    shell::run(&mut pip).with_context(|| format!("install {wheel}"))?;
-    fs::write(proof, wheel)?;
+    pip.args(["install", "--quiet", "--only-binary=:all:"]);
+    shell::run(pip.args(wheels)).with_context(|| format!("install {names}"))?;
+    fs::write(proof, names)?;
     Ok(environment)
 }

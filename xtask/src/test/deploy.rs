@@ -61,7 +61,7 @@ pub(super) fn manifests() -> Result<Count> {
     if shell::find("kubectl").is_none() {
         return skipped("there is no kubectl");
     }
-    let venv = match wheel::environment("kubernetes", VALIDATE) {
+    let venv = match wheel::environment("kubernetes", &[VALIDATE]) {
         Ok(venv) => venv,
         Err(error) => return skipped(&format!("{error:#}")),
     };

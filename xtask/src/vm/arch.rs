@@ -25,6 +25,11 @@ impl Arch {
         }
     }
 
+    /// As Rust names it.
+    pub(crate) fn target(self) -> String {
+        format!("{}-unknown-linux-gnu", self.name())
+    }
+
     pub(crate) fn debian(self) -> &'static str {
         match self {
             Arch::X86_64 => "amd64",

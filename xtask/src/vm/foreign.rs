@@ -19,14 +19,15 @@ const SUITES: [&str; 2] = ["bookworm", "bookworm-security"];
 /// Whose standard library there is for other kinds of machines; rustup's would be another download.
 const COMPILER: &str = "/usr/bin/rustc";
 
-/// Programs that machines run, and what they were compiled with.
-struct Sysroot {
+/// What programs for another kind of machine are compiled with.
+pub(crate) struct Sysroot {
+    arch: Arch,
     place: PathBuf,
 }
 
 impl Sysroot {
     /// Fetched anew when the compiler is another one.
-    fn new(arch: Arch) -> Result<Sysroot> {
+    pub(crate) fn new(arch: Arch) -> Result<Sysroot> {
         let version = shell::ask(shell::command("dpkg-query").args([
             "--show",
             "--showformat=${Version}",
@@ -48,30 +49,45 @@ impl Sysroot {
             }
             fs::write(done, version)?;
         }
-        Ok(Sysroot { place })
+        Ok(Sysroot { arch, place })
     }
 
-    fn cargo(&self, arch: Arch) -> Command {
-        let triplet = arch.triplet();
-        let target = target(arch);
-        let name = target.to_uppercase().replace('-', "_");
+    fn cargo(&self) -> Command {
+        let (triplet, target) = (self.arch.triplet(), self.arch.target());
         let mut cargo = shell::cargo();
         cargo
             .args(["build", "--release", "--locked", "--target", &target])
             .arg("--target-dir")
-            .arg(folder(arch).join("target"))
+            .arg(folder(self.arch).join("target"))
+            .env(
+                format!("CARGO_TARGET_{}_LINKER", self.variable()),
+                format!("{triplet}-gcc"),
+            )
+            .env("LIBPCAP_LIBDIR", self.libpcap());
+        self.compiles(&mut cargo);
+        cargo
+    }
+
+    /// Has cargo compile with this, whatever links.
+    pub(crate) fn compiles(&self, cargo: &mut Command) {
+        let sysroot = self.place.join("usr");
+        cargo
             // Of rustup's cargo this chooses the compiler.
             .env("RUSTC", COMPILER)
             .env(
-                format!("CARGO_TARGET_{name}_LINKER"),
-                format!("{triplet}-gcc"),
-            )
-            .env(
-                format!("CARGO_TARGET_{name}_RUSTFLAGS"),
-                format!("--sysroot {}", self.place.join("usr").display()),
-            )
-            .env("LIBPCAP_LIBDIR", self.place.join("usr/lib").join(triplet));
-        cargo
+                format!("CARGO_TARGET_{}_RUSTFLAGS", self.variable()),
+                format!("--sysroot {}", sysroot.display()),
+            );
+    }
+
+    /// The folder with its archive.
+    pub(crate) fn libpcap(&self) -> PathBuf {
+        self.place.join("usr/lib").join(self.arch.triplet())
+    }
+
+    /// As cargo's variables name the target.
+    fn variable(&self) -> String {
+        self.arch.target().to_uppercase().replace('-', "_")
     }
 }
 
@@ -79,25 +95,21 @@ fn folder(arch: Arch) -> PathBuf {
     packages::folder().join(arch.name())
 }
 
-fn target(arch: Arch) -> String {
-    format!("{}-unknown-linux-gnu", arch.name())
-}
-
 /// The agent, the lab, process 1, and what makes recordings.
 pub(super) fn programs(arch: Arch, record: bool) -> Result<Vec<PathBuf>> {
     let sysroot = Sysroot::new(arch)?;
-    shell::run(sysroot.cargo(arch).args(["--package", "lab"]))?;
+    shell::run(sysroot.cargo().args(["--package", "lab"]))?;
     let release = folder(arch)
         .join("target")
-        .join(target(arch))
+        .join(arch.target())
         .join("release");
     let mut programs = vec![
-        build::agent(&mut sysroot.cargo(arch))?,
+        build::agent(&mut sysroot.cargo())?,
         release.join("lab"),
         release.join("vm-init"),
     ];
     if record {
-        let mut cargo = sysroot.cargo(arch);
+        let mut cargo = sysroot.cargo();
         shell::run(cargo.args(["--package", "why502", "--example", "kernel_offer"]))?;
         programs.push(release.join("examples/kernel_offer"));
     }

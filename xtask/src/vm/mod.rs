@@ -3,7 +3,7 @@
 pub(crate) mod arch;
 mod costs;
 mod document;
-mod foreign;
+pub(crate) mod foreign;
 mod image;
 mod kernels;
 mod machine;
