@@ -74,7 +74,7 @@ impl Packets {
 
     /// Tells of connects that are given up by now, unless another upstream was asked since.
     pub(super) fn tell_abandoned(&mut self, out: &mut Vec<Signal>) {
-        if self.abandoned.is_empty() {
+        if self.suspect_count == 0 {
             self.asked.clear();
         }
         while let Some(&Reverse((due, index, flow_id))) = self.abandoned.peek() {
@@ -157,7 +157,7 @@ impl Packets {
         self.hosts.addresses_of(connect.client).iter().any(asked)
     }
 
-    /// While connects are watched: who asks which server.
+    /// While connects wait for answers: who asks which server.
     #[cold]
     pub(super) fn note_asked(&mut self, index: u32, at: Nanos) {
         let flow = self.flows.at(index);

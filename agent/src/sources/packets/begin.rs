@@ -15,11 +15,6 @@ const TRANSLATED: Nanos = 10 * MILLISECOND;
 /// Of the first segment seen of an older connection more is compared.
 const TRANSLATED_LATE: Nanos = SECOND;
 
-/// What a translation leaves of a SYN.
-pub(super) fn syn_key(seq: u32) -> u64 {
-    u64::from(seq) << 1 | 1
-}
-
 impl Packets {
     /// A SYN begins a connection, repeats its beginning, or answers one. `None`: nothing more to do.
     pub(super) fn syn(
@@ -72,7 +67,7 @@ impl Packets {
         if first {
             self.hosts.connection(from, to);
         }
-        if !s.flags.ack() && !self.is_twin(index, syn_key(s.seq), (at, s.at)) {
+        if !s.flags.ack() && !self.is_twin(index, u64::from(s.seq) << 1 | 1, (at, s.at)) {
             self.connecting(index, at);
         }
         Some(index)

@@ -13,9 +13,6 @@ use super::{LOOKED_THROUGH, Packets, SETTLE, SUSPECTS, UNANSWERED};
 /// Connects watched for that at once.
 const CONNECTS: usize = 65_536;
 
-/// Asked for so long before its turn.
-const SOON: usize = 8;
-
 impl Packets {
     /// Watches a new connect for its answer.
     pub(super) fn connecting(&mut self, index: u32, at: Nanos) {
@@ -34,10 +31,6 @@ impl Packets {
                 break;
             }
             self.connects.pop_front();
-            // It began a while ago: its connection is not near any more, nor are the next ones'.
-            if let Some(&(_, later, _)) = self.connects.get(SOON) {
-                self.flows.prefetch(later);
-            }
             let waits = |flow: &Flow| {
                 flow.id == id
                     && !flow.to_client().is(Direction::SYN)

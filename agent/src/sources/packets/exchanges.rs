@@ -17,8 +17,6 @@ const KEPT: Nanos = 1_000_000_000;
 const KEPT_FAILED: Nanos = 30_000_000_000;
 /// Answered ones kept at most.
 const RING: usize = 8192;
-/// The index begins with room for so many: to grow, it looks at every exchange.
-const ROOM: usize = 28_000;
 /// Forgotten together.
 const AT_ONCE: usize = 32;
 
@@ -94,12 +92,8 @@ impl Exchanges {
             .is_some();
         let tag = tag(content);
         let all = &self.all;
-        let content_of = |slot: &Slot| all.at(slot.id).content;
-        if self.by_content.capacity() == 0 {
-            self.by_content.reserve(ROOM, content_of);
-        }
         self.by_content
-            .insert_unique(content, Slot { tag, id }, content_of);
+            .insert_unique(content, Slot { tag, id }, |slot| all.at(slot.id).content);
         alike
     }
 

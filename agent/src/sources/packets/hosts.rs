@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 use crate::signal::{Address, Nanos};
 
 use super::passes::Passes;
-use super::prefetch::prefetch;
 
 /// Addresses remembered.
 const CAP: usize = 16_384;
@@ -268,13 +267,6 @@ impl Hosts {
         }
     }
 
-    /// Asks for what a connection's first segment will be compared with.
-    pub(super) fn prefetch_handshake(&self, key: u64) {
-        if let Some(known) = self.handshakes.get(slot(key)) {
-            prefetch(known);
-        }
-    }
-
     /// Compares a connection's first segment with those of others; the other one of the same kind
     /// may be the same connection under other addresses. Says how far apart they are, by the packets'
     /// own times or by the common clock: either may have been set in between.
@@ -282,7 +274,7 @@ impl Hosts {
         if self.handshakes.is_empty() {
             self.handshakes.resize(HANDSHAKES, Handshake::default());
         }
-        let place = slot(first.key);
+        let place = (first.key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % HANDSHAKES;
         let known = self.handshakes[place];
         let apart = known.at.abs_diff(first.at);
         let apart = apart.min(known.stamp.abs_diff(first.stamp));
@@ -292,11 +284,6 @@ impl Hosts {
         self.handshakes[place] = first;
         None
     }
-}
-
-/// Where a connection's first segment is kept.
-fn slot(key: u64) -> usize {
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % HANDSHAKES
 }
 
 #[cfg(test)]

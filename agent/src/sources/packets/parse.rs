@@ -64,12 +64,6 @@ impl Parse {
         )
     }
 
-    /// What comes is looked at, not only counted.
-    #[inline]
-    pub(super) fn is_read(&self) -> bool {
-        !matches!(self.stage, Stage::Body | Stage::UntilClose | Stage::Tunnel)
-    }
-
     pub(super) fn opaque(&mut self, protocol: Protocol) {
         (self.stage, self.left, self.protocol) = (Stage::Opaque, 0, protocol);
     }

@@ -11,14 +11,6 @@ pub(super) fn prefetch<T>(value: &T) {
     }
 }
 
-/// Asks for bytes that are needed soon.
-#[inline(always)]
-pub(super) fn near(bytes: &[u8]) {
-    for at in (0..bytes.len()).step_by(LINE) {
-        line(bytes.as_ptr().wrapping_add(at));
-    }
-}
-
 /// Asks for bytes that may be anywhere, or nowhere, and are not needed soon: the first-level cache is
 /// left to others.
 #[inline(always)]

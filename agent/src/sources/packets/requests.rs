@@ -220,7 +220,7 @@ impl Packets {
     }
 
     pub(super) fn new_exchange(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {
-        if !self.abandoned.is_empty() {
+        if self.suspect_count > 0 {
             self.note_asked(index, bytes.at);
         }
         let flow = self.flows.at_mut(index);

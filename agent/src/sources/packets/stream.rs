@@ -6,7 +6,6 @@
 use crate::signal::Signal;
 
 use super::Packets;
-use super::begin::syn_key;
 use super::flow::{Flow, NONE};
 use super::key::Key;
 use super::prefetch;
@@ -25,9 +24,6 @@ const AHEAD: usize = 64 * 1024;
 const HEADERS: usize = 192;
 /// Larger payloads are few.
 const LONGEST: usize = 2048;
-/// Of a payload that may begin a message so much is asked for once more, nearer: most heads are no
-/// longer.
-const HEAD: usize = 256;
 
 /// Where a segment belongs.
 #[derive(Clone, Copy)]
@@ -160,9 +156,6 @@ impl Packets {
         self.flows.prefetch_next(TURNS, 2);
         self.exchanges.prefetch_next(4);
         for (place, segment) in group.places.iter().zip(&group.segments) {
-            if segment.flags.syn() {
-                self.hosts.prefetch_handshake(syn_key(segment.seq));
-            }
             // It may have been forgotten since it was found.
             let Some(flow) = place.index.and_then(|at| self.flows.peek(at)) else {
                 continue;
@@ -171,15 +164,8 @@ impl Packets {
             if request || !segment.flags.only_acknowledge() || !flow.is(Flow::ESTABLISHED) {
                 flow.prefetch_rest();
             }
-            if segment.length == 0 {
-                continue;
-            }
-            if flow.oldest != NONE {
+            if segment.length > 0 && flow.oldest != NONE {
                 self.exchanges.prefetch(flow.oldest);
-            }
-            if flow.sides[place.sender].parse.is_read() {
-                let head = segment.payload.len().min(HEAD);
-                prefetch::near(&segment.payload[..head]);
             }
         }
     }

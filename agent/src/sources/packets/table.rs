@@ -14,8 +14,6 @@ use super::prefetch::prefetch;
 
 /// At most this many connections are followed; the rest is counted.
 const CAP: usize = 1 << 20;
-/// The index begins with room for so many: to grow, it looks at every connection.
-const ROOM: usize = 28_000;
 
 #[derive(Default)]
 pub(super) struct Table {
@@ -100,9 +98,6 @@ impl Table {
         let hash_of = |slot: &Slot| state.hash_one(flows.at(slot.at()).key);
         match Slot::new(hash, at) {
             Some(slot) => {
-                if self.index.capacity() == 0 {
-                    self.index.reserve(ROOM, hash_of);
-                }
                 self.index.insert_unique(hash, slot, hash_of);
             }
             // Far more than are followed: it will not be found again.
@@ -165,19 +160,11 @@ impl Table {
         self.peek(self.hand).map(|_| self.hand)
     }
 
-    /// Asks for an entry, if there is one.
-    pub(super) fn prefetch(&self, at: u32) {
-        if let Some(flow) = self.flows.get(at) {
-            flow.prefetch();
-        }
-    }
-
     /// Asks for so many entries whose turn comes next, and for those that will be taken.
     pub(super) fn prefetch_next(&self, turns: u32, taken: usize) {
         for i in 1..=turns {
-            // Whether it is old is in its first line.
             if let Some(flow) = self.flows.get(self.hand + i) {
-                prefetch(&flow.seen_at);
+                flow.prefetch();
             }
         }
         self.flows.next(taken).for_each(prefetch);
