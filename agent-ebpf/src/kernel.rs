@@ -105,6 +105,10 @@ impl Socket for *const u8 {
 
     #[inline(always)]
     fn is(self, cookie: u64) -> bool {
+        // Sends or receives alone may come without types.
+        if offset!(untyped) == 1 && is_inode(cookie) {
+            return inode(self.raw()) == cookie;
+        }
         direct::is(self, cookie)
     }
 
@@ -143,6 +147,12 @@ pub struct Untyped(pub u64);
 const INODE: u64 = 1;
 const INODE_SHIFT: u32 = 62;
 
+/// Whether this identity is an inode: where cookies are not used, none is.
+#[inline(always)]
+fn is_inode(identity: u64) -> bool {
+    offset!(skc_cookie) != u32::MAX && identity >> INODE_SHIFT == INODE
+}
+
 /// 0 where no process holds the socket.
 #[inline(always)]
 fn inode(sk: u64) -> u64 {
@@ -171,7 +181,7 @@ impl Socket for Untyped {
 
     #[inline(always)]
     fn is(self, cookie: u64) -> bool {
-        if cookie >> INODE_SHIFT == INODE && offset!(skc_cookie) != u32::MAX {
+        if is_inode(cookie) {
             return inode(self.0) == cookie;
         }
         is(self.0, cookie)

@@ -88,9 +88,17 @@ fn shape(known: &Known<'_>) -> Finding {
     let answered = matches!(attempt.response, Some(Opening::HttpResponse { .. }));
     let bytes = known.request_bytes();
     // What is acknowledged may lie unread, and a reset's own acknowledgement is not applied: how much the
-    // upstream's process took at its close tells more.
-    let taken = known.peer_close().and_then(|close| close.taken);
-    let all_taken = taken.or(known.acked()).is_none_or(|taken| taken >= bytes);
+    // upstream's process took when it closed tells more. It may read on after it has shut down its half.
+    let closed = known
+        .peer_close()
+        .filter(|close| matches!(close.reset_by, Some(ResetBy::UnreadData | ResetBy::Abort)));
+    let all_taken = match closed.and_then(|close| close.taken) {
+        Some(taken) => taken >= bytes,
+        None => {
+            let read = known.peer_close().and_then(|close| close.taken);
+            read.max(known.acked()).is_none_or(|taken| taken >= bytes)
+        }
+    };
     let sending = matches!(attempt.end, End::SendFailed { .. }) && bytes > 0;
     let broken = matches!(attempt.end, End::Reset | End::SendFailed { .. });
     if sending || (broken && !all_taken && (answered || known.read() == Read::Yes)) {

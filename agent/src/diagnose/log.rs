@@ -336,13 +336,16 @@ fn decided(
     // The line that names the request tells why it failed, whichever attempt that was.
     let of_line = |m: &str| case.surely_told && m.starts_with("exchange_link");
     let left_to_log = (finding.missing.iter()).all(|m| m.starts_with("proxy_log") || of_line(m));
-    let tied = case.surely_told || attempt.is_none_or(|attempt| link::check(case, attempt).is_ok());
-    let seen = case.source == Source::Kernel;
+    let own = attempt.is_none_or(|attempt| link::check(case, attempt).is_ok());
+    let tied = case.surely_told || own;
+    // What names nothing may be about a request that was not seen.
+    let names = case.told.is_some_and(|told| !told.names_nothing());
+    let seen = case.source == Source::Kernel && names;
     // Narrowed by what came before is not beyond doubt.
     let place = attempt.map_or(Place::Unnamed, |a| Place::of(&a.upstream.0));
     let only = admits(said, case.told.and_then(|told| told.proxy), place).len() == 1;
     let proven = told_by_log_alone(said) && only && left_to_log && tied && seen;
-    let shape = match finding.cause == cause {
+    let shape = match finding.cause == cause && own {
         true => finding.variant,
         false => variant(said),
     };

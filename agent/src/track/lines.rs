@@ -18,6 +18,8 @@ const LATE: u32 = 32;
 const RECENT: usize = 4096;
 /// The same before any log was recognised, which may take until its first line.
 const BEFORE: usize = 64;
+/// The last of these may be meant by a line that fits an undecided one.
+const LATELY: usize = 1024;
 /// So many lines or exchanges that fit, and none is tied: it would be doubtful, and costs time.
 const CROWD: usize = 256;
 /// So many lines that fit one exchange, and none proves anything: looking at all costs time.
@@ -112,7 +114,8 @@ impl Tracker {
         // The line of an earlier try is the response's.
         let is_try =
             |tried: &Exchange, of: &Exchange| tried.response.is_none() && tried.is_try_of(of);
-        if self.open.values().any(|other| is_try(exchange, other)) {
+        let unanswered = exchange.response.is_none();
+        if unanswered && self.open.values().any(|other| is_try(exchange, other)) {
             return None;
         }
         let errors = self.errors_are_read();
@@ -140,6 +143,12 @@ impl Tracker {
             if all == CROWD {
                 return None;
             }
+            // Those that were decided before their lines came may still be meant.
+            for seen in self.recent.iter().rev().take(LATELY) {
+                let late = seen.fit(told, errors);
+                exchanges += usize::from(late == Some(fit));
+                of_another |= late.is_some_and(|late| late > fit);
+            }
             if of_another {
                 continue;
             }
@@ -155,8 +164,22 @@ impl Tracker {
 
     /// Of several, an error line of a request whose access line went to another try of it is none by itself.
     fn without_further_tries<T>(&self, lines: &mut Vec<T>, told: impl Fn(&T) -> &Told) {
-        if (2..ALIKE).contains(&lines.len()) && lines.iter().any(|line| told(line).has_access) {
-            lines.retain(|line| told(line).has_access || !self.logs.is_further_try(told(line)));
+        let whole: Vec<Told> = match (2..ALIKE).contains(&lines.len()) {
+            true => lines
+                .iter()
+                .map(&told)
+                .filter(|t| t.has_access)
+                .cloned()
+                .collect(),
+            false => return,
+        };
+        // What says something else, and is no pooled connection's failure, may be another request's.
+        let adds = |line: &Told| !line.broke() && !whole.iter().any(|w| w.why().eq(line.why()));
+        if !whole.is_empty() {
+            lines.retain(|line| {
+                let line = told(line);
+                line.has_access || adds(line) || !self.logs.is_further_try(line)
+            });
         }
     }
 

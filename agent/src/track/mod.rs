@@ -324,9 +324,10 @@ impl Tracker {
     }
 
     fn case<'a>(&'a self, exchange: &'a Exchange, deadline_passed: bool) -> Case<'a> {
+        let surely_told = self.names_exchange(exchange);
         Case {
-            surely_told: self.names_exchange(exchange),
-            named: self.names_attempt(exchange),
+            surely_told,
+            named: self.names_attempt(exchange, surely_told),
             ..self.case_of_facts(exchange, deadline_passed)
         }
     }

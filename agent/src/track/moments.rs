@@ -250,7 +250,7 @@ impl Moments {
 
 /// Whether it may have been from then until then.
 pub(super) fn between(moment: Nanos, from: Nanos, to: Nanos) -> bool {
-    moment + AT_ONCE >= from && moment <= to + AT_ONCE
+    moment.saturating_add(AT_ONCE) >= from && moment <= to.saturating_add(AT_ONCE)
 }
 
 /// What proxies try again, unless they are told not to.

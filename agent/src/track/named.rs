@@ -10,7 +10,7 @@ use super::moments::{LATE, at_once};
 use super::seen::is_address;
 use super::told::{port, same_request};
 use crate::diagnose::{self, Tried};
-use crate::signal::{Address, End, LoggedTry, Nanos, Response, Said, Software, Source};
+use crate::signal::{Address, End, LoggedTry, Nanos, Opening, Response, Said, Software, Source};
 
 impl Tracker {
     /// Whether its lines name its request, and can be about no other exchange.
@@ -20,7 +20,9 @@ impl Tracker {
         else {
             return false;
         };
-        let asked = response.request.is_some()
+        // What is encrypted may be any request.
+        let seen = matches!(response.request, Some(Opening::HttpRequest { .. }));
+        let asked = seen
             && told.request.is_some()
             && same_request(response.request.as_ref(), told.request.as_ref());
         let client =
@@ -28,8 +30,8 @@ impl Tracker {
         !told.guessed && asked && client && self.surely_told(exchange, told)
     }
 
-    /// Whether it says so of the last attempt.
-    pub(super) fn names_attempt(&self, exchange: &Exchange) -> bool {
+    /// Whether it says so of the last attempt; `named`: whether they name the exchange.
+    pub(super) fn names_attempt(&self, exchange: &Exchange, named: bool) -> bool {
         let (Some(told), Some((at, Source::Kernel, response)), Some(tried)) =
             (&exchange.told, &exchange.response, exchange.attempts.last())
         else {
@@ -39,13 +41,8 @@ impl Tracker {
         let tells =
             |(_, last): &(Nanos, LoggedTry)| self.tells_of(exchange, last, tried, (*at, response));
         // As many lines as failures, all alike: it does not matter which is whose.
-        let counted = || {
-            let nameless = told.proxy == Some(Software::Go) && told.request.is_none();
-            nameless && self.surely_told(exchange, told)
-        };
-        tried.source == Source::Kernel
-            && last.is_some_and(tells)
-            && (self.names_exchange(exchange) || counted())
+        let counted = || told.names_nothing() && self.surely_told(exchange, told);
+        tried.source == Source::Kernel && last.is_some_and(tells) && (named || counted())
     }
 
     /// Whether the try that failed can only be this attempt, which ended when the response began: who

@@ -113,9 +113,11 @@ impl Seen {
     /// error log is read as well, so a failure has a line there.
     pub(super) fn fit(&self, told: &Told, errors: bool) -> Option<Fit> {
         let told_begun = self.began.filter(|_| told.tells_beginning());
-        // Go's proxy says why, as it answers, and nothing else by which to find whose line it is.
-        let nameless = told.proxy == Some(Software::Go) && told.request.is_none();
-        if nameless && !self.agrees(told) {
+        // Go's proxy says why, as it answers 502 or 504, and nothing else by which to find whose line it is.
+        let nameless = told.names_nothing();
+        let answers = self.status.is_none_or(|status| matches!(status, 502 | 504));
+        // Whose attempt was given to another is counted as well.
+        if nameless && !(answers && (self.tries.is_empty() || self.agrees(told))) {
             return None;
         }
         let near = |slack| {
@@ -123,7 +125,8 @@ impl Seen {
             times.any(|at| within(*at, told, slack))
         };
         let moment = near(if nameless { AT_ONCE } else { SLACK });
-        let slipped = || near(STALLED) && self.is_surely(told);
+        let slips = told.proxy == Some(Software::Haproxy);
+        let slipped = || slips && near(STALLED) && self.is_surely(told);
         if !moment && !slipped() {
             return None;
         }

@@ -294,6 +294,21 @@ impl Told {
         self.tries.last()?.1.upstream.as_ref()
     }
 
+    /// Go's `ReverseProxy` writes no request and no client: nothing but its moment ties it.
+    pub(crate) fn names_nothing(&self) -> bool {
+        self.proxy == Some(Software::Go) && self.request.is_none()
+    }
+
+    /// All that it says is how a connection broke, as a pooled one does before it is tried again.
+    pub(super) fn broke(&self) -> bool {
+        self.why().all(|said| {
+            matches!(
+                said,
+                Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. }
+            )
+        })
+    }
+
     /// Whether the two say the same, whosever they are.
     pub(super) fn says_the_same(&self, other: &Told) -> bool {
         self.status == other.status && self.why().eq(other.why())

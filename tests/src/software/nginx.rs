@@ -72,6 +72,11 @@ impl Nginx {
         proc.wait_ready("nginx's port", START, || {
             ns.enter(|| Ok(TcpStream::connect(address)?)).is_ok()
         })?;
+        // The master listens before it has any.
+        let master = proc.pid();
+        proc.wait_ready("nginx's workers", START, || {
+            process::children(master).len() >= workers as usize
+        })?;
         Ok(Nginx { proc, error_log })
     }
 

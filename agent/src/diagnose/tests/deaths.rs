@@ -326,6 +326,10 @@ fn resets_by_a_living_process() {
     };
     partly(100).is(Cause::RequestBodyRejected, None, Proven, true);
     partly(124).is(Cause::UpstreamReset, Variant::UnreadData, Proven, true);
+    // Who has only shut down his half may read the rest.
+    let shut_down = reset(true).reused().tcp(|t| t.acked = 124);
+    let shut_down = shut_down.close(|c| c.taken = Some(100));
+    assert_ne!(shut_down.judge().cause, Cause::RequestBodyRejected);
     // The upstream on this host did not close: something between did.
     scene(TCP, End::Reset, S)
         .tcp(|t| t.reset_at = Some(T + S))

@@ -94,3 +94,41 @@ fn lines_that_differ_tell_of_none() {
     let told = told(2, &connects, &[refused(), refused()]);
     assert!(!told.contains(&Proven), "{told:?}");
 }
+
+/// A gateway sheds load while an upstream refuses: the attempt may have been given to the wrong response.
+#[test]
+fn a_failure_that_has_no_attempt_may_be_what_the_line_tells_of() {
+    let of = |status: u16| {
+        let shed = changed(response(50, "/0"), "/status", status.into());
+        let shed = changed(shed, "/request_at", (990 * MS).into());
+        let failed = changed(response(51, "/1"), "/client", "10.0.0.7:4001".into());
+        let signals = [
+            (1001 * MS, "kernel", connect(1, 111)),
+            (1001 * MS, "kernel", shed),
+            (1001 * MS + MS / 10, "kernel", failed),
+            (1001 * MS + MS / 10, "log", refused()),
+        ];
+        let out = decided_of("other", &signals);
+        let shed = |d: &&crate::track::Decided| {
+            d.response
+                .as_ref()
+                .is_some_and(|(.., r)| r.downstream == 50)
+        };
+        out.iter()
+            .find(shed)
+            .expect("a verdict")
+            .diagnosis
+            .confidence
+    };
+    // Its proxy makes no other statuses than 502 and 504.
+    assert_ne!(of(503), Proven);
+    assert_ne!(of(502), Proven);
+}
+
+/// It may be about a request that was not seen: encrypted, or another program's.
+#[test]
+fn what_only_the_log_can_know_needs_a_name() {
+    let lookup = changed(refused(), "/tries", json!([]));
+    let lookup = changed(lookup, "/said", json!({"said": "not_resolved"}));
+    assert_eq!(told(1, &[], &[lookup]), [Likely]);
+}

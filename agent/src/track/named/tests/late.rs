@@ -247,3 +247,62 @@ fn earlier_tries_for_the_same_request_have_no_line_of_their_own() {
         Proven
     );
 }
+
+/// Of two equal requests on one connection the first was decided before its line came.
+#[test]
+fn a_line_that_may_be_an_earlier_requests_proves_nothing() {
+    let of = |earlier: bool, proxy: &str| {
+        let mut line = changed(line("/a", 111), "/proxy", proxy.into());
+        line["line"] = "access".into();
+        line["status"] = 503.into();
+        line["tries"] = json!([]);
+        line["said"] = json!({"said": "queue_timed_out"});
+        let answer = |ordinal: u64, at: Nanos| {
+            let answer = changed(response(5, "/a"), "/status", 503.into());
+            let answer = changed(answer, "/ordinal", ordinal.into());
+            let began = changed(answer, "/request_at", (at - MS).into());
+            (at, "kernel", began)
+        };
+        let mut signals = vec![
+            (10_200 * MS, "log", line),
+            (10_300 * MS, "kernel", json!({"kind": "tick"})),
+            answer(2, 11_000 * MS),
+            (11_300 * MS, "kernel", json!({"kind": "tick"})),
+        ];
+        if earlier {
+            let before = [
+                answer(1, 9000 * MS),
+                (10_100 * MS, "kernel", json!({"kind": "tick"})),
+            ];
+            signals.splice(..0, before);
+        }
+        let told = decided_of(proxy, &signals);
+        let this =
+            |d: &&crate::track::Decided| d.response.as_ref().is_some_and(|(.., r)| r.ordinal == 2);
+        confidence(told.iter().find(this).expect("a verdict")).1
+    };
+    assert_eq!(of(false, "haproxy"), Proven);
+    assert_ne!(of(true, "haproxy"), Proven);
+    // Others write the moment of the response.
+    assert_ne!(of(false, "envoy"), Proven);
+}
+
+/// What is encrypted may be another request than that of the line.
+#[test]
+fn a_line_names_no_request_that_was_not_read() {
+    let of = |request: Value| {
+        let mut last = malformed(1);
+        last["request"]["opening"] = json!({"protocol": "fast_cgi"});
+        last["fault"] = Value::Null;
+        last["received"] = 4096.into();
+        let mut answer = changed(response(5, "/a"), "/last_attempt", last);
+        answer["status"] = 502.into();
+        answer["request"] = request;
+        let line = changed(line("/a", 111), "/proxy", "nginx".into());
+        let line = changed(line, "/tries/0/said", json!({"said": "head_too_big"}));
+        let signals = [(2000 * MS, "kernel", answer), (2000 * MS, "log", line)];
+        confidence(&decided_of("nginx", &signals)[0]).1
+    };
+    assert_eq!(of(asked("/a")), Proven);
+    assert_ne!(of(json!({"protocol": "tls"})), Proven);
+}
