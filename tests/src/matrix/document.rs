@@ -16,7 +16,7 @@ pub(super) const NONE_FAILED: &str = "no response failed";
 const WANTED: u32 = 30;
 const PROVEN: f64 = 0.9;
 /// Wanted, and not built into the matrix.
-const LACKING: &str = "Varnish, pingora, HAProxy 3.2 and nginx 1.30";
+const LACKING: &str = "Varnish";
 
 /// How one run was begun.
 pub(super) struct Seeded {
