@@ -101,10 +101,7 @@ fn run(run: &mut Run) -> Result<()> {
            location /patient {{ proxy_pass http://{UPSTREAM}; }} }}",
         Front::Plain.listen(run)?
     );
-    let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
-    for pid in nginx.workers().into_iter().chain([nginx.pid()]) {
-        gateway.group.add(pid)?;
-    }
+    let nginx = Nginx::start_in(run, &ns, &gateway.group, 1, PLAIN_PORT, &http)?;
     run.add_proxy(nginx.pid())?;
     let port = prometheus::free_port()?;
     let agent = Capture::launch(

@@ -65,10 +65,7 @@ fn run(run: &mut Run) -> Result<()> {
         "server {{ {} location / {{ proxy_pass http://127.0.0.1:9999; }} }}",
         Front::Plain.listen(run)?
     );
-    let gateway = Nginx::start(run, &pod_ns, 1, PLAIN_PORT, &closed)?;
-    for pid in gateway.workers().into_iter().chain([gateway.pid()]) {
-        group.add(pid)?;
-    }
+    let gateway = Nginx::start_in(run, &pod_ns, &group, 1, PLAIN_PORT, &closed)?;
     let outside = Nginx::start_named(run, &outside_ns, "outside", 1, PLAIN_PORT, &closed)?;
     run.add_proxy(gateway.pid())?;
     let mut command = Command::new(run.why502()?);

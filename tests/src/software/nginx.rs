@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cgroup::Cgroup;
 use crate::netns::NetNs;
 use crate::process::{self, Proc};
 use crate::run::{Run, START};
@@ -31,6 +32,20 @@ impl Nginx {
         http: &str,
     ) -> Result<Nginx> {
         Nginx::spawn(run, ns.command("nginx"), ns, name, workers, port, http)
+    }
+
+    /// All its processes are in the group from the beginning: the master listens before it has a worker.
+    pub fn start_in(
+        run: &Run,
+        ns: &NetNs,
+        group: &Cgroup,
+        workers: u32,
+        port: u16,
+        http: &str,
+    ) -> Result<Nginx> {
+        let mut command = ns.command("nginx");
+        group.starts(&mut command)?;
+        Nginx::spawn(run, command, ns, "nginx", workers, port, http)
     }
 
     /// nginx from another file, after which its processes are named.
@@ -71,11 +86,6 @@ impl Nginx {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         proc.wait_ready("nginx's port", START, || {
             ns.enter(|| Ok(TcpStream::connect(address)?)).is_ok()
-        })?;
-        // The master listens before it has any.
-        let master = proc.pid();
-        proc.wait_ready("nginx's workers", START, || {
-            process::children(master).len() >= workers as usize
         })?;
         Ok(Nginx { proc, error_log })
     }
