@@ -160,7 +160,7 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
         if let Some(buffer) = user::buffer() {
             flow.answer_ptr = buffer.ptr;
             read = user::read_user(buffer.ptr, buffer.len, &mut flow.response);
-            fastcgi(flow, buffer.ptr);
+            fastcgi(flow, buffer.ptr, ret as u32);
         }
         // A head that trickles in says nothing yet of what is spoken.
         if ret as u32 >= STATUS && read >= STATUS && !speaks_in_turns(&flow.response) {
@@ -188,13 +188,15 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
 
 /// `Status: NNN` of a FastCGI answer, behind its header of 8 bytes; without one it is 200.
 #[inline(always)]
-fn fastcgi(flow: &mut Flow, answer: u64) {
+fn fastcgi(flow: &mut Flow, answer: u64, read: u32) {
     const STDOUT: u8 = 6;
+    /// With less nothing follows: Apache reads a record's header first.
+    const WHOLE: u32 = RESPONSE as u32 + 4;
     const LINE: [u8; RESPONSE] = *b"HTTP/1.1 200    ";
     let [version, kind, _, _, _, _, _, _, name @ ..] = flow.response;
     // Bytes that nginx keeps for itself are of a connection that has spoken it before.
     let asked = flow.head_size == 0 || flow.head[0] == 1;
-    if version != 1 || kind != STDOUT || !asked {
+    if version != 1 || kind != STDOUT || !asked || read < WHOLE {
         return;
     }
     flow.response = LINE;
