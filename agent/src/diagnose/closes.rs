@@ -89,16 +89,15 @@ fn shape(known: &Known<'_>) -> Finding {
     let bytes = known.request_bytes();
     // What is acknowledged may lie unread, and a reset's own acknowledgement is not applied: how much the
     // upstream's process took when it closed tells more. It may read on after it has shut down its half.
-    let closed = known
-        .peer_close()
-        .filter(|close| matches!(close.reset_by, Some(ResetBy::UnreadData | ResetBy::Abort)));
-    let all_taken = match closed.and_then(|close| close.taken) {
-        Some(taken) => taken >= bytes,
-        None => {
-            let read = known.peer_close().and_then(|close| close.taken);
-            read.max(known.acked()).is_none_or(|taken| taken >= bytes)
-        }
+    let close = known.peer_close();
+    let taken = close.and_then(|close| close.taken);
+    let ended = close.and_then(|close| close.reset_by);
+    let ended = matches!(ended, Some(ResetBy::UnreadData | ResetBy::Abort));
+    let taken = match ended && taken.is_some() {
+        true => taken,
+        false => taken.max(known.acked()),
     };
+    let all_taken = taken.is_none_or(|taken| taken >= bytes);
     let sending = matches!(attempt.end, End::SendFailed { .. }) && bytes > 0;
     let broken = matches!(attempt.end, End::Reset | End::SendFailed { .. });
     if sending || (broken && !all_taken && (answered || known.read() == Read::Yes)) {

@@ -102,6 +102,16 @@ pub enum Said {
     ClientLeft,
 }
 
+impl Said {
+    /// A connection broke on which the request was sent.
+    pub fn broke(self) -> bool {
+        matches!(
+            self,
+            Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. }
+        )
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TlsFault {

@@ -109,11 +109,7 @@ impl Tracker {
 /// Whether it says this of a request that was sent. What is only called timed out may have had no
 /// connection.
 fn sent(said: Said) -> bool {
-    let broken = matches!(
-        said,
-        Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. }
-    );
-    broken || said == Said::ReadTimedOut
+    said.broke() || said == Said::ReadTimedOut
 }
 
 /// Of an answer that the proxy did not take: of such attempts not all are told.

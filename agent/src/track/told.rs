@@ -301,12 +301,7 @@ impl Told {
 
     /// All that it says is how a connection broke, as a pooled one does before it is tried again.
     pub(super) fn broke(&self) -> bool {
-        self.why().all(|said| {
-            matches!(
-                said,
-                Said::PeerClosed | Said::Reset | Said::ClosedOrReset | Said::SendFailed { .. }
-            )
-        })
+        self.why().all(Said::broke)
     }
 
     /// Whether the two say the same, whosever they are.

@@ -219,6 +219,8 @@ fn a_further_try_of_the_same_server_is_no_other_requests_line() {
     assert_eq!(of(1, "head_too_big"), Proven);
     // Another request for the same failed of something else.
     assert_ne!(of(2, "peer_closed"), Proven);
+    // Nor is it sure that this one says why, if the other is an earlier request's on the same connection.
+    assert_ne!(of(1, "head_invalid"), Proven);
 }
 
 /// Go's threads share their work: nothing ties the tries for one request but what its thread had read.
