@@ -20,6 +20,8 @@ use crate::{
 const MSG_PEEK: i32 = 2;
 /// Bytes of `HTTP/1.x NNN`.
 const STATUS: u32 = 12;
+/// Bytes of a FastCGI record's header.
+const FASTCGI_HEADER: u32 = 8;
 const STALL_NS: u64 = 1_000_000_000;
 
 #[btf_tracepoint(function = "sock_recv_length")]
@@ -160,7 +162,7 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
         if let Some(buffer) = user::buffer() {
             flow.answer_ptr = buffer.ptr;
             read = user::read_user(buffer.ptr, buffer.len, &mut flow.response);
-            fastcgi(flow, buffer.ptr, ret as u32);
+            fastcgi(flow, buffer.ptr, FASTCGI_HEADER, ret as u32);
         }
         // A head that trickles in says nothing yet of what is spoken.
         if ret as u32 >= STATUS && read >= STATUS && !speaks_in_turns(&flow.response) {
@@ -182,28 +184,40 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
             flow.received = 0;
         }
     }
+    if flow.received == FASTCGI_HEADER
+        && let Some(buffer) = user::buffer()
+    {
+        // Apache reads the header by itself.
+        fastcgi(flow, buffer.ptr, 0, ret as u32);
+    }
     flow.received = flow.received.wrapping_add(ret as u32);
     flow.last_receive_ns = now;
 }
 
-/// `Status: NNN` of a FastCGI answer, behind its header of 8 bytes; without one it is 200.
+/// `Status: NNN` of a FastCGI answer, behind its record's header or at the beginning of what is read after it;
+/// without one it is 200.
 #[inline(always)]
-fn fastcgi(flow: &mut Flow, answer: u64, read: u32) {
+fn fastcgi(flow: &mut Flow, answer: u64, header: u32, read: u32) {
     const STDOUT: u8 = 6;
-    /// With less nothing follows: Apache reads a record's header first.
-    const WHOLE: u32 = RESPONSE as u32 + 4;
     const LINE: [u8; RESPONSE] = *b"HTTP/1.1 200    ";
-    let [version, kind, _, _, _, _, _, _, name @ ..] = flow.response;
+    /// Of the line, what is looked at.
+    const NAMED: u32 = 11;
+    let [version, kind, ..] = flow.response;
     // Bytes that nginx keeps for itself are of a connection that has spoken it before.
     let asked = flow.head_size == 0 || flow.head[0] == 1;
-    if version != 1 || kind != STDOUT || !asked || read < WHOLE {
+    if version != 1 || kind != STDOUT || !asked || read < header + NAMED {
+        return;
+    }
+    let mut line = [0; RESPONSE];
+    if user::read_user(answer + u64::from(header), RESPONSE as u64, &mut line) == 0 {
         return;
     }
     flow.response = LINE;
-    let named = u64::from_ne_bytes(name) == u64::from_ne_bytes(*b"Status: ");
-    let mut status = [0; 4];
-    if named && user::read_user(answer + RESPONSE as u64, 4, &mut status) != 0 {
-        [flow.response[9], flow.response[10], flow.response[11], _] = status;
+    let [a, b, c, d, e, f, g, h, status @ ..] = line;
+    // As a number: the kernel half has no memcmp.
+    if u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == u64::from_ne_bytes(*b"Status: ") {
+        [flow.response[9], flow.response[10], flow.response[11]] =
+            [status[0], status[1], status[2]];
     }
 }
 
