@@ -1,20 +1,25 @@
 //! Records of the kernel half to signals. Pure.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+mod address;
+mod response;
+#[cfg(test)]
+mod tests;
 
 use agent_ebpf as abi;
 use agent_ebpf::{downstream, end, flow_flag, kind, order, peer_reset, sampled};
 use zerocopy::FromBytes as _;
 
+use self::address::remote;
+pub use self::address::{inet, local, unix};
+use self::response::response;
 use crate::signal::{
-    Address, Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, HeadFault, IdleClose,
-    Link, LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent,
-    ResetBy, Response, Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
+    Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, HeadFault, IdleClose, Link,
+    LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent, ResetBy,
+    Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
 };
 use crate::sources::wire;
 
 const AF_UNIX: u16 = 1;
-const AF_INET6: u16 = 10;
 const SYN_SENT: u8 = 2;
 const CLOSE: u8 = 7;
 
@@ -160,54 +165,6 @@ pub fn name(comm: &[u8]) -> String {
 
 fn time(ns: u64) -> Option<u64> {
     (ns != 0).then_some(ns)
-}
-
-/// The other end's address, or the Unix path.
-pub fn remote(ends: &abi::Ends) -> Address {
-    if ends.family == AF_UNIX {
-        let path = &ends.path[..usize::from(ends.path_len).min(abi::PATH)];
-        return unix(path);
-    }
-    inet(ends.family, &ends.remote, ends.remote_port)
-}
-
-pub fn local(ends: &abi::Ends) -> Option<Address> {
-    (ends.family != AF_UNIX && ends.family != 0 && ends.local_port != 0)
-        .then(|| inet(ends.family, &ends.local, ends.local_port))
-}
-
-/// A Unix socket's name: a path (which ends at its first NUL) or an abstract name.
-pub fn unix(path: &[u8]) -> Address {
-    Address(match path.split_first() {
-        None => "unix:".to_owned(),
-        Some((0, name)) => {
-            // Filled with zero bytes to the end of the address, as HAProxy does: not to be shown.
-            let end = match path.len() {
-                abi::PATH => name
-                    .iter()
-                    .rposition(|&b| b != 0)
-                    .map_or(0, |last| last + 1),
-                _ => name.len(),
-            };
-            format!("unix:@{}", String::from_utf8_lossy(&name[..end]))
-        }
-        Some(_) => {
-            let end = path.iter().position(|&b| b == 0).unwrap_or(path.len());
-            format!("unix:{}", String::from_utf8_lossy(&path[..end]))
-        }
-    })
-}
-
-pub fn inet(family: u16, address: &[u8; 16], port: u16) -> Address {
-    if family == AF_INET6 {
-        let address = Ipv6Addr::from(*address);
-        return Address(match address.to_ipv4_mapped() {
-            Some(v4) => format!("{v4}:{port}"),
-            None => format!("[{address}]:{port}"),
-        });
-    }
-    let v4 = Ipv4Addr::new(address[0], address[1], address[2], address[3]);
-    Address(format!("{v4}:{port}"))
 }
 
 fn attempt_ended(record: &abi::Attempt, beside: Beside<'_>) -> Attempt {
@@ -490,144 +447,4 @@ fn peer(
         }),
         reader: reader.filter(|_| read),
     })
-}
-
-fn response(record: &abi::Response, beside: Beside<'_>) -> Response {
-    let flow = &record.flow;
-    let head = &flow.head[..(flow.head_size as usize).min(abi::HEAD)];
-    // The buffer may hold something else by now: believed only where it begins as the request did.
-    let full = &record.request[..(record.request_len as usize).min(abi::REQUEST)];
-    let request = if full.starts_with(head) { full } else { head };
-    Response {
-        proxy: record.header.tgid,
-        thread: record.header.tid,
-        downstream: flow.cookie,
-        ordinal: flow.ordinal,
-        status: (record.status != 0).then_some(record.status),
-        client: Some(remote(&flow.ends)),
-        proxy_address: local(&flow.ends),
-        request: (flow.head_size > 0).then(|| wire::request(text(request))),
-        request_at: time(flow.request_ns),
-        adjacent: time(record.adjacent),
-        last_attempt: (record.has_attempt != 0 && !is_client(&record.attempt, beside)).then(|| {
-            let at = record.header.at;
-            let end = broken_answer(record).unwrap_or(record.attempt_end);
-            let errno = match end {
-                end::CONNECT_FAILED => record.attempt.send_errno,
-                _ => 0,
-            };
-            Box::new(attempt(
-                &record.attempt,
-                &record.sample,
-                end,
-                errno,
-                at,
-                beside,
-            ))
-        }),
-        untied: None,
-        unread: None,
-    }
-}
-
-/// How an attempt ended whose answer had begun, when the proxy sent an error of its own all the same:
-/// the head never became complete.
-fn broken_answer(record: &abi::Response) -> Option<u8> {
-    let flow = &record.attempt;
-    let bytes = &flow.response[..(flow.received as usize).min(abi::RESPONSE)];
-    let passed_on = wire::status(bytes) == Some(record.status);
-    if record.attempt_end != end::ANSWERED || record.status < 500 || passed_on {
-        return None;
-    }
-    if flow.reset_ns != 0 {
-        Some(end::RESET)
-    } else if flow.flags & flow_flag::EOF != 0 {
-        Some(end::PEER_CLOSED)
-    } else {
-        (record.status == 504).then_some(end::GIVEN_UP)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use zerocopy::{FromZeros as _, IntoBytes as _};
-
-    use super::*;
-
-    #[test]
-    fn a_client_that_the_proxy_wrote_to_first_is_no_upstream() {
-        let told = |change: &dyn Fn(&mut abi::Attempt)| {
-            let mut record = abi::Attempt::new_zeroed();
-            record.header.kind = kind::ATTEMPT;
-            record.flow.ends.family = 2;
-            record.flow.ends.local_port = 80;
-            change(&mut record);
-            let beside = Beside {
-                reasons: &[],
-                spoken: &|_| false,
-                listened: &|ends| ends.local_port == 80,
-            };
-            matches!(
-                super::record(record.as_bytes(), beside),
-                Some(Record::Signal(_))
-            )
-        };
-        assert!(!told(&|_| {}));
-        assert!(told(&|record| record.flow.ends.local_port = 40_000));
-        assert!(told(&|record| record.flow.connected_ns = 1));
-        assert!(told(&|record| record.flow.ends.family = AF_UNIX));
-    }
-
-    /// Whether the proxy had read the end of file or was told of it otherwise.
-    #[test]
-    fn a_head_that_was_cut_short_is_told_from_one_that_was_refused() {
-        let told = |answer: &[u8], fin_ns: u64, end: u8| {
-            let mut record = abi::Attempt::new_zeroed();
-            record.header.kind = kind::ATTEMPT;
-            record.end = end;
-            record.flow.fin_ns = fin_ns;
-            record.flow.ends.family = 2;
-            record.flow.received = answer.len() as u32;
-            record
-                .flow
-                .response
-                .copy_from_slice(&answer[..abi::RESPONSE]);
-            record.answer[..answer.len()].copy_from_slice(answer);
-            record.answer_len = abi::ANSWER as u32;
-            let beside = Beside {
-                reasons: &[],
-                spoken: &|_| false,
-                listened: &|_| false,
-            };
-            let attempt = attempt_ended(&record, beside);
-            (attempt.end, attempt.fault)
-        };
-        let cut = b"HTTP/1.1 200 OK\r\nContent-Le";
-        let whole = b"HTTP/1.1 200 OK\r\n\r\n";
-        let closed = (End::PeerClosed, Some(HeadFault::Cut));
-        assert_eq!(told(cut, 1, end::ANSWERED), closed);
-        assert_eq!(told(cut, 0, end::PEER_CLOSED), closed);
-        assert_eq!(
-            told(cut, 0, end::ANSWERED),
-            (End::Answered, Some(HeadFault::Cut))
-        );
-        assert_eq!(told(whole, 1, end::PEER_CLOSED), (End::Answered, None));
-    }
-
-    #[test]
-    fn unix_names_are_shown_as_people_write_them() {
-        let mut filled = [0; abi::PATH];
-        filled[1..5].copy_from_slice(b"name");
-        for (path, shown) in [
-            (&b"/run/a b\n.sock\0"[..], "unix:/run/a b\n.sock"),
-            (b"/run/\xff", "unix:/run/\u{fffd}"),
-            (b"\0name", "unix:@name"),
-            // This zero byte is part of the name.
-            (b"\0name\0", "unix:@name\0"),
-            (&filled, "unix:@name"),
-            (b"", "unix:"),
-        ] {
-            assert_eq!(unix(path).0, shown);
-        }
-    }
 }
