@@ -1,5 +1,7 @@
 //! Real containers of Podman, with the host's own programs in them: no image has to be had.
 
+mod podman;
+
 use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -41,18 +43,10 @@ impl Engine {
         })
     }
 
-    /// With all its files in the scenario's folder: a person's containers are let alone. cgroupfs and
-    /// runc serve on any host, whatever manages its control groups.
+    /// With all its files in the scenario's folder.
     fn podman(&self) -> Command {
         let mut podman = Command::new("podman");
-        podman.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
-        for (option, name) in [
-            ("--root", "storage"),
-            ("--runroot", "run"),
-            ("--tmpdir", "tmp"),
-        ] {
-            podman.arg(option).arg(self.folder.join(name));
-        }
+        podman::keep_in(&mut podman, &self.folder);
         podman
     }
 

@@ -14,6 +14,9 @@ use super::count::Count;
 use super::counted;
 use crate::{lab, process, shell};
 
+#[path = "../../../tests/src/container/podman.rs"]
+mod podman;
+
 const BASE: &str = "localhost/why502-base";
 const IMAGE: &str = "localhost/why502";
 /// Deaths on TCP and Unix sockets, pools that are older than the agent and in other network
@@ -210,15 +213,7 @@ impl Podman {
 
     fn below(&self, mut podman: Command) -> Command {
         podman.args(["--mount", "sh", "-euc", ENTER, "sh", "podman"]);
-        // They serve on any host, whatever manages its control groups.
-        podman.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
-        for (option, name) in [
-            ("--root", "storage"),
-            ("--runroot", "run"),
-            ("--tmpdir", "tmp"),
-        ] {
-            podman.arg(option).arg(self.folder.join(name));
-        }
+        podman::keep_in(&mut podman, &self.folder);
         podman
     }
 
