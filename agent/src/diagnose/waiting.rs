@@ -69,12 +69,24 @@ fn of_samples(samples: &[&Past<ProcessSample>]) -> Option<Variant> {
         // The first cannot tell running from waiting for a CPU: the next one tells of both.
         .filter(|(i, s)| *i > 0 || s.fact.thread.state != 'R')
         .map(|(i, sample)| doing(before(i), sample))
+        .map(|variant| variant.filter(|one| is_sure(*one, samples)))
         .collect();
     let count = |variant: Option<Variant>| each.iter().filter(|v| **v == variant).count();
     each.iter()
         .copied()
         .max_by_key(|variant| count(*variant))
         .flatten()
+}
+
+/// Whether no control group that cannot be read can have made it look so: a throttled thread waits as if
+/// for a CPU, a frozen one in whatever it was.
+fn is_sure(variant: Variant, samples: &[&Past<ProcessSample>]) -> bool {
+    let any = |unseen: fn(&ProcessSample) -> bool| samples.iter().any(|s| unseen(&s.fact));
+    match variant {
+        Variant::Runnable => !any(|s| s.throttling_unseen),
+        Variant::Running | Variant::Stopped => true,
+        _ => !any(|s| s.freezing_unseen),
+    }
 }
 
 /// What one sample shows; a running thread needs the sample before to tell running from waiting for a CPU.
@@ -90,6 +102,10 @@ fn doing(before: Option<&Past<ProcessSample>>, sample: &Past<ProcessSample>) -> 
             if matches!(before.state, 'S' | 'I') && cpu.saturating_add(wait) < between / 2 {
                 // Awake at this moment only: an event loop told of another request that was given up.
                 return sleeping_in(&earlier.fact);
+            }
+            // Neither ran nor waited: the kernel does not tell, or not yet.
+            if cpu == 0 && wait == 0 {
+                return None;
             }
             Some(if wait > cpu {
                 Variant::Runnable

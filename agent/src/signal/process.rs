@@ -39,6 +39,11 @@ pub struct ProcessSample {
     pub throttled_us: Option<u64>,
     /// The cgroup's freezer holds it.
     pub frozen: bool,
+    /// Its control groups could not be asked: it may have been throttled, or be frozen, all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub throttling_unseen: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub freezing_unseen: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! bytes, files may vanish between two reads, and without permission a fact is unknown, by name.
 //! The parsers in the modules below are pure; only the functions here and in `sample` touch /proc.
 
+mod around;
 mod cgroup;
 mod gunicorn;
 mod home;

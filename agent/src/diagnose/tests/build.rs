@@ -325,6 +325,8 @@ impl Scene {
             },
             throttled_us: Some(0),
             frozen: false,
+            throttling_unseen: false,
+            freezing_unseen: false,
         };
         change(&mut sample);
         self.signal(at, Fact::ProcessSampled(sample))

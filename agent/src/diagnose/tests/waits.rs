@@ -108,6 +108,45 @@ fn what_the_thread_waited_in() {
     );
 }
 
+/// Where files cannot be read, what they would tell is open, and so is what looks the same.
+#[test]
+fn what_control_groups_or_the_scheduler_do_not_tell_is_left_open() {
+    let is = |variant: Option<Variant>, change: fn(&mut ProcessSample)| {
+        let scene = timed_out().peer(true, true).sample(T + S, change);
+        let scene = scene.sample(T + 9 * S, |s| {
+            change(s);
+            s.thread.cpu_ns *= 9;
+            s.thread.wait_ns *= 9;
+        });
+        scene.is(Cause::ReadTimeoutNoReply, variant, Proven, true);
+    };
+    is(None, |s| {
+        (s.thread.state, s.thread.wait_ns) = ('R', S);
+        s.throttling_unseen = true;
+    });
+    is(Some(Variant::Running), |s| {
+        (s.thread.state, s.thread.cpu_ns) = ('R', S);
+        (s.throttling_unseen, s.freezing_unseen) = (true, true);
+    });
+    is(None, |s| s.thread.state = 'R');
+    is(Some(Variant::Sleeping), |s| {
+        s.thread.syscall = Some("clock_nanosleep".into());
+        s.throttling_unseen = true;
+    });
+    is(None, |s| {
+        s.thread.syscall = Some("clock_nanosleep".into());
+        s.freezing_unseen = true;
+    });
+    is(None, |s| (s.thread.state, s.freezing_unseen) = ('D', true));
+    is(Some(Variant::Stopped), |s| {
+        (s.thread.state, s.freezing_unseen) = ('T', true);
+    });
+    // What was read is so.
+    is(Some(Variant::Frozen), |s| {
+        (s.frozen, s.freezing_unseen) = (true, true)
+    });
+}
+
 /// All its requests end at once: an event loop is awake when the last one does, and slept before.
 #[test]
 fn who_is_awake_for_a_moment_was_not_running() {

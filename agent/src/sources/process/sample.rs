@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::around::Around;
 use super::{cgroup, file, path, sockets, stat, syscalls};
 use crate::signal::{Address, FlowId, ProcessSample, ThreadSample};
 
@@ -58,8 +59,8 @@ impl Sampler {
             Some((name, arguments)) => self.tables.waits_for(pid, name, &arguments),
             None => (None, None),
         };
-        let (stats, frozen) = groups(pid);
-        let throttled_us = self.throttled(pid, flow).since_last(stats);
+        let around = Around::of(pid);
+        let throttled_us = self.throttled(pid, flow).since_last(around.stats);
         let thread = ThreadSample {
             thread,
             state,
@@ -73,7 +74,9 @@ impl Sampler {
             flow,
             thread,
             throttled_us,
-            frozen,
+            frozen: around.frozen,
+            throttling_unseen: around.throttling_unseen,
+            freezing_unseen: around.freezing_unseen,
         })
     }
 
@@ -236,93 +239,12 @@ fn memory(pid: u32, address: u64, into: &mut [u8]) -> Option<()> {
     memory.read_exact_at(into, address).ok()
 }
 
-/// What tells of throttling of the groups around the process, and whether one is frozen.
-fn groups(pid: u32) -> (Vec<PathBuf>, bool) {
-    let Ok(text) = file(pid, "cgroup") else {
-        return (Vec::new(), false);
-    };
-    let groups = cgroup::parse(&String::from_utf8_lossy(&text));
-    groups_below(&[PathBuf::from("/"), path(pid, "root")], &groups)
-}
-
-/// The same, where the groups are seen below one of these roots. In a container of our own the host's are
-/// not: there they are where the process itself sees them, which in a container is its own group alone.
-fn groups_below(roots: &[PathBuf], groups: &cgroup::Groups) -> (Vec<PathBuf>, bool) {
-    let find = |hierarchies: &[&str], group: &str, name: &str| {
-        let paths = roots.iter().flat_map(|root| {
-            let path = move |in_it: &&str| root.join(format!("sys/fs/cgroup{in_it}{group}/{name}"));
-            hierarchies.iter().map(path)
-        });
-        paths.into_iter().find(|path| path.exists())
-    };
-    let every = |hierarchies: &[&str], group: &Option<String>, name: &str| {
-        let around = group.as_deref().map(cgroup::upwards).unwrap_or_default();
-        let found = around.iter().filter_map(|one| find(hierarchies, one, name));
-        let found: Vec<PathBuf> = found.collect();
-        let own = || {
-            let root = roots.last()?.join("sys/fs/cgroup");
-            let path = |in_it: &&str| root.join(in_it.trim_start_matches('/')).join(name);
-            hierarchies.iter().map(path).find(|path| path.exists())
-        };
-        match found.is_empty() && group.is_some() {
-            true => own().into_iter().collect(),
-            false => found,
-        }
-    };
-    let unified: &[&str] = &["", "/unified"];
-    let mut stats = every(unified, &groups.unified, "cpu.stat");
-    stats.extend(every(&["/cpu,cpuacct", "/cpu"], &groups.cpu, "cpu.stat"));
-    let held = |hierarchies: &[&str], group: &Option<String>, name: &str| {
-        // The innermost: what holds one around it is told there as well.
-        let path = every(hierarchies, group, name).into_iter().next();
-        let text = path.and_then(|path| fs::read_to_string(path).ok());
-        text.is_some_and(|text| cgroup::frozen(&text))
-    };
-    let frozen = held(unified, &groups.unified, "cgroup.events")
-        || held(&["/freezer"], &groups.freezer, "freezer.state");
-    (stats, frozen)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc;
-
-    #[test]
-    fn groups_are_found_where_the_process_sees_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let roots = ["ours", "its"].map(|name| folder.path().join(name));
-        let write = |path: &str, text: &str| {
-            let path = folder.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        // Of version 2, our own group; of the process, its container's alone.
-        write("ours/sys/fs/cgroup/cpu.stat", "throttled_usec 1\n");
-        write("its/sys/fs/cgroup/cpu.stat", "throttled_usec 2\n");
-        write("its/sys/fs/cgroup/cgroup.events", "frozen 1\n");
-        let own = roots[1].join("sys/fs/cgroup/cpu.stat");
-        for path in ["/kubepods/pod1/a", "/../../pod1/a"] {
-            let groups = cgroup::parse(&format!("0::{path}\n"));
-            let found = groups_below(&roots, &groups);
-            assert_eq!(found, (vec![own.clone()], true), "{path}");
-        }
-        // Of version 1, the host's, which a process outside of containers sees.
-        let around = ["a/b", "a"].map(|group| format!("sys/fs/cgroup/cpu/{group}/cpu.stat"));
-        for path in &around {
-            write(&format!("its/{path}"), "throttled_time 3\n");
-        }
-        write("its/sys/fs/cgroup/freezer/a/b/freezer.state", "THAWED\n");
-        let groups = cgroup::parse("4:cpu,cpuacct:/a/b\n3:freezer:/a/b\n");
-        let stats = around.map(|path| roots[1].join(path)).to_vec();
-        assert_eq!(groups_below(&roots, &groups), (stats, false));
-        // Where we see them ourselves, nobody else is asked.
-        write("ours/sys/fs/cgroup/cpu/a/b/cpu.stat", "throttled_time 4\n");
-        let found = groups_below(&roots, &groups).0;
-        assert_eq!(found[0], roots[0].join("sys/fs/cgroup/cpu/a/b/cpu.stat"));
-    }
 
     /// Samples a thread of this process until it is seen in this call.
     fn until_seen(thread: u32, wanted: impl Fn(&ThreadSample) -> bool) -> ThreadSample {

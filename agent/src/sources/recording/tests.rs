@@ -278,6 +278,8 @@ fn signals() -> Vec<Signal> {
             },
             throttled_us: Some(6),
             frozen: true,
+            throttling_unseen: true,
+            freezing_unseen: false,
         }),
         Fact::ProcessSeen(Process {
             pid: 1,

@@ -66,6 +66,8 @@ fn sample(flow: FlowId) -> ProcessSample {
         },
         throttled_us: None,
         frozen: false,
+        throttling_unseen: false,
+        freezing_unseen: false,
     }
 }
 
