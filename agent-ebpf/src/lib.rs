@@ -92,6 +92,8 @@ abi! {
         pub lsndtime: u32,
         pub lrcvtime: u32,
         pub total_retrans: u32,
+        pub bytes_sent: u32,
+        pub bytes_received: u32,
         pub unix_addr: u32,
         pub unix_peer: u32,
         pub unix_listener: u32,
@@ -148,6 +150,9 @@ abi! {
         /// Not an offset: 1 if sends or receives are seen without types, so that TCP sockets are to have
         /// their cookies before.
         pub untyped: u32,
+        /// Not an offset: ticks of the kernel's clock in a second where the ends of connections from
+        /// elsewhere are told, else 0.
+        pub second_ticks: u32,
     }
 
     /// Both ends of a socket. TCP: addresses in network order, IPv4 in the first four bytes; ports in
@@ -434,6 +439,29 @@ abi! {
         pub family: u16,
         pub port: u16,
         pub gone: u32,
+    }
+
+    /// The end of a connection that a process of this host took from elsewhere.
+    pub struct FarEnd {
+        pub header: Header,
+        pub ends: Ends,
+        pub cookie: u64,
+        /// Ends that were left out for their number since the probes were loaded.
+        pub left_out: u64,
+        /// Bytes that came and were not read.
+        pub unread: u32,
+        /// Ticks since the last data either way, and since the caller's last.
+        pub idle_ticks: u32,
+        pub waited_ticks: u32,
+        /// Of the process whose end it is, where it is that.
+        pub exit_code: u32,
+        pub accepted: u8,
+        /// The last data was the caller's.
+        pub unanswered: u8,
+        pub by_caller: u8,
+        pub reset: u8,
+        pub exiting: u8,
+        pub pad: [u8; 3],
     }
 
     /// Key of `FILTERED`: where a dropped packet was going.

@@ -3,7 +3,7 @@
 use agent_ebpf::{
     BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Joins, ListenerKey,
     ListenerValue, Peer, RESET_SLOTS, SLOTS, SPOKEN_SLOTS, SentReset, Thread, UnixKey,
-    WATCHED_BLOCK, WATCHED_THREADS, WAYS, counter,
+    WATCHED_BLOCK, WATCHED_THREADS, WAYS, counter, tail,
 };
 use aya_ebpf::{
     macros::map,
@@ -110,9 +110,9 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::L
 pub static LISTENERS_ONLY: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The second half of `inet_sock_set_state`, which a program on the same hook calls: verified as one,
-/// the two would take 9 MB more at start.
+/// the two would take 9 MB more at start. With it what tells of ends of connections from elsewhere.
 #[map]
-pub static TELL_END: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static TELL_END: ProgramArray = ProgramArray::with_max_entries(tail::LEN, 0);
 
 /// An all-zero flow to insert: too large for the stack.
 #[map]

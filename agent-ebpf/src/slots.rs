@@ -108,7 +108,7 @@ fn unlock(bucket: &mut Bucket) {
 
 /// Adds atomically. Rust knows no atomics for this target.
 #[inline(always)]
-fn add(to: &mut u64, amount: i64) {
+pub fn add(to: &mut u64, amount: i64) {
     // SAFETY: the verifier checks the address.
     unsafe {
         asm!("lock *(u64 *)({to} + 0) += {amount}", to = in(reg) to, amount = in(reg) amount);

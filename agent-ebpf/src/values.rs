@@ -110,6 +110,14 @@ pub mod kind {
     pub const PROXY: u16 = 9;
     pub const LISTEN: u16 = 10;
     pub const RETRIED: u16 = 11;
+    pub const FAR_END: u16 = 12;
+}
+
+/// Places in `TELL_END`.
+pub mod tail {
+    pub const END: u32 = 0;
+    pub const FAR_END: u32 = 1;
+    pub const LEN: u32 = 2;
 }
 
 /// Indexes into the per-CPU `COUNTERS`.

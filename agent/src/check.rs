@@ -57,7 +57,7 @@ pub fn check(settings: &Check) -> Result<Exit> {
             );
         }
     }
-    let loaded = match load::load() {
+    let loaded = match load::load(false) {
         Ok(probes) => Ok((probes.facts, names(probes.missing))),
         Err(error) => Err(format!("{error:#}")),
     };

@@ -211,6 +211,9 @@ pub struct Watch {
     pub logs: Logs,
     /// The logs that proxies hold open are followed as well.
     pub find_logs: bool,
+    /// Ends of connections from other hosts are told as well: for an export, where they meet the
+    /// verdicts of those.
+    pub far_ends: bool,
 }
 
 impl Watch {
@@ -233,6 +236,7 @@ impl Watch {
             addresses: args.proxy_address,
             logs: args.logs.into(),
             find_logs: !args.no_logs,
+            far_ends: false,
         }
     }
 
@@ -293,7 +297,10 @@ impl Settings {
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
                 listen: args.listen,
-                watch: Watch::new(args.watch, ANY_INTERFACE.to_owned()),
+                watch: Watch {
+                    far_ends: args.otlp.is_some(),
+                    ..Watch::new(args.watch, ANY_INTERFACE.to_owned())
+                },
                 privacy: args.privacy,
                 json: args.json,
                 history: Some(args.history).filter(|_| !args.no_history),

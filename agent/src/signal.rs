@@ -18,6 +18,7 @@ pub use attempt::{
 pub use logged::{LogLine, Logged, LoggedTry, Protocol, Said, ServerLine, ServerSaid, TlsFault};
 pub use process::{
     Home, Listener, Process, ProcessExit, ProcessSample, SignalSent, Software, ThreadSample,
+    UpstreamEnd,
 };
 
 /// Nanoseconds of the host's monotonic clock (`CLOCK_MONOTONIC`, as `bpf_ktime_get_ns`).
@@ -60,6 +61,8 @@ pub enum Fact {
     ResponseSent(Box<Response>),
     /// A kept-alive upstream connection was closed while no request was on it.
     IdleClosed(IdleClose),
+    /// A connection from elsewhere ended. Of no verdict's concern: another node's may be about it.
+    UpstreamEnded(Box<UpstreamEnd>),
     /// The first response byte came more than a second after the request; the exchange went on.
     FirstByteLate(Stall),
     ProcessExited(ProcessExit),

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod bpf;
 pub mod cgroup;
 pub mod client;
+pub mod collector;
 pub mod container;
 pub mod expect;
 pub mod judge;

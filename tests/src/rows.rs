@@ -31,6 +31,7 @@ mod r26_system_calls;
 mod r27_probe_costs;
 mod r28_cluster;
 mod r29_one_shot;
+mod r30_far_upstream;
 
 use crate::run::{Need, Scenario};
 
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Scenario> {
         r27_probe_costs::scenarios(),
         r28_cluster::scenarios(),
         r29_one_shot::scenarios(),
+        r30_far_upstream::scenarios(),
     ]
     .into_iter()
     .flatten()

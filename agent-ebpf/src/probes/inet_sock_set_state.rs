@@ -4,8 +4,8 @@
 //! Transitions made by a packet run in whatever task was interrupted: there `current` says nothing.
 
 use agent_ebpf::{
-    Flow, JOIN_SLOTS, Join, ListenerKey, ListenerValue, Peer, counter, end, flow_flag, kind,
-    peer_reset, role,
+    Ends, Flow, JOIN_SLOTS, Join, ListenerKey, ListenerValue, Peer, counter, end, flow_flag, kind,
+    peer_reset, role, tail,
 };
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
@@ -36,7 +36,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         (TCP_SYN_RECV, TCP_ESTABLISHED) => accepted(sk),
         (_, TCP_LISTEN) => listening(sk),
         (TCP_LISTEN, TCP_CLOSE) => gone(sk),
-        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin_received(sk),
+        (TCP_ESTABLISHED, TCP_CLOSE_WAIT) => fin_received(&ctx, sk),
         (_, TCP_FIN_WAIT1 | TCP_CLOSE) | (TCP_CLOSE_WAIT, _) => closing(&ctx, sk, old, new),
         _ => {}
     }
@@ -71,11 +71,11 @@ fn connecting(sk: *const u8) {
     }
 }
 
-const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+pub(super) const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// Who listens there.
 #[inline(always)]
-fn listener_at(mut key: ListenerKey) -> Option<&'static mut ListenerValue> {
+pub(super) fn listener_at(mut key: ListenerKey) -> Option<&'static mut ListenerValue> {
     let mut found = LISTENERS.get_ptr_mut(key);
     if found.is_none() {
         key.address = [0; 16];
@@ -197,8 +197,13 @@ fn accepted(sk: *const u8) {
 
 /// The other side's FIN was processed; the acknowledgement it carried has been applied.
 #[inline(always)]
-fn fin_received(sk: *const u8) {
-    let Some(flow) = flow::same(sk) else { return };
+fn fin_received(ctx: &BtfTracePointContext, sk: *const u8) {
+    let Some(flow) = flow::same(sk) else {
+        if offset!(second_ticks) != 0 && UPSTREAM_ENDS.get(kernel::address(sk)).is_none() {
+            far_end(ctx);
+        }
+        return;
+    };
     let Some(tcp) = kernel::direct::tcp(sk) else {
         return;
     };
@@ -213,12 +218,14 @@ fn fin_received(sk: *const u8) {
 /// One side closes by its own will, is reset, or is done.
 #[inline(always)]
 fn closing(ctx: &BtfTracePointContext, sk: *const u8, old: i32, new: i32) {
+    let mut proxys = false;
     if let Some(flow) = flow::same(sk) {
+        proxys = true;
         let upstream = flow.role == role::UPSTREAM;
         let ended = upstream && proxy_closes(flow, sk, old, new);
         if ended || new == TCP_CLOSE && upstream && flow.flags & flow_flag::ENDED != 0 {
             // SAFETY: a program of the same hook. It does not come back, unless there is none.
-            unsafe { TELL_END.tail_call(ctx, 0) };
+            unsafe { TELL_END.tail_call(ctx, tail::END) };
         }
         if new == TCP_CLOSE {
             closed(flow, sk, false);
@@ -229,6 +236,9 @@ fn closing(ctx: &BtfTracePointContext, sk: *const u8, old: i32, new: i32) {
         // A proxy that is itself the upstream of another.
     }
     let Some(peer) = UPSTREAM_ENDS.get(kernel::address(sk)) else {
+        if offset!(second_ticks) != 0 && !proxys && old == TCP_ESTABLISHED {
+            far_end(ctx);
+        }
         return;
     };
     // SAFETY: a map value, written once.
@@ -242,6 +252,14 @@ fn closing(ctx: &BtfTracePointContext, sk: *const u8, old: i32, new: i32) {
     if new == TCP_CLOSE {
         UPSTREAM_ENDS.remove(kernel::address(sk));
     }
+}
+
+/// Neither a proxy's connection nor one whose proxy is here. Nothing is left to do: this does not come
+/// back, unless the program is not there.
+#[inline(always)]
+fn far_end(ctx: &BtfTracePointContext) {
+    // SAFETY: a program of the same hook.
+    unsafe { TELL_END.tail_call(ctx, tail::FAR_END) };
 }
 
 /// Tells the end that `closing` has found.
@@ -267,7 +285,7 @@ pub fn tell_end(ctx: BtfTracePointContext) -> i32 {
 
 /// A process still has a descriptor of it: it was accepted, or not closed yet.
 #[inline(always)]
-fn held_by_process(sk: *const u8) -> bool {
+pub(super) fn held_by_process(sk: *const u8) -> bool {
     member!(sk, sk_socket, u64) != 0
 }
 
@@ -373,6 +391,12 @@ fn closed(flow: &mut Flow, sk: *const u8, told: bool) {
 fn listener_key(sk: u64) -> ListenerKey {
     let mut ends = kernel::zero();
     kernel::ends(sk, &mut ends);
+    key_of(&ends)
+}
+
+/// Under which a listener at this end would be.
+#[inline(always)]
+pub(super) fn key_of(ends: &Ends) -> ListenerKey {
     ListenerKey {
         netns: ends.netns,
         family: ends.family,

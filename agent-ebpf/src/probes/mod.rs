@@ -2,6 +2,7 @@
 
 mod __sys_connect;
 mod __sys_listen;
+mod far_end;
 mod inet_sock_set_state;
 mod kfree_skb;
 mod mark_victim;

@@ -4,8 +4,42 @@ use std::io::Write;
 
 use super::pipeline::Pipeline;
 use crate::cli::warning;
+use crate::signal::{self, Nanos};
+use crate::sinks::otlp::UpstreamEnd;
+use crate::track::render;
+use crate::verdict::Party;
+
+/// How long ago the OOM killer may have chosen what dies now.
+const DYING: Nanos = 10_000_000_000;
 
 impl<W: Write> Pipeline<W> {
+    /// This node's half of what may be another node's failure: for the export alone.
+    pub(super) fn upstream_ended(&mut self, at: Nanos, end: &signal::UpstreamEnd) {
+        let Some(otlp) = &mut self.otlp else { return };
+        otlp.left_out(end.left_out);
+        if !UpstreamEnd::is_wanted(end) {
+            return;
+        }
+        let server = end.server.as_ref();
+        let pid = server.map(|process| process.pid);
+        let upstream = Party {
+            address: Some(end.upstream.clone()),
+            process: Some(server.map(|process| process.name.clone())),
+            pid,
+            ..render::home(server)
+        };
+        let stamp = render::Stamp {
+            id: self.clock.ulid(at, &[end.flow]),
+            time: self.clock.rfc3339(at),
+            node: self.node.clone(),
+        };
+        let host = &self.tracker.host;
+        let killed = |pid| host.oom_kill_of(pid, at.saturating_sub(DYING), at);
+        let oom = end.exit_signal.is_some() && pid.and_then(killed).is_some();
+        let told = UpstreamEnd::new(end, stamp, upstream, oom, self.privacy);
+        otlp.on_upstream_end(&told, self.clock.unix(at));
+    }
+
     /// Its losses are no signals': a verdict that is not sent was made and shown all the same.
     pub(super) fn tend_otlp(&mut self) {
         let Some(otlp) = &self.otlp else { return };
@@ -27,7 +61,7 @@ impl<W: Write> Pipeline<W> {
         }
         if counts.lost() > 0 {
             warning!(
-                "of {} verdicts and risks {} were not sent over OTLP",
+                "of {} records {} were not sent over OTLP",
                 counts.produced,
                 counts.lost()
             );

@@ -33,7 +33,7 @@ const REMEASURE: Nanos = 60_000_000_000;
 
 /// From signals to every sink.
 pub(super) struct Pipeline<W: Write> {
-    tracker: Tracker,
+    pub(super) tracker: Tracker,
     pub(super) clock: Clock,
     pub(super) node: String,
     pub(super) privacy: Privacy,
@@ -157,6 +157,9 @@ impl<W: Write> Pipeline<W> {
         }
         if let Fact::IdleClosed(close) = &signal.fact {
             self.risk(signal, close.proxy, &close.upstream)?;
+        }
+        if let Fact::UpstreamEnded(end) = &signal.fact {
+            self.upstream_ended(signal.at, end);
         }
         Ok(())
     }
@@ -307,6 +310,7 @@ impl<W: Write> Pipeline<W> {
                 metrics.on_listener(listener, &name(listener.pid));
                 "listener_seen"
             }
+            Fact::UpstreamEnded(_) => "upstream_ended",
             Fact::ProcessExited(_) => "process_exited",
             Fact::SignalSent(_) => "signal_sent",
             Fact::OomKilled { .. } => "oom_killed",
@@ -490,6 +494,9 @@ impl<W: Write> Pipeline<W> {
         for (fact, why) in status.blind() {
             warning!("{fact} cannot be seen: {why}");
             self.unseen(fact, &why);
+        }
+        if let Some(why) = &status.no_far_ends {
+            warning!("ends of connections from other hosts cannot be told: {why}");
         }
         if let Some(metrics) = &self.metrics {
             metrics.source_up("kernel", status.sees_responses());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, FlowId, Nanos};
+use super::{Address, ClosedBy, FlowId, Nanos};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessExit {
@@ -151,4 +151,32 @@ pub struct Listener {
     pub since: Option<Nanos>,
     /// It no longer listens.
     pub gone: bool,
+}
+
+/// The end of a connection that a process of this host took from elsewhere, as it looks from here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpstreamEnd {
+    pub flow: FlowId,
+    /// This host's own end, and the caller's as this host sees it.
+    pub upstream: Address,
+    pub caller: Address,
+    /// The caller is what may be another node's proxy.
+    pub by: ClosedBy,
+    pub reset: bool,
+    /// A process had accepted it.
+    pub accepted: bool,
+    /// Bytes that had come and that no process had read.
+    pub unread: u64,
+    /// Nothing was sent since the caller's last data.
+    pub unanswered: bool,
+    /// Since the last data either way, and since the caller's last, in steps of the kernel's clock.
+    pub idle_ns: u64,
+    pub waited_ns: u64,
+    /// How the process ended, where that ended the connection: the signal (0: none), and the status.
+    pub exit_signal: Option<u8>,
+    pub exit_status: Option<u8>,
+    /// Who closed it; where the caller did, who listens.
+    pub server: Option<Process>,
+    /// Ends that were left out for their number since the last that was told.
+    pub left_out: u64,
 }

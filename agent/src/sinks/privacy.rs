@@ -18,6 +18,15 @@ pub enum Privacy {
 }
 
 impl Privacy {
+    /// A caller as this level shows it.
+    pub fn caller(self, caller: &Address) -> Option<Address> {
+        match self {
+            Privacy::Full => Some(caller.clone()),
+            Privacy::Template => Some(cut(caller)),
+            Privacy::Minimal => None,
+        }
+    }
+
     /// Takes out of a verdict what this level does not show. Texts are searched for the same values.
     pub fn apply(self, verdict: &mut Verdict) {
         if self == Privacy::Full {

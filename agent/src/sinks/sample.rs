@@ -1,7 +1,10 @@
 //! A verdict to test with: the contract's own example.
 
+use super::otlp;
+use super::privacy::Privacy;
 use crate::cause::{Cause, Variant};
-use crate::signal::{Address, Source};
+use crate::signal::{Address, ClosedBy, Process, Software, Source, UpstreamEnd};
+use crate::track::render::Stamp;
 use crate::verdict::*;
 
 pub(crate) fn address(text: &str) -> Address {
@@ -110,4 +113,44 @@ pub(crate) fn other(cause: Cause, upstream: &str, at_ms: u64) -> Verdict {
     verdict.at = at_ms * 1_000_000;
     verdict.time = crate::clock::Clock::from_offset(1_795_182_504_000_000_000).rfc3339(verdict.at);
     verdict
+}
+
+/// The end of the verdict's connection as the upstream's own node sees it.
+pub(crate) fn end() -> UpstreamEnd {
+    UpstreamEnd {
+        flow: 7,
+        upstream: address("10.9.0.2:9000"),
+        caller: address("10.9.0.1:40112"),
+        by: ClosedBy::Upstream,
+        reset: false,
+        accepted: true,
+        unread: 0,
+        unanswered: true,
+        idle_ns: 20_000_000,
+        waited_ns: 20_000_000,
+        exit_signal: None,
+        exit_status: None,
+        server: Some(Process {
+            pid: 9301,
+            parent: 1,
+            name: "node".to_owned(),
+            software: Software::Node,
+            settings: Vec::new(),
+            started: 0,
+            netns: 1,
+            sagemaker: false,
+            home: Default::default(),
+        }),
+        left_out: 0,
+    }
+}
+
+pub(crate) fn upstream_end() -> otlp::UpstreamEnd {
+    let stamp = Stamp {
+        id: "01KAHX0000ABCDEFGHJKMNPQRT".to_owned(),
+        time: "2026-11-20T13:48:24.123456789Z".to_owned(),
+        node: "app-1".to_owned(),
+    };
+    let upstream = verdict().upstream;
+    otlp::UpstreamEnd::new(&end(), stamp, upstream, false, Privacy::Template)
 }

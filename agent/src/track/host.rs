@@ -148,6 +148,7 @@ impl Host {
             Fact::FlowClosed(_)
             | Fact::AttemptRetried { .. }
             | Fact::FirstByteLate(_)
+            | Fact::UpstreamEnded(_)
             | Fact::ProxyStarted { .. }
             | Fact::ProxyGone { .. }
             | Fact::Tick => {}

@@ -40,8 +40,8 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn produced(&self) {
-        self.state().counts.produced += 1;
+    pub(super) fn produced(&self, count: u64) {
+        self.state().counts.produced += count;
     }
 
     pub(super) fn sent(&self, count: u64) {

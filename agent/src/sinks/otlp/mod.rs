@@ -15,6 +15,7 @@ mod queue;
 mod record;
 #[cfg(test)]
 mod tests;
+mod upstream_end;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,6 +31,7 @@ use crate::verdict::{Risk, Verdict};
 
 pub use counts::Counts;
 pub use endpoint::Endpoint;
+pub use upstream_end::UpstreamEnd;
 
 use counts::Shared;
 use deliver::Deliverer;
@@ -113,8 +115,18 @@ impl Otlp {
         self.hand_over(record::of_risk(risk, at_ns));
     }
 
+    pub fn on_upstream_end(&mut self, end: &UpstreamEnd, at_ns: u64) {
+        self.hand_over(record::of_upstream_end(end, at_ns));
+    }
+
+    /// Ends of connections that were too many to be told.
+    pub fn left_out(&mut self, count: u64) {
+        self.shared.produced(count);
+        self.shared.dropped("rate", count);
+    }
+
     fn hand_over(&mut self, record: LogRecord) {
-        self.shared.produced();
+        self.shared.produced(1);
         // Without its thread it is as full.
         if self.shared.waiting() > self.limits.records || self.intake.try_send(record).is_err() {
             self.shared.dropped("queue_full", 1);

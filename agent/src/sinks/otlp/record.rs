@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use super::super::escape::json_line;
 use super::community;
+use super::upstream_end::UpstreamEnd;
 use crate::clock;
 use crate::signal::Address;
 use crate::verdict::{Kind, Party, Risk, Verdict};
@@ -66,6 +67,34 @@ pub(super) fn of_risk(risk: &Risk, at_ns: u64) -> LogRecord {
     record(risk.kind, SeverityNumber::Warn, at_ns, out, risk)
 }
 
+pub(super) fn of_upstream_end(end: &UpstreamEnd, at_ns: u64) -> LogRecord {
+    let mut out = Attributes::default();
+    out.text("why502.id", Some(&end.id));
+    let upstream = end.upstream.address.as_ref();
+    out.place(["server.address", "server.port"], upstream);
+    let peer = ["network.peer.address", "network.peer.port"];
+    out.place(peer, end.caller.as_ref());
+    out.text("network.transport", Some("tcp"));
+    out.upstream(&end.upstream);
+    out.text("why502.flow.community_id", end.flow.as_deref());
+    out.text("why502.upstream.end", Some(end.end));
+    out.text("why502.upstream.closed_by", Some(end.closed_by));
+    out.flag("why502.upstream.reset", end.reset);
+    out.flag("why502.upstream.accepted", end.accepted);
+    out.flag("why502.upstream.unanswered", end.unanswered);
+    out.number("why502.upstream.unread_bytes", Some(end.unread_bytes));
+    out.number("why502.upstream.idle_us", Some(end.idle_us));
+    out.number("why502.upstream.waited_us", Some(end.waited_us));
+    out.number("why502.upstream.exit_signal", end.exit_signal);
+    out.number("why502.upstream.exit_status", end.exit_status);
+    out.flag("why502.upstream.oom_killed", end.oom_killed);
+    let severity = match end.end {
+        UpstreamEnd::IDLE => SeverityNumber::Info,
+        _ => SeverityNumber::Warn,
+    };
+    record(end.kind, severity, at_ns, out, end)
+}
+
 fn record(
     kind: &str,
     severity: SeverityNumber,
@@ -78,6 +107,7 @@ fn record(
     let line = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
     let (number, text) = match severity {
         SeverityNumber::Error => (severity, "ERROR"),
+        SeverityNumber::Info => (severity, "INFO"),
         other => (other, "WARN"),
     };
     LogRecord {
@@ -110,6 +140,16 @@ impl Attributes {
             }),
             ..KeyValue::default()
         }));
+    }
+
+    fn flag(&mut self, name: &str, value: bool) {
+        self.0.push(KeyValue {
+            key: name.to_owned(),
+            value: Some(AnyValue {
+                value: Some(Value::BoolValue(value)),
+            }),
+            ..KeyValue::default()
+        });
     }
 
     /// An address and its port; what is no socket address (a Unix socket's path, what privacy has
@@ -181,6 +221,7 @@ mod tests {
         let show = |value: &AnyValue| match value.value.as_ref().unwrap() {
             Value::StringValue(text) => text.clone(),
             Value::IntValue(number) => number.to_string(),
+            Value::BoolValue(flag) => flag.to_string(),
             other => panic!("{other:?}"),
         };
         let mut all: Vec<_> = record
@@ -217,6 +258,32 @@ mod tests {
             panic!("no text")
         };
         assert_eq!(body, serde_json::to_string(&verdict).unwrap());
+    }
+
+    /// What joins the two: the same flow, the same server, the same names of both.
+    #[test]
+    fn an_upstreams_end_has_the_keys_of_its_proxys_verdict() {
+        let verdict = sample::verdict();
+        let other = of_verdict(&verdict, 1);
+        let record = of_upstream_end(&sample::upstream_end(), 1_795_182_504_123_456_789);
+        assert_eq!(record.event_name, "why502.upstream_end");
+        assert_eq!(record.severity_text, "WARN");
+        for name in [
+            "why502.flow.community_id",
+            "server.address",
+            "server.port",
+            "network.transport",
+            "why502.upstream.process",
+            "why502.upstream.pid",
+        ] {
+            assert!(of(&record, name).is_some(), "{name}");
+            assert_eq!(of(&record, name), of(&other, name), "{name}");
+        }
+        let lines: Vec<String> = attributes(&record)
+            .into_iter()
+            .map(|(name, value)| format!("{name} = {value}"))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Record {
     },
     /// A socket began to listen, or a TCP one stopped.
     Listening,
+    /// A connection from elsewhere ended.
+    FarEnd(Box<abi::FarEnd>),
 }
 
 /// What a record alone does not tell.
@@ -138,6 +140,7 @@ pub fn record(bytes: &[u8], beside: Beside<'_>) -> Option<Record> {
             });
         }
         kind::LISTEN => return Some(Record::Listening),
+        kind::FAR_END => return Some(Record::FarEnd(Box::new(read(bytes)?))),
         _ => return None,
     };
     Some(Record::Signal(Signal {

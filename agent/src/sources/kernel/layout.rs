@@ -18,6 +18,14 @@ pub const TYPES: &str = "hook that hands over typed sockets for sends and receiv
 /// What a socket is told by where it comes without a type.
 const INODES: [&str; 2] = ["inode.i_ino", "socket_alloc.vfs_inode"];
 
+/// What tells how long ago either side has sent anything, and whether it ever has.
+pub const OF_FAR_ENDS: [&str; 4] = [
+    "tcp_sock.lsndtime",
+    "tcp_sock.bytes_sent",
+    "tcp_sock.bytes_received",
+    "inet_connection_sock.icsk_ack.lrcvtime",
+];
+
 /// The kernel stack of a thread, on x86-64 and on arm64 with pages of 4 KiB.
 const THREAD_SIZE: u32 = 16 << 10;
 
@@ -25,7 +33,7 @@ const THREAD_SIZE: u32 = 16 << 10;
 pub fn fact_of(member: &str) -> Option<&'static str> {
     Some(match member.split('.').next()? {
         "unix_sock" if member.ends_with("listener") => return None,
-        "tcp_sock" if member.ends_with("lsndtime") => return None,
+        "tcp_sock" if OF_FAR_ENDS.contains(&member) => return None,
         "net" if member.ends_with("somaxconn") => return None,
         "inet_connection_sock" | "request_sock" => return None,
         COOKIES | TYPES => "socket_identity",
@@ -52,6 +60,7 @@ macro_rules! layout {
             listen_ret: ABSENT,
             victim_pid: ABSENT,
             untyped: 0,
+            second_ticks: 0,
             task_nvcsw_untyped: $btf.offset("task_struct", "nvcsw").unwrap_or(ABSENT),
             stack_regs: ABSENT,
             mark_victim_task: u32::from($btf.arguments("btf_trace_mark_victim") == Some(2)),
@@ -107,6 +116,8 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         lsndtime = "tcp_sock"."lsndtime",
         lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime",
         total_retrans = "tcp_sock"."total_retrans",
+        bytes_sent = "tcp_sock"."bytes_sent",
+        bytes_received = "tcp_sock"."bytes_received",
         unix_addr = "unix_sock"."addr",
         unix_peer = "unix_sock"."peer",
         unix_listener = "unix_sock"."listener",

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 
-use agent_ebpf::Layout;
+use agent_ebpf::{Layout, tail};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -16,6 +16,7 @@ use super::misses::Misses;
 use super::offer::Offer;
 use super::plan::{self, Step, plan};
 use super::{btf, layout, object};
+use crate::clock;
 use crate::privileges::{self, Held};
 
 /// The kernel half, loaded. Dropping it detaches everything: programs live as long as this process.
@@ -27,6 +28,8 @@ pub struct Probes {
     /// Why resets are sent, by number, where the kernel tells.
     pub reset_reasons: Vec<String>,
     pub misses: Misses,
+    /// Why ends of connections from elsewhere are not told, where they were asked for.
+    pub no_far_ends: Option<String>,
     /// Of the kernel: `(5, 10)`.
     pub version: (u32, u32),
 }
@@ -114,8 +117,9 @@ pub fn refused(held: &Held) -> Option<String> {
     Some(missing + RIGHTS)
 }
 
-/// Loads and attaches everything that loads and attaches.
-pub fn load() -> Result<Probes> {
+/// Loads and attaches everything that loads and attaches; what tells of ends of connections from
+/// elsewhere only where it is asked for.
+pub fn load(far_ends: bool) -> Result<Probes> {
     if object::PROBES.is_empty() {
         bail!(
             "this program was built without its kernel half; build it with `cargo xtask build`, \
@@ -147,6 +151,12 @@ pub fn load() -> Result<Probes> {
     if plan::expects_untyped(&steps) {
         layout::without_types(&mut layout, &mut missing);
     }
+    let lacking = missing.iter().find(|m| layout::OF_FAR_ENDS.contains(m));
+    let mut no_far_ends = lacking.map(|member| format!("this kernel has no {member}"));
+    if far_ends && no_far_ends.is_none() {
+        let ticks = 1_000_000_000 / clock::tick_ns().max(1);
+        layout.second_ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
+    }
     let (mut ebpf, mut facts) = attach_all(first, &steps, &layout, &kernel)?;
     let closes = facts.iter().find(|seen| seen.ladder.fact == "closes");
     let no_closes = layout.closes_seen == 1 && closes.is_some_and(|seen| seen.by.is_none());
@@ -166,8 +176,13 @@ pub fn load() -> Result<Probes> {
         drop(ebpf);
         (ebpf, facts) = attach_all(loader(), &steps, &layout, &kernel)?;
     }
+    if layout.second_ticks != 0 {
+        let linked = link(&mut ebpf, "tell_far_end", tail::FAR_END, &kernel);
+        no_far_ends = linked.err().map(|error| describe(&error));
+    }
     Ok(Probes {
         misses: Misses::of(&ebpf),
+        no_far_ends: no_far_ends.filter(|_| far_ends),
         ebpf,
         facts,
         missing,
@@ -347,14 +362,21 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, kernel: &Names) -> Result<()> {
 
 /// Loads the program that a hook's own calls, where it has one.
 fn link_second(ebpf: &mut Ebpf, hook: &Hook, kernel: &Names) -> Result<()> {
-    if hook.name != "inet_sock_set_state" {
-        return Ok(());
+    match hook.name {
+        CALLS => link(ebpf, "tell_end", tail::END, kernel),
+        _ => Ok(()),
     }
-    let program: &mut BtfTracePoint = named(ebpf, "tell_end")?.try_into()?;
-    program.load(hook.name, &kernel.tracepoints)?;
+}
+
+/// The hook whose program calls others.
+const CALLS: &str = "inet_sock_set_state";
+
+fn link(ebpf: &mut Ebpf, program: &str, place: u32, kernel: &Names) -> Result<()> {
+    let program: &mut BtfTracePoint = named(ebpf, program)?.try_into()?;
+    program.load(CALLS, &kernel.tracepoints)?;
     let program = program.fd()?.try_clone()?;
     let map = ebpf.map_mut("TELL_END").context("no TELL_END map")?;
-    Ok(ProgramArray::try_from(map)?.set(0, &program, 0)?)
+    Ok(ProgramArray::try_from(map)?.set(place, &program, 0)?)
 }
 
 fn named<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Program> {

@@ -37,6 +37,8 @@ pub struct Status {
     pub facts: Vec<load::Seen>,
     /// Structure members, and abilities, that this kernel lacks.
     pub missing: Vec<&'static str>,
+    /// Why ends of connections from elsewhere are not told, where they were asked for.
+    pub no_far_ends: Option<String>,
     /// Proxies that ran when the source started.
     pub proxies: usize,
 }
@@ -115,15 +117,16 @@ fn open(
     selection: Selection,
     out: SyncSender<Signal>,
 ) -> Result<(Status, Watch, RingBuf<MapData>)> {
-    let mut probes = load::load()?;
+    let mut probes = load::load(selection.far_ends)?;
     let ring = RingBuf::try_from(probes.ebpf.take_map("EVENTS").context("no EVENTS map")?)?;
     let (facts, missing) = (probes.facts.clone(), probes.missing.clone());
-    let version = probes.version;
+    let (version, no_far_ends) = (probes.version, probes.no_far_ends.clone());
     let watch = Watch::start(probes, selection, out)?;
     privileges::keep(&privileges::of_kernel_source(version));
     let status = Status {
         facts,
         missing,
+        no_far_ends,
         proxies: watch.proxies(),
     };
     Ok((status, watch, ring))

@@ -19,6 +19,8 @@ pub struct Selection {
     pub places: Vec<Wanted>,
     /// Who knows what runs pods.
     pub cluster: cluster::Pods,
+    /// Ends of connections from elsewhere are told as well.
+    pub far_ends: bool,
 }
 
 impl Selection {

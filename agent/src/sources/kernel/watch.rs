@@ -23,10 +23,12 @@ use crate::clock;
 use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
 use crate::sources::process::{self, Homes, Sampler};
 use described::Described;
+use far_ends::Servers;
 use queues::Queues;
 
 mod complete;
 mod described;
+mod far_ends;
 mod maps;
 mod queues;
 mod second;
@@ -71,6 +73,7 @@ pub(super) struct Watch {
     untold: HashSet<u32>,
     sampler: Sampler,
     queues: Queues,
+    servers: Servers,
     refresh_at: Option<Instant>,
     /// When processes were last searched for one that is being started to serve this address.
     looked: StdMap<Address, Instant>,
@@ -111,6 +114,7 @@ impl Watch {
             untold: HashSet::new(),
             sampler: Sampler::default(),
             queues: Queues::default(),
+            servers: Servers::default(),
             refresh_at: None,
             looked: StdMap::new(),
             next_second: now + SECOND,
@@ -201,6 +205,7 @@ impl Watch {
             Some(Record::Listening) => {
                 self.refresh_at.get_or_insert(Instant::now() + REFRESH);
             }
+            Some(Record::FarEnd(far)) => self.far_end(&far),
             None => self.send(
                 clock::now(),
                 Fact::SignalsLost {
@@ -263,6 +268,7 @@ impl Watch {
         self.name_homes();
         self.name_workloads();
         self.decide_strangers();
+        self.read_servers();
     }
 
     fn send(&mut self, at: Nanos, fact: Fact) {
