@@ -21,6 +21,12 @@ impl Packets {
         self.owners.find(flow.server(), flow.seen_in)
     }
 
+    /// We serve this connection ourselves (metrics, whether we are ready): no proxy answers there.
+    pub(super) fn is_ours(&self, index: u32) -> bool {
+        let flow = self.flows.peek(index);
+        flow.is_some_and(|flow| self.owners.is_own(flow.server(), flow.seen_in))
+    }
+
     /// A request was passed on from `downstream` to this connection: who serves the one asks on
     /// the other.
     pub(super) fn asks_on(&mut self, index: u32, downstream: u32) {

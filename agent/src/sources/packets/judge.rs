@@ -25,7 +25,8 @@ impl Packets {
         let exchange = self.exchanges.at(id);
         let doubtful = self.is_doubtful(id);
         let looked_at = exchange.is(Exchange::JUDGED | Exchange::AWAITED);
-        if exchange_over(exchange) && !looked_at && !doubtful {
+        let ours = self.is_ours(exchange.flow);
+        if exchange_over(exchange) && !looked_at && !doubtful && !ours {
             self.as_downstream(id, out);
         }
         let exchange = self.exchanges.at(id);
@@ -47,7 +48,7 @@ impl Packets {
         for &id in &ids {
             let exchange = self.exchanges.at(id);
             let untold = exchange.is(Exchange::ATTEMPTED) && !exchange.is(Exchange::JUDGED);
-            let open = untold && exchange.answered_at == 0;
+            let open = untold && exchange.answered_at == 0 && !self.is_ours(exchange.flow);
             if open && self.flow_of(exchange).is_some() {
                 let mut ties = self.attempts_of(id);
                 if let Connects::Tied(connects) = self.connects_of(id, &ties) {
@@ -246,6 +247,9 @@ impl Packets {
             return;
         }
         let asked_for = self.downstreams_of(id, true);
+        if asked_for.is_empty() && self.is_ours(self.exchanges.at(id).flow) {
+            return self.drop_bare(id);
+        }
         if !last {
             let still = |d: &u32| {
                 let d = self.exchanges.at(*d);

@@ -34,7 +34,9 @@ impl Packets {
         let flow = self.flow_of(self.exchanges.at(id));
         flow.is_some_and(|flow| {
             let asked = || flow.is(Flow::UPSTREAM) || self.is_attempt(id);
-            self.hosts.may_be_proxy(flow.server_ip()) && (self.is_to_proxy(id) || !asked())
+            self.hosts.may_be_proxy(flow.server_ip())
+                && !self.is_ours(self.exchanges.at(id).flow)
+                && (self.is_to_proxy(id) || !asked())
         })
     }
 

@@ -17,11 +17,30 @@ pub(super) fn bit(space: u32) -> Spaces {
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
     by_space: Vec<(u32, Served)>,
+    /// Our own process.
+    own: Option<u32>,
 }
 
 impl Owners {
     pub fn new(by_space: Vec<(u32, Served)>) -> Owners {
-        Owners { by_space }
+        Owners {
+            by_space,
+            own: None,
+        }
+    }
+
+    /// This process is our own: what it serves is no proxy's.
+    #[must_use]
+    pub fn with_own(self, pid: u32) -> Owners {
+        Owners {
+            own: Some(pid),
+            ..self
+        }
+    }
+
+    /// Whether we serve this address ourselves.
+    pub(super) fn is_own(&self, address: SocketAddr, seen_in: Spaces) -> bool {
+        self.own.is_some() && self.find(address, seen_in) == self.own
     }
 
     /// The process that serves connections to this address which were seen in these namespaces.

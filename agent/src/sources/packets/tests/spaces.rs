@@ -127,3 +127,32 @@ fn an_upstream_that_closes_idle_connections_is_told_of_the_proxy_that_asked() {
     });
     assert_eq!((closes.next(), closes.next()), (Some(7), None));
 }
+
+/// Our own server says 503 until we are ready.
+#[test]
+fn what_we_answer_ourselves_is_no_proxys_failure() {
+    let told = |own: u32, behind: bool| {
+        let mut wire = Wire::default();
+        let mut probe = wire.at(0.0).open("127.0.0.1:4000", "127.0.0.1:9502");
+        if behind {
+            let mut front = wire.at(1.0).open("127.0.0.1:5000", "127.0.0.1:80");
+            exchanged(&mut wire, [&mut front, &mut probe], 2.0, "/readyz", 503);
+        } else {
+            let ask = request("GET", "/readyz");
+            wire.at(2.0).send(&mut probe, CLIENT, &ask);
+            wire.at(2.1).send(&mut probe, SERVER, &response(503));
+            // And one that it leaves without an answer.
+            wire.at(500.0).send(&mut probe, CLIENT, &ask);
+            wire.at(2500.0).fin(&mut probe, SERVER);
+        }
+        let owners = Owners::new(vec![(0, served("0.0.0.0:9502", 7))]).with_own(own);
+        let decided = decide(&follow(&[wire.packets], owners));
+        decided.iter().map(label).collect::<Vec<_>>()
+    };
+    assert!(told(7, false).is_empty());
+    assert_eq!(told(8, false).len(), 2);
+    // As any upstream it may be why a proxy fails.
+    for own in [7, 8] {
+        assert_eq!(told(own, true), ["verdict 503 upstream_answered proven"]);
+    }
+}

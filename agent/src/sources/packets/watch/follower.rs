@@ -8,7 +8,7 @@ use super::super::decode::{Decoded, decode};
 use super::super::raw::RawFrame;
 use super::super::ring::Ring;
 use super::super::serving::Owners;
-use super::places::{HELD_BACK, Places};
+use super::places::{HELD_BACK, Places, own_namespace};
 use super::{Namespaces, Tally, Untold};
 use crate::clock::{self, Clock};
 use crate::signal::{Fact, Nanos, Signal, Source};
@@ -105,15 +105,21 @@ impl Follower {
                 self.describe(pid);
             }
         }
-        let served = self.owners.served(found);
+        // Our own server is captured like any other, and answers 503 until we are ready.
+        let (own, mut asked) = (std::process::id(), found.clone());
+        if let Some(namespace) = own_namespace() {
+            asked.entry(namespace).or_default().push(own);
+        }
+        let served = self.owners.served(&asked);
         let owners = served.values().flat_map(|served| &served.listeners);
-        for pid in owners.filter_map(|(_, pid)| *pid).collect::<BTreeSet<_>>() {
+        let owners = owners.filter_map(|(_, pid)| pid.filter(|pid| *pid != own));
+        for pid in owners.collect::<BTreeSet<_>>() {
             self.describe(pid);
         }
         let by_space = served.into_iter();
         let by_space = by_space.filter_map(|(netns, s)| Some((*spaces.get(&netns)?, s)));
         if let Some(packets) = &mut self.packets {
-            packets.set_owners(Owners::new(by_space.collect()));
+            packets.set_owners(Owners::new(by_space.collect()).with_own(own));
         }
     }
 
@@ -191,10 +197,33 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
     use super::*;
     use crate::sources::packets::decode::Reason;
     use crate::sources::packets::raw::LinkType;
     use crate::sources::packets::segment::Frame;
+    use crate::sources::packets::serving::bit;
+
+    #[test]
+    fn what_we_serve_ourselves_is_known_with_and_without_proxies() {
+        let (own, mut places) = (own_namespace().unwrap(), Places::new("lo"));
+        let refused = places.look(&Namespaces::new(), Instant::now());
+        if let Some(why) = refused.first() {
+            println!("skipped: {why}");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for found in [Namespaces::new(), Namespaces::from([(own, vec![1])])] {
+            let packets = Packets::new(&[]);
+            let mut follower = Follower::new(Some(packets), None, &cluster::Pods::default());
+            follower.look(&found, &places);
+            let owners = &follower.packets.as_ref().unwrap().owners;
+            assert!(owners.is_own(address, bit(0)), "{found:?}");
+        }
+    }
 
     #[test]
     fn what_is_not_understood_is_handed_over_once_while_it_is_counted() {

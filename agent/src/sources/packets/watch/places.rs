@@ -26,6 +26,11 @@ const NAMESPACES: usize = 8;
 
 const OWN: &str = "/proc/self/ns/net";
 
+/// The network namespace that we are in, by inode.
+pub(super) fn own_namespace() -> Option<u64> {
+    Some(fs::metadata(OWN).ok()?.ino())
+}
+
 /// All captures.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -66,7 +71,7 @@ impl Places {
     /// our own namespace: packets of a proxy elsewhere may come by. What cannot be captured is told
     /// once.
     pub(super) fn look(&mut self, found: &Namespaces, now: Instant) -> Vec<String> {
-        let own = || Some((fs::metadata(OWN).ok()?.ino(), Vec::new()));
+        let own = || Some((own_namespace()?, Vec::new()));
         let own = Namespaces::from_iter(found.is_empty().then(own).flatten());
         let found = if found.is_empty() { &own } else { found };
         for place in &mut self.all {
