@@ -167,8 +167,8 @@ impl Packets {
         };
         let (proxy, client, server) = (from.server(), to.client_ip(), to.server());
         let (content, serving, index) = (inner.content, outer.flow, inner.flow);
-        let same = self.hosts.same(proxy.ip(), client)
-            || (lesson.clear && self.hosts.coincide(proxy.ip(), client, content));
+        let same =
+            self.hosts.same(proxy.ip(), client) || self.hosts.coincide(proxy.ip(), client, content);
         if !same || self.hosts.passes.agree(server, proxy) {
             return;
         }

@@ -289,3 +289,51 @@ fn answers_are_waited_for_in_bounded_number() {
     }
     assert_eq!(read(&mut wire).lessons.len(), 512);
 }
+
+/// What was learned from two hosts' requests when the inner one was forgotten long before the outer one
+/// was answered; `between` may use its place again.
+fn forgotten(between: impl Fn(&mut Wire, &mut Connection)) -> Packets {
+    let (mut wire, ask) = (Wire::default(), request("GET", "/slow"));
+    let mut outer = wire.at(0.0).open("10.0.0.9:5000", FAR_PROXY);
+    let mut inner = wire.at(0.1).open("10.0.0.1:6000", FAR_UPSTREAM);
+    wire.at(1.0).send(&mut outer, CLIENT, &ask);
+    wire.at(1.1).send(&mut inner, CLIENT, &ask);
+    wire.at(1.2).send(&mut inner, SERVER, &response(200));
+    // The inner one is forgotten a second after its answer.
+    for at in [600.0, 1045.0] {
+        wire.at(at).ack(&mut inner, CLIENT);
+    }
+    between(wire.at(1046.0), &mut inner);
+    wire.at(1047.0).send(&mut outer, SERVER, &response(200));
+    read(&mut wire)
+}
+
+const FAR_PROXY: &str = "10.0.0.1:80";
+const FAR_UPSTREAM: &str = "10.0.0.2:9000";
+
+/// What it was is not known any more.
+#[test]
+fn a_request_that_was_forgotten_teaches_nothing() {
+    let source = forgotten(|_, _| {});
+    assert!(!agree(&source, FAR_PROXY, FAR_UPSTREAM) && source.lessons.is_empty());
+}
+
+#[test]
+fn nor_does_another_connections_request_in_its_place() {
+    let other = "10.0.0.3:7000";
+    let source = forgotten(|wire, _| {
+        let mut third = wire.open("10.0.0.1:6100", other);
+        wire.send(&mut third, CLIENT, &request("GET", "/other"));
+        wire.at(1046.5).send(&mut third, SERVER, &response(200));
+    });
+    assert!(!agree(&source, FAR_PROXY, other) && source.lessons.is_empty());
+}
+
+#[test]
+fn nor_does_the_next_request_of_its_connection() {
+    let source = forgotten(|wire, inner| {
+        wire.send(inner, CLIENT, &request("GET", "/next"));
+        wire.at(1046.5).send(inner, SERVER, &response(200));
+    });
+    assert!(!agree(&source, FAR_PROXY, FAR_UPSTREAM) && source.lessons.is_empty());
+}

@@ -220,3 +220,53 @@ fn tiers_on_one_host_are_told_apart() {
     let upstream = &near_miss.unwrap().attempts[0].attempt.upstream;
     assert_eq!(upstream.0, "127.0.0.1:9000");
 }
+
+/// A request of the proxy's own, whose client is not seen: a check that the server closes unanswered.
+fn check(wire: &mut Wire, at: f64, from: &str, to: &str) {
+    let mut check = wire.at(at).open(from, to);
+    wire.at(at + 1.0)
+        .send(&mut check, CLIENT, &request("GET", "/check"));
+    wire.at(at + 1.1).ack(&mut check, SERVER);
+    wire.at(at + 2.0).fin(&mut check, SERVER);
+    wire.at(at + 2.1).fin(&mut check, CLIENT);
+}
+
+const MISSED: &str = "nearmiss - upstream_closed_early/no_bytes likely (upstream_read)";
+
+/// Named are two tiers: what the one asks the other is a request to a proxy, not to an upstream.
+#[test]
+fn a_named_proxy_that_asks_another_named_one_misses_nothing_of_its_own() {
+    let told = |checked: &str| {
+        let mut wire = Wire::default();
+        let mut front = wire.at(0.0).open("10.0.0.9:5000", "10.0.0.1:80");
+        wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+        wire.at(1.1).send(&mut front, SERVER, &response(200));
+        check(&mut wire, 100.0, "10.0.0.1:6000", checked);
+        let named = verdicts(&wire.packets, &["10.0.0.1", "10.0.0.2"]);
+        named.iter().map(label).collect::<Vec<_>>()
+    };
+    assert_eq!(told("10.0.0.3:9000"), [MISSED]);
+    assert!(told("10.0.0.2:80").is_empty());
+}
+
+/// The upstream has the proxy's address, which is named: requests that go on to it tell that it is none.
+#[test]
+fn an_upstream_at_the_named_address_is_no_proxy_once_requests_went_on_to_it() {
+    let told = |requests: u16| {
+        let mut wire = Wire::default();
+        let mut front = wire.at(0.0).open(&local(5000), PROXY);
+        let mut back = wire.at(0.1).open(&local(6000), UPSTREAM);
+        wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+        wire.at(1.1).send(&mut front, SERVER, &response(200));
+        for i in 0..requests {
+            let (at, path) = (100.0 * f64::from(i + 1), format!("/{i}"));
+            exchanged(&mut wire, [&mut front, &mut back], at, &path, 200);
+        }
+        check(&mut wire, 1000.0, &local(7000), UPSTREAM);
+        let named = verdicts(&wire.packets, &["127.0.0.1"]);
+        named.iter().map(label).collect::<Vec<_>>()
+    };
+    assert_eq!(told(3), [MISSED]);
+    // Without them it may be the next tier.
+    assert!(told(0).is_empty());
+}
