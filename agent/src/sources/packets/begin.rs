@@ -143,9 +143,10 @@ impl Packets {
                 let took = at.saturating_sub(flow.syn_at) / 1000;
                 flow.round_trip_us = u32::try_from(took).unwrap_or(u32::MAX);
             }
-            if flow.is(Flow::SUSPECT) {
-                self.cleared(index);
-            }
+        }
+        // The answer to its SYN may be missing from the capture: who acknowledges has had it.
+        if sender == usize::from(flow.client) && flow.is(Flow::SUSPECT) {
+            self.cleared(index);
         }
     }
 }

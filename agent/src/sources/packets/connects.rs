@@ -31,9 +31,11 @@ impl Packets {
                 break;
             }
             self.connects.pop_front();
+            // The answer itself may be missing from the capture.
+            const ANSWERED: u8 = Direction::SYN | Direction::FOLLOWED | Direction::ACKED;
             let waits = |flow: &Flow| {
                 flow.id == id
-                    && !flow.to_client().is(Direction::SYN)
+                    && !flow.to_client().is(ANSWERED)
                     && !flow.is(Flow::SUSPECT | Flow::TWIN | Flow::OVER)
             };
             if self.flows.peek(index).is_some_and(waits) {

@@ -155,6 +155,11 @@ impl Exchange {
         Some(self.idle).filter(|idle| *idle != Nanos::MAX)
     }
 
+    /// Its client had no other request open: the response begins where `ack` says.
+    pub(super) fn began_alone(&self) -> bool {
+        self.ordinal == 1 || self.idle().is_some()
+    }
+
     /// What the request is, in the words of signals.
     pub(super) fn opening(&self) -> Opening {
         match &self.opening {

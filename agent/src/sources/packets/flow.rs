@@ -162,6 +162,8 @@ impl Flow {
     pub(super) const DETACHED: u16 = 8192;
     /// Its client is known to have sent a request in the clear.
     pub(super) const ASKED: u16 = 16384;
+    /// It has had an answer without a request, which may have been captured later.
+    pub(super) const EARLY: u16 = 32768;
 
     /// Makes this entry a new connection's. In its place: a connection made elsewhere and moved
     /// here would be read word by word as it was just written, which stalls.
@@ -253,6 +255,15 @@ impl Flow {
     pub(super) fn is_elsewhere(&self, other: &Flow) -> bool {
         let local = |flow: &Flow| flow.client_ip().is_loopback() && flow.server_ip().is_loopback();
         self.key.space() != other.key.space() && local(self) && local(other)
+    }
+
+    /// Up to where the client had heard the server when one of them ended the connection, as far as
+    /// that is known: by the server's own number, or by what the client acknowledged.
+    pub(super) fn heard(&self, sender: usize, seq: u32, ack: Option<u32>) -> u32 {
+        match sender == usize::from(self.client) {
+            true => ack.unwrap_or(self.to_client().next),
+            false => seq,
+        }
     }
 
     pub(super) fn last_payload(&self) -> Nanos {

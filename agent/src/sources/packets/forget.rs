@@ -17,7 +17,9 @@ impl Packets {
         if flow.seen_at + CLOSED >= self.now {
             return;
         }
-        let patience = if flow.closed() {
+        // Nothing more is found to be of a connection whose ports are used again.
+        let left = flow.is(Flow::DETACHED) && !flow.is(Flow::SUSPECT);
+        let patience = if flow.closed() || left {
             CLOSED
         } else if !flow.is(Flow::ESTABLISHED) && flow.requests == 0 {
             HALF_OPEN

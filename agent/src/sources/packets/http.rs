@@ -180,7 +180,7 @@ pub(super) fn uwsgi(bytes: &[u8]) -> Option<Uwsgi<'_>> {
             b"CONTENT_LENGTH" => {
                 let body: Option<u64> =
                     std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
-                request.length += body.unwrap_or(0);
+                request.length = request.length.saturating_add(body.unwrap_or(0));
             }
             _ => {}
         }
@@ -274,6 +274,11 @@ mod tests {
         );
         assert_eq!(request.length, packet.len() as u64 + 7);
         assert_eq!(uwsgi(&packet[..packet.len() - 1]), None);
+        // Whatever a client says of its body.
+        let length = b"\x0e\0CONTENT_LENGTH\x14\x0018446744073709551615";
+        let mut packet = vec![0, length.len() as u8, 0, 0];
+        packet.extend(length);
+        assert_eq!(uwsgi(&packet).unwrap().length, u64::MAX);
     }
 
     #[test]

@@ -269,6 +269,10 @@ impl Packets {
     fn clock_moved(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
         if at > self.now {
             self.now = at;
+            // Before anything is judged: what is waited for no longer may be what it lacks.
+            while let Some((flow, side)) = self.reorder.overdue(at) {
+                self.drain(flow, side, true, out);
+            }
             self.learn_roles();
             if at >= self.next_due {
                 self.judge_due(at, out);
@@ -288,9 +292,6 @@ impl Packets {
             // What packets cannot show is missing by nature; no kind of fact is promised.
             let (sees, blind) = (Vec::new(), Vec::new());
             self.tell(self.now, Fact::SourceStarted { sees, blind }, out);
-        }
-        while let Some((flow, side)) = self.reorder.overdue(self.now) {
-            self.drain(flow, side, true, out);
         }
         self.unanswered();
         self.tell_abandoned(out);

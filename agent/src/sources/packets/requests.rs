@@ -11,6 +11,9 @@ use super::http;
 use super::parse::{Framing, Stage};
 use super::talk::Bytes;
 
+/// Requests open on one connection at once. With more of them their answers are not in the capture.
+pub(super) const PIPELINED: u32 = 64;
+
 /// So many bytes tell every protocol's beginning apart.
 const TELLING: usize = 16;
 
@@ -186,7 +189,7 @@ impl Packets {
             }
         }
         self.drop_partial(index, sender as u8);
-        let length = before as u32 + bytes.length;
+        let length = (before as u32).saturating_add(bytes.length);
         self.begin_opaque(index, sender, opening, whole, length);
         self.met_close(index, newest);
         Some(bytes.length)
@@ -208,6 +211,7 @@ impl Packets {
                 flow.set(Flow::RESUMED);
             }
         }
+        self.leave_unanswered(index);
         self.new_exchange(index, sender, bytes);
         let flow = self.flows.at_mut(index);
         if !flow.is(Flow::ASKED) {
@@ -217,6 +221,23 @@ impl Packets {
                 host.requests = true;
             }
         }
+    }
+
+    /// With too many requests open none of them is waited for any longer.
+    fn leave_unanswered(&mut self, index: u32) {
+        let flow = self.flows.at(index);
+        let open = |oldest| flow.requests - self.exchanges.at(oldest).ordinal + 1;
+        if flow.oldest == NONE || open(flow.oldest) < PIPELINED {
+            return;
+        }
+        while self.flows.at(index).oldest != NONE {
+            self.finished(index);
+        }
+        self.counts.gaps += 1;
+        let flow = self.flows.at_mut(index);
+        let down = &mut flow.sides[usize::from(flow.client ^ 1)];
+        down.parse.stage = Stage::Lost;
+        down.set(Direction::GAP);
     }
 
     pub(super) fn new_exchange(&mut self, index: u32, sender: usize, bytes: &Bytes<'_>) {

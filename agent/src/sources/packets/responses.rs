@@ -4,7 +4,7 @@ use crate::signal::{Nanos, Signal};
 use crate::sources::wire;
 
 use super::exchange::Exchange;
-use super::flow::{Direction, Flow, NONE};
+use super::flow::{Direction, Flow, NONE, before};
 use super::http;
 use super::parse::{Framing, Stage};
 use super::talk::Bytes;
@@ -34,6 +34,8 @@ impl Packets {
                 if oldest != NONE {
                     self.first_byte(index, oldest, bytes, out);
                     self.unreadable(oldest, bytes.at);
+                } else if wire::status(bytes.there).is_some() {
+                    flow.set(Flow::EARLY);
                 }
                 return bytes.length;
             }
@@ -56,9 +58,14 @@ impl Packets {
         let flow = self.flows.at(index);
         if flow.oldest == NONE {
             // An answer to nothing that was seen; its status may count all the same.
-            let failed = wire::status(bytes.there).is_some_and(|status| status >= 500);
-            if !(failed && flow.requests == 0) {
-                let side = &mut self.flows.at_mut(index).sides[sender];
+            let status = wire::status(bytes.there);
+            let told = flow.requests == 0 && status.is_some_and(|status| status >= 500);
+            let flow = self.flows.at_mut(index);
+            if status.is_some() {
+                flow.set(Flow::EARLY);
+            }
+            if !told {
+                let side = &mut flow.sides[sender];
                 side.parse.stage = Stage::Lost;
                 side.set(Direction::GAP);
                 return bytes.length;
@@ -146,6 +153,40 @@ impl Packets {
         if exchange.answered_at == 0 {
             exchange.answered_at = at;
             exchange.set(Exchange::RESUMED);
+        }
+    }
+
+    /// Leaves requests whose answers must have come before the server's bytes up to here, and are
+    /// missing, or were captured before the request. What comes next answers another one.
+    pub(super) fn leave_unheard(&mut self, index: u32, upto: u32) {
+        loop {
+            let flow = self.flows.at(index);
+            if flow.oldest == NONE || flow.is(Flow::OPAQUE) {
+                return;
+            }
+            let oldest = self.exchanges.at(flow.oldest);
+            if oldest.first_byte_at != 0 || oldest.answered_at != 0 || oldest.is(Exchange::BARE) {
+                return;
+            }
+            // Of several on their way at once what was heard may be of an earlier one.
+            let (alone, down) = (oldest.began_alone(), flow.to_client());
+            let (heard, at) = match oldest.next {
+                NONE => {
+                    let came = before(oldest.ack, down.next) && flow.is(Flow::EARLY);
+                    (alone && came && !down.incomplete(), oldest.at)
+                }
+                next => {
+                    let next = self.exchanges.at(next);
+                    let more = before(oldest.ack, next.ack) && !before(upto, next.ack);
+                    (more && (alone || down.incomplete()), next.at)
+                }
+            };
+            if !heard {
+                return;
+            }
+            let id = flow.oldest;
+            self.unreadable(id, at);
+            self.finished(index);
         }
     }
 

@@ -76,6 +76,9 @@ impl Packets {
         let is_client = sender == usize::from(flow.client);
         let turn = usize::from(flow.spoke) != sender;
         let stage = flow.sides[sender].parse.stage;
+        if !is_client && matches!(stage, Stage::Start | Stage::Lost) {
+            self.leave_unheard(index, bytes.seq);
+        }
         if stage == Stage::Lost && turn && self.begins_message(index, is_client, bytes.there) {
             self.resume(index, sender, bytes);
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::signal::{Nanos, Signal};
 
-use super::flow::{Direction, Flow, ahead, before};
+use super::flow::{Direction, Flow, NONE, ahead, before};
 use super::key::{Key, flow_id};
 use super::reorder::Held;
 use super::segment::{Segment, Unreachable};
@@ -113,6 +113,16 @@ impl Packets {
             self.reset(index, sender, segment, at, out);
             return;
         }
+        let index = match self.is_anothers(index, sender, segment) {
+            false => index,
+            true => {
+                // The ports are used again, and how that began is not in the capture.
+                self.over(index, at);
+                self.flows.detach(index);
+                self.open(key, at)
+            }
+        };
+        let flow = self.flows.at_mut(index);
         if flags.ack() {
             acknowledge(&mut flow.sides[1 - sender], segment.ack);
             if !flow.is(Flow::ESTABLISHED) && !flags.syn() {
@@ -126,6 +136,20 @@ impl Packets {
             let seq = segment.seq.wrapping_add(u32::from(flags.syn()));
             self.data(index, sender, seq, segment, at, out);
         }
+    }
+
+    /// Whether these bytes cannot be of this connection: they lie behind its end, or it is idle or over
+    /// and they are nowhere near.
+    fn is_anothers(&self, index: u32, sender: usize, s: &Segment<'_>) -> bool {
+        let flow = self.flows.at(index);
+        let side = &flow.sides[sender];
+        if s.length == 0 || s.flags.syn() || !side.is(Direction::FOLLOWED) {
+            return false;
+        }
+        let behind = ahead(s.seq, side.next) > NEAR;
+        let beyond = ahead(side.next, s.seq) > NEAR;
+        let past_end = side.is(Direction::FIN) && before(flow.bounds[sender].fin_seq, s.seq);
+        past_end || (behind && flow.oldest == NONE) || ((behind || beyond) && flow.closed())
     }
 
     /// A router or the host said that a segment could not be delivered.
@@ -187,6 +211,11 @@ impl Packets {
             if self.is_twin(index, (key ^ u64::from(s.length) << 17) & !1, (at, s.at)) {
                 return;
             }
+        }
+        let other = &self.flows.at(index).sides[1 - sender];
+        if other.is(Direction::HELD) && s.flags.ack() && before(other.next, s.ack) {
+            // Who sends this has what is waited for: it is missing, and what came after it came first.
+            self.drain(index, 1 - sender, true, out);
         }
         let bytes = Bytes {
             seq,
@@ -252,10 +281,13 @@ impl Packets {
         let side = &mut flow.sides[sender];
         if !side.is(Direction::FIN) {
             side.set(Direction::FIN);
+            let side_next = side.next;
             let bounds = &mut flow.bounds[sender];
-            bounds.fin_seq = side.next;
+            bounds.fin_seq = side_next;
             bounds.fin_ack = bytes.ack;
             bounds.fin_at = bytes.at;
+            let heard = flow.heard(sender, side_next, Some(bytes.ack));
+            self.leave_unheard(index, heard);
             self.closed(index, sender, bytes.at, out);
         }
     }
@@ -342,6 +374,8 @@ impl Packets {
             flow.set(Flow::RESET_ACK);
             flow.reset_ack = s.ack;
         }
+        let heard = flow.heard(sender, s.seq, s.flags.ack().then_some(s.ack));
+        self.leave_unheard(index, heard);
         self.was_reset(index, by_server, at, out);
     }
 }

@@ -1,7 +1,9 @@
 //! Captures made by hand, and the verdicts that they give.
 
 mod abandoned;
+mod amiss;
 mod awaited;
+mod begun;
 mod beside;
 mod build;
 mod connects;
@@ -12,6 +14,7 @@ mod http2;
 mod lessons;
 mod losses;
 mod messages;
+mod missing;
 mod opaque;
 mod races;
 mod rewritten;
