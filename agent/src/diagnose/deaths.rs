@@ -20,8 +20,7 @@ use super::text;
 const EXIT_WITHIN: Nanos = 250 * MILLISECOND;
 /// A killed process has to get a CPU to die: on a crowded host that takes longer.
 const DYING: Nanos = 2 * SECOND;
-/// Servers that obey an order to stop tidy up between closing their connections and their exit. Lines of
-/// logs wait no longer than two seconds for their exchange.
+/// Servers that obey an order to stop tidy up between closing their connections and their exit.
 const LEAVING: Nanos = SECOND;
 const GRACEFUL: Nanos = 35 * SECOND;
 /// Services may be given longer (uWSGI's `worker-reload-mercy` is 60 s): whose end falls into this

@@ -267,25 +267,25 @@ impl Tracker {
         open.count() + self.recent.iter().filter(late).count() == lines.len()
     }
 
-    /// The request these lines are about may still be saved by another attempt.
-    fn is_tried_again(&self, id: ToldId) -> bool {
-        let retried = self
-            .open
-            .values()
-            .filter(|e| e.retried && e.response.is_none());
-        let told = self.logs.get(id);
+    /// An exchange that these lines may be about is undecided yet: it may still be saved by another attempt,
+    /// or waits for a fact that comes late, such as a process's exit.
+    fn is_awaited(&self, id: ToldId) -> bool {
+        let Some(told) = self.logs.get(id) else {
+            return false;
+        };
+        let retried = |e: &&Exchange| e.retried && e.response.is_none();
+        let retried = self.open.values().filter(retried);
+        let waiting = self.due.iter().filter_map(|(_, key)| self.open.get(key));
         let errors = self.errors_are_read();
-        told.is_some_and(|told| {
-            retried
-                .into_iter()
-                .any(|e| self.fit(e, told, errors).is_some())
-        })
+        retried
+            .chain(waiting)
+            .any(|exchange| self.fit(exchange, told, errors).is_some())
     }
 
     /// No more lines are to be expected about it.
     pub(super) fn decide_told(&mut self, id: ToldId, now: Nanos, out: &mut Vec<Decided>) {
         let free = self.logs.is_free(id);
-        if free && self.is_tried_again(id) {
+        if free && self.is_awaited(id) {
             self.logs.postpone(id, now + super::SETTLE);
             return;
         }

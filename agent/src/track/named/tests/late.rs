@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{MS, UPSTREAM, asked, changed, confidence, connect, decided_of, ended, line, response};
+use crate::cause::Cause;
 use crate::signal::Nanos;
 use crate::verdict::Confidence::{self, Likely, Proven};
 
@@ -307,4 +308,49 @@ fn a_line_names_no_request_that_was_not_read() {
     };
     assert_eq!(of(asked("/a")), Proven);
     assert_ne!(of(json!({"protocol": "tls"})), Proven);
+}
+
+/// Envoy's thread stood still between the end of an attempt and its answer; the worker that was killed has yet to
+/// exit when its line has waited long enough.
+#[test]
+fn a_line_waits_for_the_exchange_that_waits_for_an_exit() {
+    let process = |pid: u32, parent: u32| {
+        let process = json!({
+            "kind": "process_seen", "pid": pid, "parent": parent, "name": "gunicorn",
+            "software": "gunicorn", "settings": [], "started": 0, "netns": 0, "sagemaker": false,
+        });
+        (MS, "kernel", process)
+    };
+    let killed = json!({
+        "kind": "signal_sent", "signal": 6, "to": 9, "to_parent": 8, "from": 8,
+        "from_name": "gunicorn", "by_kernel": false,
+    });
+    let exited = json!({
+        "kind": "process_exited", "pid": 9, "parent": 8, "signal": 0, "status": 1,
+    });
+    let mut line = changed(line("/a", 111), "/proxy", "envoy".into());
+    line["line"] = "access".into();
+    line["status"] = 503.into();
+    line["tries"][0]["said"] = json!({"said": "closed_or_reset"});
+    let tick = |at: Nanos| (at, "kernel", json!({"kind": "tick"}));
+    let told = decided_of(
+        "envoy",
+        &[
+            process(8, 1),
+            process(9, 8),
+            (1000 * MS, "kernel", killed),
+            (1001 * MS, "kernel", ended(1, asked("/a"))),
+            (1001 * MS, "log", line),
+            (
+                1010 * MS,
+                "kernel",
+                changed(response(5, "/a"), "/status", 503.into()),
+            ),
+            (1500 * MS, "kernel", exited),
+            tick(3005 * MS),
+            tick(3300 * MS),
+        ],
+    );
+    let told: Vec<_> = told.iter().map(confidence).collect();
+    assert_eq!(told, [(Cause::WorkerTimeoutKilled, Proven)]);
 }
