@@ -107,6 +107,9 @@ pub enum Fact {
         stage: String,
         reason: String,
         count: u64,
+        /// The probe that did not run, where it was one: nothing but what that tells was lost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        probe: Option<String>,
     },
     /// Time passed; nothing else happened.
     Tick,

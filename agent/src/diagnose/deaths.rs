@@ -101,7 +101,7 @@ pub(super) fn of(known: &Known<'_>, pid: u32) -> Option<Finding> {
     // Whoever told it to stop may have done so long before.
     let lost = known
         .host()
-        .lost_since(death.closed.saturating_sub(GRACEFUL));
+        .sent_lost_since(death.closed.saturating_sub(GRACEFUL));
     let finding = if lost > 0 {
         finding.at_most_likely(format!("signals: {lost} were lost in the time before"))
     } else {

@@ -275,6 +275,7 @@ impl<W: Write> Pipeline<W> {
                 stage,
                 reason,
                 count,
+                ..
             } => {
                 self.totals.lost(stage, reason, *count);
                 if let Some(history) = &mut self.history {
@@ -329,6 +330,7 @@ impl<W: Write> Pipeline<W> {
                 stage,
                 reason,
                 count,
+                ..
             } => {
                 metrics.lost(stage, reason, *count);
                 return;

@@ -30,6 +30,9 @@ use processes::Processes;
 pub(crate) const MILLISECOND: Nanos = 1_000_000;
 pub(crate) const SECOND: Nanos = 1_000_000_000;
 
+/// The probe that sees signals sent to processes.
+const SENT: &str = "signal_generate";
+
 /// Loading a large model takes minutes.
 const STARTING: Nanos = 600 * SECOND;
 
@@ -66,6 +69,8 @@ pub struct Host {
     /// The kernel's own source has started.
     asks_kernel: bool,
     losses: Losses,
+    /// Those of them that may have been signals sent from process to process.
+    sent_lost: Losses,
     processes: Processes,
     deaths: Deaths,
     listeners: Listeners,
@@ -132,7 +137,12 @@ impl Host {
                     self.count("pools", lost);
                 }
             }
-            Fact::SignalsLost { count, .. } => self.losses.told(signal.at, *count),
+            Fact::SignalsLost { count, probe, .. } => {
+                self.losses.told(signal.at, *count);
+                if probe.as_deref().is_none_or(|probe| probe == SENT) {
+                    self.sent_lost.told(signal.at, *count);
+                }
+            }
             Fact::Logged(line) => self.tries_failed(signal.at, line),
             Fact::LinesDistrusted { count } => {
                 const KEPT: usize = 1024;
@@ -180,6 +190,11 @@ impl Host {
     /// How many signals were told to be lost at that time or later.
     pub fn lost_since(&self, at: Nanos) -> u64 {
         self.losses.since(at)
+    }
+
+    /// The same of those that may have been signals sent to processes.
+    pub fn sent_lost_since(&self, at: Nanos) -> u64 {
+        self.sent_lost.since(at)
     }
 
     pub fn process(&self, pid: u32) -> Option<&Process> {

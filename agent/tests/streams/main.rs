@@ -327,6 +327,7 @@ fn lost(at: u64) -> Signal {
             stage: "ring_buffer".to_owned(),
             reason: "full".to_owned(),
             count: 1,
+            probe: None,
         },
     }
 }

@@ -282,6 +282,7 @@ fn a_loss_before_a_death_may_hide_who_ordered_it() {
         stage: "ring_buffer".into(),
         reason: "full".into(),
         count: 1,
+        probe: None,
     };
     let gone = worker_gone(End::PeerClosed, Software::Gunicorn).signal(at + 38 * MS, exited(0, 1));
     let (cause, confidence, _) = judged(gone.clone());
@@ -292,8 +293,20 @@ fn a_loss_before_a_death_may_hide_who_ordered_it() {
     let (_, confidence, missing) = judged(gone.clone().signal(at - 30 * S, lost.clone()));
     assert_eq!(confidence, Confidence::Likely);
     assert!(missing.starts_with("signals: 1 "), "{missing}");
-    let (_, confidence, _) = judged(gone.signal(at - 60 * S, lost));
+    let (_, confidence, _) = judged(gone.clone().signal(at - 60 * S, lost));
     assert_eq!(confidence, Confidence::Proven);
+    // Of a probe that did not run once nothing is lost but what that one tells.
+    let of = |probe: &str| {
+        let lost = Fact::SignalsLost {
+            stage: "probes".into(),
+            reason: "recursion".into(),
+            count: 1,
+            probe: Some(probe.into()),
+        };
+        judged(gone.clone().signal(at - 30 * S, lost)).1
+    };
+    assert_eq!(of("signal_generate"), Confidence::Likely);
+    assert_eq!(of("inet_sock_set_state"), Confidence::Proven);
 }
 
 /// uWSGI reads HTTP as a malformed packet and closes; a TLS server may, too.

@@ -9,7 +9,7 @@ use aya::Ebpf;
 use aya::programs::Program;
 
 /// What the kernel says of each loaded program (`recursion_misses`, Linux 5.12).
-pub struct Misses(Vec<File>);
+pub struct Misses(Vec<(String, File)>);
 
 impl Misses {
     /// Opened once: a privilege that is dropped later may be needed for it.
@@ -22,17 +22,20 @@ impl Misses {
         let events = ebpf
             .programs()
             .filter(|(_, program)| !matches!(program, Program::Iter(_)));
-        Misses(events.filter_map(|(_, program)| open(program)).collect())
+        let named = |(name, program): (&str, &Program)| Some((name.to_owned(), open(program)?));
+        Misses(events.filter_map(named).collect())
     }
 
-    /// How many there were since the programs were loaded.
-    pub fn count(&self) -> u64 {
-        let mut text = [0; 1024];
-        let mut of = |file: &File| {
+    /// How many there were of each program since they were loaded, in one order always.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, file)| {
+            let mut text = [0; 1024];
             let size = file.read_at(&mut text, 0).unwrap_or(0);
-            misses(&String::from_utf8_lossy(&text[..size]))
-        };
-        self.0.iter().map(&mut of).sum()
+            (
+                name.as_str(),
+                misses(&String::from_utf8_lossy(&text[..size])),
+            )
+        })
     }
 }
 

@@ -80,7 +80,8 @@ pub(super) struct Watch {
     next_second: Instant,
     /// Kernel losses already told.
     told: [u64; counter::LOSSES.len()],
-    missed: u64,
+    /// Of each program.
+    missed: Vec<u64>,
     looked_for_misses: Instant,
     /// Signals that did not fit into the channel and are not told yet.
     unsent: u64,
@@ -119,7 +120,7 @@ impl Watch {
             looked: StdMap::new(),
             next_second: now + SECOND,
             told: [0; counter::LOSSES.len()],
-            missed: 0,
+            missed: Vec::new(),
             looked_for_misses: now,
             unsent: 0,
             no_room: 0,
@@ -212,6 +213,7 @@ impl Watch {
                     stage: "decode".into(),
                     reason: "unknown_record".into(),
                     count: 1,
+                    probe: None,
                 },
             ),
         }

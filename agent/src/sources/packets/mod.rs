@@ -216,6 +216,7 @@ impl Packets {
             stage: stage.to_owned(),
             reason: reason.to_owned(),
             count,
+            probe: None,
         };
         let at = self.clocks.told(until).max(self.now);
         self.lost_at = at;
@@ -235,6 +236,7 @@ impl Packets {
                 stage: stage.to_owned(),
                 reason: reason.to_owned(),
                 count,
+                probe: None,
             },
             out,
         );

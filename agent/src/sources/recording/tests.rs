@@ -331,6 +331,7 @@ fn signals() -> Vec<Signal> {
             stage: "ring_buffer".to_owned(),
             reason: "full".to_owned(),
             count: 3,
+            probe: None,
         },
         Fact::Tick,
     ]);

@@ -28,10 +28,14 @@ impl Watch {
         }
         if self.looked_for_misses.elapsed() >= misses_every {
             self.looked_for_misses = Instant::now();
-            let missed = self.probes.misses.count();
-            let new = missed.saturating_sub(self.missed);
-            if new > 0 && self.tell_loss("probes", "recursion", new) {
-                self.missed = missed;
+            let counts = self.probes.misses.counts();
+            let counts: Vec<(String, u64)> = counts.map(|(name, n)| (name.to_owned(), n)).collect();
+            self.missed.resize(counts.len(), 0);
+            for (i, (probe, missed)) in counts.into_iter().enumerate() {
+                let new = missed.saturating_sub(self.missed[i]);
+                if new > 0 && self.tell_loss_of(Some(probe), "probes", "recursion", new) {
+                    self.missed[i] = missed;
+                }
             }
         }
         if self.unsent > 0 && self.tell_loss("channel", "full", self.unsent) {
@@ -46,6 +50,16 @@ impl Watch {
     }
 
     fn tell_loss(&mut self, stage: &str, reason: &str, count: u64) -> bool {
+        self.tell_loss_of(None, stage, reason, count)
+    }
+
+    fn tell_loss_of(
+        &mut self,
+        probe: Option<String>,
+        stage: &str,
+        reason: &str,
+        count: u64,
+    ) -> bool {
         self.try_send(Signal {
             at: clock::now(),
             source: Source::Kernel,
@@ -53,6 +67,7 @@ impl Watch {
                 stage: stage.into(),
                 reason: reason.into(),
                 count,
+                probe,
             },
         })
     }
