@@ -36,10 +36,18 @@ pub(super) fn look(line: &str) -> Look {
     let statement = matches!(parse(line, Zone::Fixed(0)), Parsed::Signal(_)) && !encoded;
     let begins = begins(line);
     Look {
-        may_begin: begins && !statement,
+        may_begin: begins && !statement && !is_idle_close(line),
         // Twice: the second is of an entry that ends here, around what a client wrote.
         may_end: !begins || line.matches(CLIENT).count() > 1,
     }
+}
+
+/// `*7 client 10.0.0.7 closed keepalive connection`: nothing in it is a client's text, and nothing follows.
+fn is_idle_close(line: &str) -> bool {
+    let message = head(line).and_then(|(.., rest)| rest.strip_prefix('*')?.split_once(' '));
+    let client = message.and_then(|(_, message)| message.strip_prefix("client "));
+    let address = client.and_then(|rest| rest.strip_suffix(" closed keepalive connection"));
+    address.is_some_and(|address| address.parse::<std::net::IpAddr>().is_ok())
 }
 
 /// The time of a line that begins so.
@@ -271,5 +279,31 @@ pub(super) fn openssl_fault(text: &str) -> TlsFault {
         TlsFault::Certificate
     } else {
         TlsFault::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It stands between failures all the time, and what is 2048 bytes after it was taken for its end.
+    #[test]
+    fn an_idle_connections_end_begins_no_entry() {
+        let may_begin = |message: &str| {
+            let line = format!("2026/11/22 16:11:11 [info] 9487#9487: *9 {message}");
+            look(&line).may_begin
+        };
+        for client in ["127.0.0.1", "::1"] {
+            assert!(!may_begin(&format!(
+                "client {client} closed keepalive connection"
+            )));
+        }
+        for message in [
+            "client /x closed keepalive connection",
+            "client 127.0.0.1 closed keepalive connection, and",
+            "open() \"/x closed keepalive connection",
+        ] {
+            assert!(may_begin(message), "{message}");
+        }
     }
 }
