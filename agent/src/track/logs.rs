@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use self::accounted::Accounted;
 use self::by_moment::{ByMoment, Line};
 use super::told::{Asked, Told, port};
 use crate::signal::{LogLine, Logged, Nanos, ServerLine, Software};
 use crate::track::host::SECOND;
 
+mod accounted;
 mod by_moment;
 
 /// Exchanges that wait for further lines; the oldest goes.
@@ -39,6 +41,7 @@ pub(super) struct Logs {
     /// Error lines that name no request, and when they came.
     nameless: VecDeque<(Nanos, Nanos, Logged)>,
     by_moment: ByMoment,
+    accounted: Accounted,
     /// One whose access line turned out to be another's.
     displaced: Option<Line>,
     /// What was asked, on which connection, in exchanges that are over.
@@ -148,16 +151,16 @@ impl Logs {
         if told.has_access {
             return false;
         }
-        let now = self.open.values().filter(|other| other.has_access);
         // Whose access line it was is not known where several ask for the same at once.
         let same = |other: &Asked| match told.ambiguous {
             true => other.is_like(&asked),
             false => *other == asked,
         };
-        self.over
-            .iter()
-            .any(|(at, other)| *at >= since && same(other))
-            || now.filter_map(Told::asked).any(|other| same(&other))
+        let now = match told.ambiguous {
+            true => self.accounted.has_like(&asked),
+            false => self.accounted.has(&asked),
+        };
+        now || (self.over.iter()).any(|(at, other)| *at >= since && same(other))
     }
 
     /// Takes in a line; gives the exchange that it is about, if anything failed in it.
@@ -214,6 +217,7 @@ impl Logs {
             // The port is of one line, the method of another, and which of them are one exchange's?
             told.guessed |= portless && fitting.len() > 1 && port(told.client.as_ref()).is_some();
         }
+        self.accounted.set(id, Some(told));
         told.ambiguous |= differ;
         if differ {
             for other in &fitting {
@@ -238,6 +242,7 @@ impl Logs {
         let ambiguous = told.ambiguous;
         *told = Told::new(from, &access);
         told.ambiguous = ambiguous;
+        self.accounted.set(id, Some(told));
         self.displaced = Some(nameless);
         Some(id)
     }
@@ -249,12 +254,7 @@ impl Logs {
 
     fn wants_access_line(&self, id: ToldId) -> bool {
         let asked = self.open.get(&id).and_then(Told::asked);
-        let accounted = self.open.values().filter(|other| other.has_access);
-        asked.is_none_or(|asked| {
-            !accounted
-                .filter_map(Told::asked)
-                .any(|other| other == asked)
-        })
+        asked.is_none_or(|asked| !self.accounted.has(&asked))
     }
 
     fn differ(&self, a: ToldId, b: ToldId) -> bool {
@@ -314,6 +314,7 @@ impl Logs {
         }
         self.free.remove(&id);
         self.by_moment.forget(id);
+        self.accounted.set(id, None);
         let told = self.open.remove(&id)?;
         if let Some(asked) = told.asked().filter(|_| told.has_access && told.has_error) {
             self.over.truncate(OVER - 1);

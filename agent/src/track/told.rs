@@ -46,7 +46,7 @@ pub struct Told {
 }
 
 /// A request, and the client's connection that it came on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     pid: u32,
     connection: u64,
@@ -58,6 +58,11 @@ impl Asked {
     /// The same request, on whatever worker's connection.
     pub(super) fn is_like(&self, other: &Asked) -> bool {
         (&self.method, &self.path) == (&other.method, &other.path)
+    }
+
+    /// Without its connection.
+    pub(super) fn request(&self) -> (String, String) {
+        (self.method.clone(), self.path.clone())
     }
 }
 
