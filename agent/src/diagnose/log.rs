@@ -150,7 +150,7 @@ fn listed(causes: &[Cause]) -> String {
 }
 
 /// The proxy writes its errors to a log that is read, and wrote none about this exchange.
-fn silent(case: &Case<'_>, told: &Told) -> bool {
+pub(super) fn silent(case: &Case<'_>, told: &Told) -> bool {
     let sees = |log| case.host.sees(log);
     let error_log = (nginx(told) && sees("nginx_error_log"))
         || (matches!(told.proxy, Some(Software::Apache) | None) && sees("apache_error_log"))

@@ -13,6 +13,7 @@ mod known;
 mod link;
 mod log;
 mod no_attempt;
+mod passed_on;
 mod protocol;
 mod risk;
 mod said;
@@ -220,6 +221,7 @@ fn finish(case: &Case<'_>, tried: Option<&Tried>, mut finding: Finding) -> Diagn
                 _ => finding.at_most_likely(missing),
             };
         }
+        finding = passed_on::told(case, tried, finding);
         finding = log::beside(case, Some(&known), finding);
     } else {
         finding = log::beside(case, None, finding);

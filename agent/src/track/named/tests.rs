@@ -377,3 +377,4 @@ fn where_signals_were_lost_the_line_proves_nothing() {
 
 mod counted;
 mod late;
+mod passed_on;

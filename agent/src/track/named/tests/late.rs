@@ -111,7 +111,7 @@ fn the_last_of_several_tries_is_what_was_waited_for_in_vain() {
     );
 }
 
-fn malformed(flow: u64) -> Value {
+pub(super) fn malformed(flow: u64) -> Value {
     let mut one = ended(flow, asked("/a"));
     one["began"] = (1900 * MS).into();
     one["request"]["at"] = (1900 * MS).into();
