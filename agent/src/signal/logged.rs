@@ -54,6 +54,9 @@ pub struct LoggedTry {
     pub status: Option<u16>,
     pub connect: Option<Nanos>,
     pub took: Option<Nanos>,
+    /// The proxy's own end of the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Address>,
 }
 
 /// What a proxy's log says of how a try, or an exchange without one, failed.

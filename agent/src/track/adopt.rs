@@ -132,6 +132,10 @@ impl Tracker {
         };
         let threads = self.threads(exchange);
         let crowded = self.open.len() > CROWD;
+        if threads == Threads::Any && !crowded && !exchange.attempts.is_empty() {
+            self.adopt_tries(key);
+            return;
+        }
         // A connect that failed long before the response was followed by another.
         let before = exchange
             .attempts
@@ -164,6 +168,11 @@ impl Tracker {
             // Requests alike are sent in the order in which they were read.
             let order = sent_since(&tried.attempt, asked).abs_diff(asked);
             let less_apt = contradicts(&tried.attempt, response);
+            // What a timer ended nobody calls unavailable.
+            let surely = tells || tried.attempt.end == End::GivenUp && response.status == Some(503);
+            if less_apt && surely {
+                return None;
+            }
             // One whose answer was refused, as it seems: another client's may have been taken.
             let doubtful = tried.attempt.received > 0 && answered_well(&tried.attempt);
             // Of several tries for one request the last one led to the response.
@@ -263,7 +272,7 @@ impl Tracker {
         if others.is_empty() {
             return true;
         }
-        let Some(own) = self.proves(exchange, tried) else {
+        let Some(own) = self.proves(exchange, exchange, tried) else {
             return false;
         };
         let alike = |other: &(FlowId, Nanos)| {
@@ -274,16 +283,20 @@ impl Tracker {
             let this = |t: &&Tried| (t.attempt.flow, t.attempt.began) == *other;
             let tried = open.and_then(|e| e.attempts.iter().find(this));
             match open.zip(tried) {
-                Some((exchange, tried)) => self.proves(exchange, tried) == Some(own),
+                Some((other, tried)) => self.proves(exchange, other, tried) == Some(own),
                 None => self.moments.told(*other) == Some((own, Confidence::Proven)),
             }
         };
         others.len() <= ALIKE && others.iter().all(alike)
     }
 
-    /// What this attempt has surely failed of.
-    fn proves(&self, exchange: &Exchange, tried: &Tried) -> Option<Cause> {
-        let told = diagnose::diagnose_attempt(&self.case_of_facts(exchange, true), tried)?;
+    /// What an attempt of another exchange has surely failed of; where that one has no response (yet), if
+    /// the attempt led to this one's.
+    fn proves(&self, this: &Exchange, other: &Exchange, tried: &Tried) -> Option<Cause> {
+        let mut case = self.case_of_facts(other, true);
+        let response = this.response.as_ref().map(|(.., response)| response);
+        case.response = case.response.or(response);
+        let told = diagnose::diagnose_attempt(&case, tried)?;
         (told.confidence == Confidence::Proven).then_some(told.cause)
     }
 }

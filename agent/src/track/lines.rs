@@ -24,6 +24,8 @@ const LATELY: usize = 1024;
 const CROWD: usize = 256;
 /// So many lines that fit one exchange, and none proves anything: looking at all costs time.
 const ALIKE: usize = 64;
+/// A failure that was seen, and the line about it.
+const SLACK: Nanos = 100_000_000;
 /// Numbers of flows that no kernel gives: those of exchanges that only a log tells of.
 const LOGGED: FlowId = 1 << 63;
 /// More attempts than an exchange keeps.
@@ -195,19 +197,52 @@ impl Tracker {
         follows && !exchange.told.as_ref().is_some_and(complete)
     }
 
+    /// Nothing but its line can say what it is part of, and more lines than this one, or more exchanges, fit:
+    /// those that are about to be answered may make them as many.
+    pub(super) fn awaits_count(&self, exchange: &Exchange, diagnosis: &Diagnosis) -> bool {
+        let untied = |missing: &String| missing.starts_with("exchange_link");
+        let crowded = exchange.told.as_ref().is_some_and(|told| !told.alone);
+        crowded && diagnosis.missing.iter().any(untied)
+    }
+
+    /// Whether an exchange of a proxy that can have written these lines had failed then.
+    fn failed_near(&self, told: &Told) -> bool {
+        let near = |at: Nanos| {
+            at.saturating_add(SLACK) >= told.from && at <= told.to.saturating_add(SLACK)
+        };
+        let its = |pid: u32| {
+            let process = self.host.process(pid);
+            wrote(process.map(|process| process.software), told.proxy)
+        };
+        let mut failed = self.failed.iter().rev();
+        failed.any(|(at, proxy)| near(*at) && its(*proxy))
+    }
+
     /// It is decided: its lines are no other's; those that did not come may still.
     pub(super) fn part(&mut self, key: Key, exchange: &Exchange) {
         if matches!(key, Key::Logged(_)) {
             return;
         }
+        let proxy = exchange.response.as_ref().map(|(.., r)| r.proxy);
+        let proxy = proxy.or_else(|| exchange.attempts.last().map(|t| t.attempt.proxy));
+        if let Some(proxy) = proxy {
+            if self.failed.len() >= RECENT {
+                self.failed.pop_front();
+            }
+            self.failed.push_back((exchange.answered_at(), proxy));
+        }
         if let (Some(id), Some(told)) = (exchange.told_id, &exchange.told) {
             self.logs.claim(id);
             if told.ambiguous {
-                // Those left over may be this one's, and this one's another's.
+                // Those left over may be this one's, and this one's another's; but for those that fit
+                // another one better.
                 let errors = self.errors_are_read();
                 let fit = self.fit(exchange, told, errors);
+                let better = |(other, _): (Fit, Key)| Some(other) > fit;
                 let equal = |(_, other): &(ToldId, &Told)| {
-                    !other.ambiguous && self.fit(exchange, other, errors) == fit
+                    !other.ambiguous
+                        && self.fit(exchange, other, errors) == fit
+                        && !self.exchanges_of(other, errors).any(better)
                 };
                 let left: Vec<_> = self.logs.free().filter(equal).map(|(id, _)| id).collect();
                 self.logs.doubt(&left);
@@ -232,39 +267,73 @@ impl Tracker {
 
     /// Whether its line says this of it, whichever of those that come into question it is: they all say
     /// the same of the same upstream, and there are as many as exchanges that they may be about. More
-    /// would be about some that were not seen, and one of these may be missing.
+    /// would be about some that were not seen, and one of these may be missing. Lines that name no request
+    /// fit whatever was near: those that fit these exchanges, and so on, are counted as well.
     pub(super) fn surely_told(&self, exchange: &Exchange, told: &Told) -> bool {
         let errors = self.errors_are_read();
         let Some(this) = self.fit(exchange, told, errors) else {
             return false;
         };
         let near = |fit: Fit| this.as_near(fit);
-        let fits = |line: &&Told| self.fit(exchange, line, errors).is_some_and(near);
-        let free = self.logs.free().map(|(_, line)| line);
-        let mut lines: Vec<&Told> = free.filter(fits).take(ALIKE).collect();
+        let fits = |line: &Told| self.fit(exchange, line, errors).is_some_and(near);
+        let all = || self.logs.free().map(|(_, line)| line);
+        let mut lines: Vec<&Told> = all().filter(|line| fits(line)).take(ALIKE).collect();
         self.without_further_tries(&mut lines, |told| told);
-        let same = |line: &&Told| {
-            // Go names no request in any line, and writes one for each.
-            let unnamed = line.request.is_none() && line.proxy != Some(Software::Go);
-            let doubtful = line.ambiguous || line.guessed || unnamed;
-            !doubtful && line.says_the_same(told) && line.upstream() == told.upstream()
+        let sure = |lines: &[&Told]| {
+            lines.len() < ALIKE && lines.iter().all(|line| says_surely(line, told))
         };
-        if told.ambiguous || lines.len() == ALIKE || !lines.iter().all(same) {
+        if told.ambiguous || !sure(&lines) {
             return false;
         }
-        // What has no answer yet has no line yet, unless all speaks for it as well. An earlier try of the
-        // same request has none of its own.
-        let is_told = |fit: &dyn Fn(&Told) -> Option<Fit>| {
-            lines.iter().any(|line| fit(line).is_some_and(near))
-        };
-        let may_have = |other: &Exchange| match other.response {
-            Some(_) => is_told(&|line| self.fit(other, line, errors)),
-            None => self.fit(other, told, errors) == Some(this) && !other.is_try_of(exchange),
-        };
+        let (answered, unanswered) = self.others(exchange, told, this);
+        loop {
+            let told_of = |other: &&&Seen| {
+                let mut lines = lines.iter();
+                lines.any(|line| other.fit(line, errors).is_some_and(near))
+            };
+            let meant: Vec<&Seen> = answered.iter().filter(told_of).copied().collect();
+            // An attempt of which no answer is known may have led to an answer that has none.
+            let untried = meant.iter().filter(|other| other.is_untried()).count();
+            if meant.len() + unanswered.saturating_sub(untried) == lines.len() {
+                return true;
+            }
+            let of_these = |line: &&Told| {
+                let mut meant = meant.iter();
+                meant.any(|other| {
+                    let fits = other.fit(line, errors).is_some_and(near);
+                    // It fits lines of whatever kind.
+                    fits && (!other.is_untried() || says_surely(line, told))
+                })
+            };
+            if !told.names_nothing() || all().nth(CROWD).is_some() {
+                return false;
+            }
+            let more: Vec<&Told> = all().filter(of_these).take(ALIKE).collect();
+            if more.len() <= lines.len() || !sure(&more) {
+                return false;
+            }
+            lines = more;
+        }
+    }
+
+    /// The exchanges with a response, this one among them, whose lines may be like it; and how many are there
+    /// without one: those have no line yet, unless all speaks for this one as well. An earlier try of the
+    /// same request has none of its own.
+    fn others(&self, exchange: &Exchange, told: &Told, this: Fit) -> (Vec<&Seen>, usize) {
+        let errors = self.errors_are_read();
         let open = self.open.iter();
-        let open = open.filter(|(key, e)| !matches!(key, Key::Logged(_)) && may_have(e));
-        let late = |seen: &&Seen| is_told(&|line| seen.fit(line, errors));
-        open.count() + self.recent.iter().filter(late).count() == lines.len()
+        let open = open.filter(|(key, _)| !matches!(key, Key::Logged(_)));
+        let (answered, unanswered): (Vec<_>, Vec<_>) =
+            open.partition(|(_, other)| other.response.is_some());
+        let its = |other: &Exchange| wrote(self.proxy_of(other), told.proxy);
+        let answered = answered
+            .into_iter()
+            .filter(|(_, other)| !other.led_by_no_request() && its(other))
+            .map(|(_, other)| other.seen());
+        let unanswered = unanswered.into_iter().filter(|(_, other)| {
+            self.fit(other, told, errors) == Some(this) && !other.is_try_of(exchange)
+        });
+        (answered.chain(&self.recent).collect(), unanswered.count())
     }
 
     /// An exchange that these lines may be about is undecided yet: it may still be saved by another attempt,
@@ -299,7 +368,11 @@ impl Tracker {
         // Apache's refusal names no request: the access line that it was given may be another's, as may
         // be one of requests alike. The kernel has told that failure.
         let doubtful = told.guessed || told.request.is_none();
-        if doubtful && self.host.kernel_told(told.proxy, told.from) {
+        // Go's line names nothing: it is of a failure that was seen at its moment, if there was one. Of a
+        // client that left it tells nothing new.
+        let untold = told.names_nothing() && !told.client_left();
+        let seen = || !untold || self.failed_near(&told);
+        if doubtful && self.host.kernel_told(told.proxy, told.from) && seen() {
             *self.dropped.entry("doubtful_log_lines").or_default() += 1;
             return;
         }
@@ -314,6 +387,14 @@ impl Tracker {
         self.open.insert(key, exchange);
         self.decide(key, true, out);
     }
+}
+
+/// Whether it says the same of the same upstream, and is no guess.
+fn says_surely(line: &Told, told: &Told) -> bool {
+    // Go names no request in any line, and writes one for each.
+    let unnamed = line.request.is_none() && line.proxy != Some(Software::Go);
+    let doubtful = line.ambiguous || line.guessed || unnamed;
+    !doubtful && line.says_the_same(told) && line.upstream() == told.upstream()
 }
 
 #[cfg(test)]

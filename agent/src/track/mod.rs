@@ -11,6 +11,7 @@ mod pools;
 pub mod render;
 mod seen;
 pub mod told;
+mod tries;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -86,6 +87,8 @@ pub struct Tracker {
     logs: Logs,
     /// Decided a moment ago without their lines: these tell nothing new when they come.
     recent: VecDeque<Seen>,
+    /// When exchanges that another source saw had failed, and of which proxy.
+    failed: VecDeque<(Nanos, u32)>,
     /// Exchanges in a row whose lines did not come in time: a proxy may hold its lines back.
     late_lines: u32,
     now: Nanos,
@@ -366,7 +369,10 @@ impl Tracker {
         let case = self.case(exchange, deadline_passed);
         let lost = case.lost;
         let diagnosis = diagnose::diagnose(&case);
-        if !deadline_passed && (!diagnosis.settled || self.awaits_line(exchange, &diagnosis)) {
+        let awaits = !diagnosis.settled
+            || self.awaits_line(exchange, &diagnosis)
+            || self.awaits_count(exchange, &diagnosis);
+        if awaits && !deadline_passed {
             return;
         }
         let in_vain = deadline_passed && diagnosis.settled && exchange.told.is_none();

@@ -38,19 +38,23 @@ impl Tracker {
             return false;
         };
         let last = told.tries.last();
-        let tells =
-            |(_, last): &(Nanos, LoggedTry)| self.tells_of(exchange, last, tried, (*at, response));
-        // As many lines as failures, all alike: it does not matter which is whose.
-        let counted = || told.names_nothing() && self.surely_told(exchange, told);
-        tried.source == Source::Kernel && last.is_some_and(tells) && (named || counted())
+        let tells = |(_, last): &(Nanos, LoggedTry)| {
+            self.tells_of(exchange, (last, named), tried, (*at, response))
+        };
+        // Go's line names nothing else than the connection that broke. Or there are as many lines as
+        // failures, all alike: it does not matter which is whose.
+        let of_this = || last.is_some_and(|(_, last)| names_connection(last, tried));
+        let its = || told.names_nothing() && (of_this() || self.surely_told(exchange, told));
+        tried.source == Source::Kernel && last.is_some_and(tells) && (named || its())
     }
 
     /// Whether the try that failed can only be this attempt, which ended when the response began: who
-    /// says at that moment that a connect failed has not failed of one before.
+    /// says at that moment that a connect failed has not failed of one before. `named`: the line names the
+    /// exchange.
     fn tells_of(
         &self,
         exchange: &Exchange,
-        told: &LoggedTry,
+        (told, named): (&LoggedTry, bool),
         tried: &Tried,
         (until, response): (Nanos, &Response),
     ) -> bool {
@@ -70,6 +74,18 @@ impl Tracker {
             this && self.connects.ended_alike(tried, until)
                 || unnamed && self.connects.only(tried, until)
         };
+        // A line that names the connection tells of no other attempt, however late it is answered. Go's does
+        // not say for which of requests alike.
+        let since = response.request_at.unwrap_or(until);
+        let then = (since..=until).contains(&tried.at);
+        let broke = names_connection(told, tried) && then && sent(said);
+        if broke && diagnose::same_request(attempt, response.request.as_ref()) {
+            let others = || self.moments.as_many(tried, until, response);
+            let alike = |others| self.all_fail_alike(exchange, tried, &others);
+            if named || others().is_some_and(alike) {
+                return true;
+            }
+        }
         match attempt.end {
             _ if !at_once(tried.at, until) && !self.answers_late(tried, until, response) => false,
             End::ConnectFailed { errno } if said == (Said::ConnectFailed { errno }) => connects(),
@@ -106,15 +122,21 @@ impl Tracker {
     }
 }
 
+/// Whether the line names the attempt's connection, by both ends.
+fn names_connection(told: &LoggedTry, tried: &Tried) -> bool {
+    let upstream = told.upstream.as_ref() == Some(&tried.attempt.upstream);
+    upstream && told.local.is_some() && told.local == tried.attempt.local
+}
+
 /// Whether it says this of a request that was sent. What is only called timed out may have had no
 /// connection.
 fn sent(said: Said) -> bool {
     said.broke() || said == Said::ReadTimedOut
 }
 
-/// Of an answer that the proxy did not take: of such attempts not all are told.
+/// Of an answer, taken or not: of such attempts not all are told.
 fn tells_of_answer(said: Said) -> bool {
-    matches!(said, Said::HeadRefused | Said::HeadInvalid)
+    matches!(said, Said::HeadRefused | Said::HeadInvalid | Said::Answered)
 }
 
 /// A client that the line names is the response's, at its port where the line has one.

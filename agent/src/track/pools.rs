@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::moments::{LATE, at_once, between};
+use super::moments::{LATE, at_once, between, is_unconnected};
 use super::{Key, Tracker};
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
@@ -108,6 +108,10 @@ impl Tracker {
         let own = match &exchange.attempts[..] {
             [] => None,
             [own] if own.attempt.end == End::ConnectGivenUp => Some(own.attempt.flow),
+            // It has waited for others of the pool since.
+            [own] if is_unconnected(&own.attempt) && own.at.saturating_add(LATE) < *at => {
+                Some(own.attempt.flow)
+            }
             _ => return,
         };
         // What was refused of an answer is a 502.
@@ -154,9 +158,15 @@ mod tests {
         decided_at(software, connects, (100 * MS + 1, 503))
     }
 
-    fn decided_at(
+    fn decided_at(software: &str, connects: Vec<Value>, answer: (Nanos, u16)) -> Decided {
+        let connects = connects.into_iter().map(|connect| (100 * MS, connect));
+        decided_of(software, connects.collect(), answer)
+    }
+
+    /// The same, with when each connect ended.
+    fn decided_of(
         software: &str,
-        connects: Vec<Value>,
+        connects: Vec<(Nanos, Value)>,
         (answered, status): (Nanos, u16),
     ) -> Decided {
         let process = json!({
@@ -172,7 +182,6 @@ mod tests {
         });
         let mut tracker = Tracker::default();
         let mut out = Vec::new();
-        let connects = connects.into_iter().map(|connect| (100 * MS, connect));
         let facts = std::iter::once((MS, process))
             .chain(connects)
             .chain([(answered, response)]);
@@ -183,6 +192,32 @@ mod tests {
         out.extend(tracker.finish());
         out.retain(|decided| decided.response.is_some());
         out.remove(0)
+    }
+
+    /// Envoy tries again with the pool's next connect, which was begun for another request.
+    #[test]
+    fn who_has_waited_since_fails_with_the_connect_that_failed_as_it_was_answered() {
+        let refused = || json!({"how": "connect_failed", "errno": 111});
+        let link = json!({
+            "flow": 5, "ordinal": 1, "order": "after_read", "client": null,
+            "proxy_address": null, "state": "open", "read_before_ns": null,
+            "request": {"protocol": "http_request", "method": "GET", "path": "/a",
+                        "path_complete": true, "host": null},
+        });
+        let mut own = connect(1, "10.0.0.2:80", 91 * MS, refused());
+        own["downstream"] = link;
+        let of = |software: &str, answered: Nanos| {
+            let other = connect(2, "10.0.0.2:80", 80 * MS, refused());
+            let connects = vec![(100 * MS, own.clone()), (answered, other)];
+            let told = decided_of(software, connects, (answered + 1, 503));
+            told.attempts
+                .iter()
+                .map(|t| t.attempt.flow)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of("envoy", 200 * MS), [1, 2]);
+        assert_eq!(of("envoy", 120 * MS), [1]);
+        assert_eq!(of("haproxy", 200 * MS), [1]);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(super) struct Seen {
 #[derive(Clone, Debug)]
 struct Try {
     upstream: Address,
+    local: Option<Address>,
     /// As the proxy sent it, which may have rewritten it.
     request: Option<Opening>,
     end: End,
@@ -42,6 +43,8 @@ struct Try {
 pub(super) struct Fit {
     /// The moment is the same, but for what two clocks differ by.
     moment: bool,
+    /// The line names the last try's own connection to the upstream.
+    connection: bool,
     port: bool,
     request: bool,
     upstream: bool,
@@ -69,6 +72,7 @@ impl Try {
         let request = attempt.request.as_ref().map(|r| r.opening.clone());
         Try {
             upstream: attempt.upstream.clone(),
+            local: attempt.local.clone(),
             request: request.filter(is_request),
             end: attempt.end,
             answer: match attempt.response {
@@ -156,6 +160,7 @@ impl Seen {
         };
         let fit = Fit {
             moment,
+            connection: self.tries.last().is_some_and(|last| names(told, last)),
             port: ports == Some(true) && !guessed,
             request: asked(self.request.as_ref())
                 || self.tries.iter().any(|t| asked(t.request.as_ref())),
@@ -169,6 +174,11 @@ impl Seen {
         };
         let tied = fit.request || fit.upstream || fit.client == Client::SamePort;
         (tied || address && self.may_be_by_moment(told, errors)).then_some(fit)
+    }
+
+    /// No attempt is known to have led to it.
+    pub(super) fn is_untried(&self) -> bool {
+        self.tries.is_empty()
     }
 
     /// The client's port, the request and the status are all the same.
@@ -212,6 +222,14 @@ impl Seen {
             Some((None, None)) | None => last.answer.is_some() && last.answer == told.status,
         }
     }
+}
+
+/// Whether it names this try's own connection, by both ends.
+fn names(told: &Told, one: &Try) -> bool {
+    told.tries.last().is_some_and(|(_, told)| {
+        let upstream = told.upstream.as_ref() == Some(&one.upstream);
+        upstream && told.local.is_some() && told.local == one.local
+    })
 }
 
 fn is_request(opening: &Opening) -> bool {

@@ -41,16 +41,12 @@ fn exchange(object: &Value, line: LogLine) -> Option<Parsed> {
     let mut tries = Vec::new();
     let mut said = None;
     if line == LogLine::Error {
-        let Some((what, to)) = object.get("msg").and_then(Value::as_str).and_then(go) else {
+        let Some(one) = object.get("msg").and_then(Value::as_str).and_then(go) else {
             return Some(Parsed::Nothing);
         };
-        match what {
-            Said::NoLiveUpstreams | Said::NotResolved => said = Some(what),
-            _ => tries.push(LoggedTry {
-                upstream: to,
-                said: Some(what),
-                ..LoggedTry::default()
-            }),
+        match one.said {
+            Some(Said::NoLiveUpstreams | Said::NotResolved) => said = one.said,
+            _ => tries.push(one),
         }
     }
     Some(Parsed::Signal(Timed::exchange(
@@ -81,15 +77,10 @@ pub(super) fn reverse_proxy(line: &str, zone: Zone) -> Parsed {
 fn reverse_proxy_error(line: &str, zone: Zone) -> Option<Parsed> {
     let (time, rest) = line.split_once(" http: proxy error: ")?;
     let moment = slashes(time)?.in_zone(zone)?;
-    let Some((what, to)) = go(rest) else {
+    let Some(one) = go(rest) else {
         return Some(Parsed::Nothing);
     };
-    let one = LoggedTry {
-        upstream: to,
-        said: Some(what),
-        ..LoggedTry::default()
-    };
-    let own = what == Said::NotResolved;
+    let said = one.said.filter(|said| *said == Said::NotResolved);
     Some(Parsed::Signal(Timed::exchange(
         moment,
         Logged {
@@ -102,8 +93,12 @@ fn reverse_proxy_error(line: &str, zone: Zone) -> Option<Parsed> {
             within: moment.within,
             took: None,
             status: None,
-            tries: if own { Vec::new() } else { vec![one] },
-            said: own.then_some(what),
+            tries: if said.is_some() {
+                Vec::new()
+            } else {
+                vec![one]
+            },
+            said,
             untried: false,
         },
     )))

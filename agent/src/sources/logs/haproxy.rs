@@ -88,6 +88,7 @@ impl Haproxy {
             status,
             connect,
             took: milliseconds(head),
+            local: None,
         };
         let mut tries = Vec::new();
         let own_decision = unserved || matches!(said, Some(Said::QueueTimedOut | Said::Denied));

@@ -313,6 +313,7 @@ fn tries<'a>(get: &impl Fn(Field) -> Option<&'a str>) -> Vec<LoggedTry> {
             status: own,
             connect,
             took: nth(&takes, n).and_then(span),
+            local: None,
         }
     };
     let all = list(Some(upstreams));

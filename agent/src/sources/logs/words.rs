@@ -2,7 +2,7 @@
 
 use super::nginx_error::openssl_fault;
 use super::text::upstream;
-use crate::signal::{Address, Protocol, Said, TlsFault};
+use crate::signal::{Address, LoggedTry, Protocol, Said, TlsFault};
 
 /// strerror's words, with `_` for spaces in Envoy and in lower case in Go.
 const ERRORS: [(&str, i32); 14] = [
@@ -36,8 +36,19 @@ pub(super) fn tls_error(text: &str) -> TlsFault {
     openssl_fault(text)
 }
 
-/// What an error of Go's `net/http` says of a try, and of which upstream.
-pub(super) fn go(message: &str) -> Option<(Said, Option<Address>)> {
+/// What an error of Go's `net/http` says of a try.
+pub(super) fn go(message: &str) -> Option<LoggedTry> {
+    let (said, upstream) = go_says(message)?;
+    Some(LoggedTry {
+        upstream,
+        said: Some(said),
+        local: connected_from(message),
+        ..LoggedTry::default()
+    })
+}
+
+/// What it says, and of which upstream.
+fn go_says(message: &str) -> Option<(Said, Option<Address>)> {
     let said = |said| Some((said, None));
     if let Some(dialled) = message.strip_prefix("dial ") {
         return dial(dialled);
@@ -116,6 +127,15 @@ fn connected_to(text: &str) -> Option<Address> {
     upstream(rest.split(": ").next()?)
 }
 
+/// `read tcp 10.0.0.1:4000->10.0.0.2:80: …`: this end. A Unix socket's has no name.
+fn connected_from(message: &str) -> Option<Address> {
+    let words = ["read tcp ", "write tcp ", "readfrom tcp "];
+    let rest = words.iter().find_map(|word| message.strip_prefix(word))?;
+    let (from, _) = rest.split_once("->")?;
+    let from: std::net::SocketAddr = from.parse().ok()?;
+    Some(Address(from.to_string()))
+}
+
 fn go_http(error: &str) -> Option<(Said, Option<Address>)> {
     let said = match error {
         e if e.starts_with("timeout awaiting response headers") => Said::ReadTimedOut,
@@ -156,7 +176,10 @@ mod tests {
 
     #[test]
     fn errors_of_go() {
-        let of = |message: &str| go(message).map(|(said, to)| (said, to.map(|a| a.0)));
+        let of = |message: &str| {
+            let one = go(message)?;
+            Some((one.said?, one.upstream.map(|to| to.0)))
+        };
         let with = |said, to: &str| Some((said, Some(to.to_owned())));
         let errno = 111;
         assert_eq!(
@@ -187,5 +210,24 @@ mod tests {
             Some((Said::NotHttp { speaks }, None))
         );
         assert_eq!(of("something else"), None);
+    }
+
+    #[test]
+    fn the_own_end_of_a_connection_that_broke() {
+        let of = |message: &str| go(message)?.local.map(|from| from.0);
+        for message in [
+            "read tcp 10.9.0.1:41910->10.9.0.2:9000: read: connection reset by peer",
+            "write tcp 10.9.0.1:41910->10.9.0.2:9000: write: broken pipe",
+            "readfrom tcp 10.9.0.1:41910->10.9.0.2:9000: write tcp 10.9.0.1:41910->10.9.0.2:9000: write: broken pipe",
+        ] {
+            assert_eq!(of(message).as_deref(), Some("10.9.0.1:41910"), "{message}");
+        }
+        for message in [
+            "read unix @->/run/app.sock: read: connection reset by peer",
+            "dial tcp 10.9.0.2:9000: connect: connection refused",
+            "EOF",
+        ] {
+            assert_eq!(of(message), None, "{message}");
+        }
     }
 }

@@ -311,6 +311,33 @@ fn of_requests_alike_the_one_whose_client_left_is_another() {
     assert_eq!(upstream_ended(504), 1);
 }
 
+/// All that is left is the attempt of a client that gave up, and this one's was given to another.
+#[test]
+fn what_a_proxy_does_not_say_of_such_an_end_is_anothers() {
+    let attempts = |software: &str, end: &str, status: u16| {
+        let mut answer = response(5, "/a");
+        answer["status"] = status.into();
+        let one = attempt(1, 7, sent("/a"), json!({"how": end}));
+        let out = verdicts_of(software, &[(21 * MS, one), (22 * MS, answer)]);
+        out[0].attempts.len()
+    };
+    for software in ["haproxy", "envoy", "caddy", "other"] {
+        assert_eq!(attempts(software, "given_up", 503), 0, "{software}");
+        assert_eq!(attempts(software, "given_up", 504), 1, "{software}");
+        assert_eq!(attempts(software, "reset", 503), 1, "{software}");
+    }
+    for (software, tells) in [
+        ("haproxy", true),
+        ("envoy", true),
+        ("h2o", false),
+        ("caddy", false),
+    ] {
+        let found = usize::from(!tells);
+        assert_eq!(attempts(software, "given_up", 502), found, "{software}");
+        assert_eq!(attempts(software, "reset", 504), found, "{software}");
+    }
+}
+
 #[test]
 fn an_upstreams_own_error_is_found_by_its_request_and_status() {
     let answered = |status: u16| {
@@ -587,13 +614,15 @@ fn the_exit_of_who_held_an_adopted_attempt_is_waited_for() {
     let exited =
         json!({"kind": "process_exited", "pid": 100, "parent": 99, "signal": 0, "status": 0});
     let tick = || json!({"kind": "tick"});
+    let mut unavailable = response(5, "/a");
+    unavailable["status"] = 503.into();
     let out = verdicts_of(
         "envoy",
         &[
             (2 * MS, gunicorn),
             (1998 * MS, told),
             (2000 * MS, closed),
-            (2000 * MS, response(5, "/a")),
+            (2000 * MS, unavailable),
             (2300 * MS, tick()),
             (2340 * MS, exited),
             (3100 * MS, tick()),

@@ -375,6 +375,7 @@ fn where_signals_were_lost_the_line_proves_nothing() {
     assert_eq!(confidence(&verdict).1, Confidence::Likely);
 }
 
+mod alike;
 mod counted;
 mod late;
 mod passed_on;

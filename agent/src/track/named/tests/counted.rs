@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{MS, UPSTREAM, changed, connect, decided_of, response};
+use super::{MS, UPSTREAM, changed, connect, decided_of, reset_by, response};
 use crate::cause::Cause;
 use crate::signal::{Nanos, Source};
 use crate::verdict::Confidence::{self, Likely, Proven};
@@ -10,6 +10,7 @@ use crate::verdict::Confidence::{self, Likely, Proven};
 fn line(said: Value, upstream: &str) -> Value {
     let one = json!({
         "upstream": upstream, "said": said, "status": null, "connect": null, "took": null,
+        "local": null,
     });
     json!({
         "kind": "logged", "proxy": "go", "line": "error", "pid": null, "connection": null,
@@ -131,4 +132,76 @@ fn what_only_the_log_can_know_needs_a_name() {
     let lookup = changed(refused(), "/tries", json!([]));
     let lookup = changed(lookup, "/said", json!({"said": "not_resolved"}));
     assert_eq!(told(1, &[], &[lookup]), [Likely]);
+}
+
+/// Behind TLS the kernel's facts do not say that the client was told of a failure.
+#[test]
+fn a_line_of_no_failure_that_was_seen_is_told_by_itself() {
+    let of = |at: Nanos| {
+        let signals = [
+            (1001 * MS, "kernel", connect(1, 111)),
+            (1001 * MS, "kernel", response(50, "/0")),
+            (1001 * MS, "log", refused()),
+            (at, "log", refused()),
+        ];
+        let out = decided_of("other", &signals);
+        out.iter()
+            .filter(|d| d.attempts[0].source == Source::Log)
+            .count()
+    };
+    assert_eq!(of(1002 * MS), 0);
+    assert_eq!(of(5000 * MS), 1);
+}
+
+/// A failure every 8 ms: the lines near each are not those near the next.
+#[test]
+fn of_a_long_row_all_lines_and_all_failures_are_counted() {
+    let told = |lines: u64| {
+        let at = |n: u64| (1001 + 8 * n) * MS;
+        let mut signals: Vec<(Nanos, &str, Value)> = Vec::new();
+        for n in 0..6 {
+            let one = changed(connect(n + 1, 111), "/began", (at(n) - MS).into());
+            let answer = changed(
+                response(50 + n, &format!("/{n}")),
+                "/request_at",
+                (at(n) - MS).into(),
+            );
+            signals.push((at(n), "kernel", one));
+            signals.push((at(n), "kernel", answer));
+            if n < lines {
+                signals.push((at(n), "log", refused()));
+            }
+        }
+        let out = decided_of("other", &signals);
+        let all = out.iter().filter(|d| !d.attempts.is_empty());
+        all.map(|d| d.diagnosis.confidence).collect::<Vec<_>>()
+    };
+    assert_eq!(told(6), [Proven; 6]);
+    assert!(!told(5).contains(&Proven));
+}
+
+/// Go names the connection that broke: no counting is needed, lines of others do no harm, and its answer may
+/// come late.
+#[test]
+fn a_line_that_names_the_connection_is_of_no_other_attempt() {
+    let of = |named: Value| {
+        let mut one = reset_by(1, "/0");
+        one["local"] = "10.0.0.1:4100".into();
+        let line = |local: Value| {
+            let line = line(json!({"said": "reset"}), UPSTREAM);
+            changed(line, "/tries/0/local", local)
+        };
+        let signals = [
+            (1001 * MS, "kernel", one),
+            (1005 * MS, "kernel", response(50, "/0")),
+            (1005 * MS, "log", line("10.0.0.1:4999".into())),
+            (1005 * MS, "log", line(named)),
+        ];
+        let out = decided_of("other", &signals);
+        let this = out.iter().find(|d| !d.attempts.is_empty());
+        this.expect("a verdict").diagnosis.confidence
+    };
+    assert_eq!(of("10.0.0.1:4100".into()), Proven);
+    assert_eq!(of("10.0.0.1:4101".into()), Likely);
+    assert_eq!(of(Value::Null), Likely);
 }

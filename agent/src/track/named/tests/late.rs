@@ -3,13 +3,15 @@
 
 use serde_json::{Value, json};
 
-use super::{MS, UPSTREAM, asked, changed, confidence, connect, decided_of, ended, line, response};
+use super::{
+    MS, UPSTREAM, asked, changed, confidence, connect, decided_of, ended, line, reset_by, response,
+};
 use crate::cause::Cause;
 use crate::signal::Nanos;
 use crate::verdict::Confidence::{self, Likely, Proven};
 
 /// Of one request at `/a`, asked at 999 ms: what its proxy said of it, beside these attempts.
-fn told(
+pub(super) fn told(
     software: &str,
     status: u16,
     said: Value,
@@ -78,7 +80,7 @@ fn of_several_connects_for_one_request_the_last_led_to_the_answer() {
     assert_eq!(of(&[(1001 * MS, first()), (2000 * MS, elsewhere)]), Likely);
 }
 
-fn unanswered(flow: u64, began: Nanos) -> Value {
+pub(super) fn unanswered(flow: u64, began: Nanos) -> Value {
     let mut one = ended(flow, asked("/a"));
     one["began"] = began.into();
     one["request"]["at"] = began.into();
@@ -134,6 +136,29 @@ fn an_answer_that_was_refused_after_a_wait_in_the_queue_is_the_one_that_the_line
     // Another client's, for the same: which of the two was refused for which fault?
     let twin = changed(response(6, "/a"), "/status", 502.into());
     assert_ne!(of("head_refused", &[(2000 * MS, twin)]), Proven);
+}
+
+/// It waited in the proxy's queue before it was sent, so that its moment alone ties nothing.
+#[test]
+fn an_upstreams_own_error_is_the_one_that_the_line_tells_of() {
+    let answered = |flow: u64, status: u16| {
+        let mut one = malformed(flow);
+        one["fault"] = Value::Null;
+        one["response"]["status"] = status.into();
+        one
+    };
+    let of = |said: &str, more: &[(Nanos, Value)]| {
+        let mut attempts = vec![(2000 * MS, answered(1, 503))];
+        attempts.extend(more.iter().cloned());
+        told("envoy", 503, json!({"said": said}), UPSTREAM, &attempts)
+    };
+    assert_eq!(of("answered", &[]), Proven);
+    assert_ne!(of("timed_out", &[]), Proven);
+    // For another client it was another status: which of the two attempts was whose?
+    assert_ne!(of("answered", &[(2000 * MS, answered(2, 502))]), Proven);
+    // Another client was answered so, and not both can have had this attempt.
+    let twin = changed(response(6, "/a"), "/status", 503.into());
+    assert_ne!(of("answered", &[(2000 * MS, twin)]), Proven);
 }
 
 /// nginx has had a FastCGI server's answer, of which neither order nor content is seen: its line tells.
@@ -353,4 +378,36 @@ fn a_line_waits_for_the_exchange_that_waits_for_an_exit() {
     );
     let told: Vec<_> = told.iter().map(confidence).collect();
     assert_eq!(told, [(Cause::WorkerTimeoutKilled, Proven)]);
+}
+
+/// Its thread was kept from its CPU between the reset and its answer.
+#[test]
+fn a_line_that_names_request_and_connection_may_come_later() {
+    let of = |local: Value, upstream: &str| {
+        let mut one = reset_by(1, "/a");
+        one["local"] = "10.0.0.1:4100".into();
+        let mut line = changed(line("/a", 111), "/tries/0/said", json!({"said": "reset"}));
+        line["tries"][0]["local"] = local;
+        line["tries"][0]["upstream"] = upstream.into();
+        let signals = [
+            (1001 * MS, "kernel", one),
+            (1010 * MS, "kernel", response(5, "/a")),
+            (1010 * MS, "log", line),
+            (1300 * MS, "kernel", json!({"kind": "tick"})),
+        ];
+        let out = decided_of("caddy", &signals);
+        let this = |d: &&crate::track::Decided| {
+            d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5)
+        };
+        confidence(out.iter().find(this).expect("a verdict")).1
+    };
+    assert_eq!(of("10.0.0.1:4100".into(), UPSTREAM), Proven);
+    // A port may serve several connections, to several upstreams.
+    for (local, upstream) in [
+        ("10.0.0.1:4101".into(), UPSTREAM),
+        (Value::Null, UPSTREAM),
+        ("10.0.0.1:4100".into(), "10.0.0.3:9009"),
+    ] {
+        assert_ne!(of(local, upstream), Proven);
+    }
 }
