@@ -41,20 +41,9 @@ pub fn tell_far_end(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn tell(sk: *const u8, new: i32) {
     let at = sk as u64;
-    let mut ends: Ends = kernel::zero();
-    kernel::ends(at, &mut ends);
-    if is_called_from_here(&ends) {
-        return;
-    }
     // An error ends it from outside: a reset received, a timer. Its own close leaves none.
     let fin = new == TCP_CLOSE_WAIT;
     let by_caller = fin || new == TCP_CLOSE && field!(at, sk_err, i32) != 0;
-    // What dies may have closed its listener before, and a client dies like a server: who listened is
-    // the agent's to say.
-    let dies = !by_caller && exiting();
-    if !dies && listener_at(key_of(&ends)).is_none() {
-        return;
-    }
     // A FIN takes a sequence number.
     let unread = field!(at, rcv_nxt, u32)
         .wrapping_sub(field!(at, copied_seq, u32))
@@ -74,6 +63,7 @@ fn tell(sk: *const u8, new: i32) {
     };
     let failed = unanswered || unread != 0;
     let second = offset!(second_ticks);
+    let dies = !by_caller && exiting();
     let wanted = if by_caller {
         // Sooner it is a farewell: of TLS, of a database's client.
         failed && since_received >= second
@@ -81,7 +71,18 @@ fn tell(sk: *const u8, new: i32) {
         // Sooner it is the end of an answer, not of an idle connection.
         dies || failed || idle_ticks >= second / 2
     };
+    // Most connections are done with by now.
     if !wanted {
+        return;
+    }
+    let mut ends: Ends = kernel::zero();
+    kernel::ends(at, &mut ends);
+    if is_called_from_here(&ends) {
+        return;
+    }
+    // What dies may have closed its listener before, and a client dies like a server: who listened is
+    // the agent's to say.
+    if !dies && listener_at(key_of(&ends)).is_none() {
         return;
     }
     let now = kernel::now();
