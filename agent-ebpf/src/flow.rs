@@ -1,7 +1,7 @@
 //! The state kept per connection of a proxy: creation, request boundaries, and links between the two sides.
 
 use agent_ebpf::{
-    Flow, RESPONSE, Read, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
+    Flow, HEAD, RESPONSE, Read, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
 
@@ -254,6 +254,24 @@ pub fn keep_head(flow: &mut Flow, lazy: bool) {
             }
         }
         None => flow.head_ptr = 0,
+    }
+}
+
+/// Of a request whose first word was handed over by itself, puts the others behind it.
+#[inline(always)]
+pub fn complete_head(flow: &mut Flow) {
+    let word = flow.head_size.wrapping_sub(1) < user::LINE - 1;
+    if !word || !flow.head[0].is_ascii_uppercase() {
+        return;
+    }
+    // SAFETY: a flow goes on for longer than its head.
+    let size = unsafe {
+        let head = (&raw mut *flow).cast::<u8>();
+        user::gather::<HEAD>(head.add(core::mem::offset_of!(Flow, head)))
+    };
+    if size != 0 {
+        flow.head_size = size;
+        flow.head[size as usize & (HEAD - 1)] = 0;
     }
 }
 

@@ -165,6 +165,60 @@ fn vector(iov: u64) -> Option<Buffer> {
     Some(Buffer { ptr, len })
 }
 
+/// Bytes of `HTTP/1.x NNN`: a first piece that is shorter is no line by itself.
+pub const LINE: u32 = 12;
+/// Pieces that are looked at: the words of a first line, what is between them, and a bit more.
+const PIECES: u64 = 8;
+
+/// Puts the pieces of what is sent now one after the other, up to `N - 1` bytes; returns how many. Varnish
+/// hands over each word of a head by itself.
+///
+/// # Safety
+/// `out` may be written for `N` bytes, which is a power of two; the verifier wants to see `2 * N`.
+#[inline(always)]
+pub unsafe fn gather<const N: usize>(out: *mut u8) -> u32 {
+    let caller = Registers::of_caller();
+    if caller.get::<u32>(arch::NUMBER) != arch::WRITEV {
+        return 0;
+    }
+    let list = caller.get::<u64>(arch::ARGUMENTS[1]);
+    let count = caller.get::<u64>(arch::ARGUMENTS[2]);
+    let mut at = 0;
+    for nth in 0..PIECES {
+        if nth >= count {
+            break;
+        }
+        // SAFETY: the helper checks the address.
+        let piece = unsafe { bpf_probe_read_user((list + nth * 16) as *const [u64; 2]) };
+        let Ok([ptr, len]) = piece else {
+            break;
+        };
+        let room = N as u64 - 1 - at;
+        let part = if len < room { len } else { room };
+        // As in `read_user`.
+        // SAFETY: locals.
+        let (place, size) = unsafe {
+            (
+                core::ptr::read_volatile(&raw const at) as usize & (N - 1),
+                core::ptr::read_volatile(&raw const part) as usize & (N - 1),
+            )
+        };
+        // SAFETY: `place + size` < N, by what the caller promises; the helper checks the address.
+        let read = unsafe {
+            let part = core::slice::from_raw_parts_mut(out.add(place), size);
+            bpf_probe_read_user_buf(ptr as *const u8, part)
+        };
+        if read.is_err() {
+            break;
+        }
+        at += part;
+        if part < len {
+            break;
+        }
+    }
+    at as u32
+}
+
 /// Reads up to `out.len()` bytes, no more than `len`; returns how many were asked for.
 #[inline(always)]
 pub fn read_user<const N: usize>(ptr: u64, len: u64, out: &mut [u8; N]) -> u32 {

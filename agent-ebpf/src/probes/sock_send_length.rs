@@ -10,7 +10,7 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Socket, TCP_CLOSE},
-    user,
+    user::{self, Buffer},
 };
 
 const EAGAIN: i32 = -11;
@@ -160,6 +160,7 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
     }
     let first = flow.ordinal == 1;
     flow::keep_head(flow, thread.lazy != 0 && !first);
+    flow::complete_head(flow);
     if first && flow.head_size != 0 && RECORDS.contains(&flow.head[0]) && flow.head[1] == 3 {
         flow.flags |= flow_flag::SEALED;
     }
@@ -174,9 +175,7 @@ fn response(flow: &mut Flow) {
         flow.flags &= !flow_flag::AWAITED;
         return;
     }
-    let mut head = [0u8; 16];
-    let read = user::buffer().map_or(0, |b| user::read_user(b.ptr, b.len, &mut head));
-    let status = if read >= 12 { status(&head) } else { 0 };
+    let status = user::buffer().map_or(0, first_status);
     if status != 0 && status < 200 && status != 101 {
         // An interim response: the final one is still awaited.
         return;
@@ -207,6 +206,29 @@ fn response(flow: &mut Flow) {
         }
         emit::response_sent(flow, status, adjacent, thread, now);
     }
+}
+
+/// A status line, and room that is never used.
+#[repr(C)]
+struct Line {
+    bytes: [u8; RESPONSE],
+    _room: [u8; RESPONSE],
+}
+
+/// The status of the response that begins in what is sent now; 0 if it is something else.
+#[inline(always)]
+fn first_status(buffer: Buffer) -> u16 {
+    let mut line = Line {
+        bytes: [0; RESPONSE],
+        _room: [0; RESPONSE],
+    };
+    let read = user::read_user(buffer.ptr, buffer.len, &mut line.bytes);
+    if read < user::LINE && line.bytes[0] == b'H' {
+        // SAFETY: the room is behind it.
+        unsafe { user::gather::<RESPONSE>((&raw mut line).cast()) };
+    }
+    // What was not read is zero, and no digit.
+    status(&line.bytes)
 }
 
 /// nginx closes an upstream whose answer it rejects before it answers itself. Others do so after.

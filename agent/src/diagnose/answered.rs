@@ -6,7 +6,7 @@
 //! the head: too big or malformed; only its own log tells which for sure.
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{Attempt, End, HeadFault, Opening, Response};
+use crate::signal::{Attempt, End, HeadFault, Opening, Response, Software};
 
 use super::Case;
 use super::finding::Finding;
@@ -50,11 +50,21 @@ pub(super) fn diagnose(attempt: &Attempt, response: Option<&Response>) -> Option
     }
 }
 
-/// The proxy gave the connection up itself, right after it had read a head, to send a 502.
+/// What a proxy answers in the place of a head that it refuses.
+pub(crate) fn refuses_with(software: Option<Software>) -> u16 {
+    match software {
+        Some(Software::Varnish) => 503,
+        _ => 502,
+    }
+}
+
+/// The proxy gave the connection up itself, right after it had read a head, to say so.
 pub(super) fn refused(known: &Known<'_>) -> Option<Finding> {
     let attempt = known.attempt();
     let at_once = attempt.end == End::GivenUp && status(attempt).is_some();
-    let failed = known.case.response.and_then(|r| r.status) == Some(502);
+    let proxy = known.host().process(attempt.proxy);
+    let refusal = refuses_with(proxy.map(|proxy| proxy.software));
+    let failed = known.case.response.and_then(|r| r.status) == Some(refusal);
     (at_once && failed).then(|| refused_head(attempt))
 }
 

@@ -32,6 +32,7 @@ use crate::track::told::Told;
 use crate::verdict::Confidence;
 
 pub use advice::advise;
+pub(crate) use answered::refuses_with;
 use finding::Finding;
 use known::Known;
 pub(crate) use link::same_request;

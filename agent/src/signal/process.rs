@@ -109,6 +109,7 @@ pub enum Software {
     Caddy,
     Traefik,
     H2o,
+    Varnish,
     Gunicorn,
     Node,
     Uwsgi,

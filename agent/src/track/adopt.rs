@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::moments::{LATE, at_once, is_unconnected};
 use super::{Key, SETTLE, Tracker};
 use crate::cause::Cause;
-use crate::diagnose::{self, Tried, same_request};
+use crate::diagnose::{self, Tried, refuses_with, same_request};
 use crate::signal::{
     Attempt, End, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Software, Source,
 };
@@ -56,9 +56,15 @@ impl Threads {
         match software {
             Some(Software::Nginx) => Threads::InTurn,
             Some(Software::Apache) => Threads::Blocking,
-            Some(Software::Caddy | Software::Traefik | Software::Go | Software::Other) | None => {
-                Threads::Any
-            }
+            // One thread of Varnish's reads from a client and answers it, another one asks the upstream.
+            Some(
+                Software::Caddy
+                | Software::Traefik
+                | Software::Go
+                | Software::Varnish
+                | Software::Other,
+            )
+            | None => Threads::Any,
             Some(_) => Threads::Own,
         }
     }
@@ -149,13 +155,14 @@ impl Tracker {
             return;
         }
         let asked = response.request_at.unwrap_or(*at);
-        let tells = tells_timeouts(self.proxy_of(exchange));
+        let software = self.proxy_of(exchange);
+        let tells = tells_timeouts(software);
         let fits = |(key, other): (&Key, &Exchange)| {
             let alone = matches!(key, Key::Attempt(..)) && other.response.is_none();
             let [tried] = &other.attempts[..] else {
                 return None;
             };
-            let fit = fit(tried, response, *at, threads).filter(|_| alone)?;
+            let fit = fit(tried, response, *at, software).filter(|_| alone)?;
             // Who has no connection is told so by another status.
             let unconnected = fit >= Fit::Thread;
             let elsewhere = before.is_some_and(|(_, b)| b.upstream != tried.attempt.upstream);
@@ -301,12 +308,12 @@ impl Tracker {
     }
 }
 
-fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Option<Fit> {
+fn fit(tried: &Tried, response: &Response, at: Nanos, software: Option<Software>) -> Option<Fit> {
     let attempt = &tried.attempt;
     let near = tried.at.abs_diff(at);
     let asked = response.request_at.unwrap_or(at);
     let began = asked <= sent_since(attempt, asked) && attempt.began <= at;
-    if !began || attempt.proxy != response.proxy || !passed_on(attempt, response) {
+    if !began || attempt.proxy != response.proxy || !passed_on(attempt, response, software) {
         return None;
     }
     if attempt.request.is_some() {
@@ -318,7 +325,7 @@ fn fit(tried: &Tried, response: &Response, at: Nanos, threads: Threads) -> Optio
         return (same && near <= SETTLE).then_some(fit);
     }
     let failed = is_unconnected(attempt);
-    let any = threads == Threads::Any;
+    let any = Threads::of(software) == Threads::Any;
     if !failed || !(any || led_by_none(attempt)) || attempt.upstream.0 == NSCD {
         return None;
     }
@@ -370,11 +377,11 @@ fn answered_well(attempt: &Attempt) -> bool {
 }
 
 /// An upstream's own error is the response only with its own status. One for a head that was refused is
-/// a 502; that a beginning alone came is told in several ways.
-fn passed_on(attempt: &Attempt, response: &Response) -> bool {
+/// the proxy's own; that a beginning alone came is told in several ways.
+fn passed_on(attempt: &Attempt, response: &Response, software: Option<Software>) -> bool {
     match attempt.response {
         Some(Opening::HttpResponse { status: ..500 }) if attempt.end == End::Answered => {
-            matches!(response.status, Some(500 | 502))
+            [Some(500), Some(refuses_with(software))].contains(&response.status)
         }
         Some(Opening::HttpResponse { status: 500.. }) if attempt.end == End::Answered => {
             attempt.response.as_ref().map(status_of) == Some(response.status)

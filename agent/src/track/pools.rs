@@ -1,7 +1,8 @@
 //! Connects that failed for more requests than the one they were begun for. Pure.
 //!
 //! Envoy gives any connection of a pool to any request that waits for one. When a connect fails, all
-//! that wait fail with it, and the pool's other connects are given up.
+//! that wait fail with it, and the pool's other connects are given up. Varnish makes no other connect
+//! for a while after one that was refused: what is asked meanwhile fails at once, without any.
 
 use std::collections::VecDeque;
 
@@ -9,6 +10,17 @@ use super::moments::{LATE, at_once, between, is_unconnected};
 use super::{Key, Tracker};
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
+
+/// For how long Varnish holds back after such an error, by default.
+fn holds_back(errno: i32) -> Option<Nanos> {
+    match errno {
+        // ECONNREFUSED, ENETUNREACH: `backend_remote_error_holddown`.
+        111 | 101 => Some(250_000_000),
+        // EADDRNOTAVAIL, EACCES, EPERM: `backend_local_error_holddown`.
+        99 | 13 | 1 => Some(10_000_000_000),
+        _ => None,
+    }
+}
 
 /// Far more than fail at one moment.
 const KEPT: usize = 64;
@@ -65,6 +77,24 @@ impl Connects {
         self.recent.iter().filter(here).all(one).then_some(deciding)
     }
 
+    /// The one after which Varnish held back as this was asked and answered at once. `None` where it did so
+    /// for several upstreams.
+    fn held_back(&self, at: Nanos, response: &Response) -> Option<&Tried> {
+        let asked = response.request_at.filter(|asked| at <= asked + LATE)?;
+        let held = |tried: &&Tried| {
+            let own = tried.attempt.proxy == response.proxy && tried.at <= at;
+            match tried.attempt.end {
+                End::ConnectFailed { errno } if own => {
+                    holds_back(errno).is_some_and(|time| asked <= tried.at + time)
+                }
+                _ => false,
+            }
+        };
+        let last = self.recent.iter().filter(held).max_by_key(|t| t.at)?;
+        let one = |tried: &Tried| tried.attempt.upstream == last.attempt.upstream;
+        self.recent.iter().filter(held).all(one).then_some(last)
+    }
+
     /// Whether each connect of its proxy to the same upstream that failed from its end until this moment
     /// ended as this one did.
     pub(super) fn ended_alike(&self, tried: &Tried, at: Nanos) -> bool {
@@ -114,12 +144,15 @@ impl Tracker {
             }
             _ => return,
         };
-        // What was refused of an answer is a 502.
-        let unconnected = response.status != Some(502);
-        if self.proxy_of(exchange) != Some(Software::Envoy) || !unconnected {
-            return;
-        }
-        let Some(mut tried) = self.connects.deciding(*at, response).cloned() else {
+        let deciding = match self.proxy_of(exchange) {
+            // What was refused of an answer is a 502.
+            Some(Software::Envoy) if response.status != Some(502) => {
+                self.connects.deciding(*at, response)
+            }
+            Some(Software::Varnish) if own.is_none() => self.connects.held_back(*at, response),
+            _ => return,
+        };
+        let Some(mut tried) = deciding.cloned() else {
             return;
         };
         if own == Some(tried.attempt.flow) {
@@ -169,13 +202,22 @@ mod tests {
         connects: Vec<(Nanos, Value)>,
         (answered, status): (Nanos, u16),
     ) -> Decided {
+        asked_at(90 * MS, software, connects, (answered, status))
+    }
+
+    fn asked_at(
+        asked: Nanos,
+        software: &str,
+        connects: Vec<Value>,
+        (answered, status): (Nanos, u16),
+    ) -> Decided {
         let process = json!({
             "kind": "process_seen", "pid": 1, "parent": 0, "name": "proxy", "software": software,
             "settings": [], "started": 0, "netns": 0, "sagemaker": false,
         });
         let response = json!({
             "kind": "response_sent", "proxy": 1, "thread": 7, "downstream": 5, "ordinal": 1,
-            "status": status, "client": null, "proxy_address": null, "request_at": 90 * MS,
+            "status": status, "client": null, "proxy_address": null, "request_at": asked,
             "request": {"protocol": "http_request", "method": "GET", "path": "/a",
                         "path_complete": true, "host": null},
             "adjacent": null, "last_attempt": null,
@@ -249,5 +291,42 @@ mod tests {
             decided("haproxy", vec![failed()]).diagnosis.cause,
             Cause::Unknown
         );
+    }
+
+    /// Seen of Varnish 7.1: 503 within a millisecond, and no connect.
+    #[test]
+    fn who_holds_back_after_a_refusal_fails_of_it() {
+        let failed = |upstream: &str, errno: i32| {
+            let end = json!({"how": "connect_failed", "errno": errno});
+            connect(errno as u64, upstream, 99 * MS, end)
+        };
+        let told = |software: &str, connects: Vec<Value>, asked: Nanos, took: Nanos| {
+            let decided = asked_at(asked, software, connects, (asked + took, 503));
+            (decided.diagnosis.cause, decided.diagnosis.confidence)
+        };
+        let refused = || vec![failed("10.0.0.2:80", 111)];
+        let varnish = |connects, asked| told("varnish", connects, asked, MS / 10);
+        let (likely, unknown) = (Confidence::Likely, (Cause::Unknown, Confidence::Unknown));
+        assert_eq!(
+            varnish(refused(), 340 * MS),
+            (Cause::ConnectionRefused, likely)
+        );
+        assert_eq!(varnish(refused(), 360 * MS), unknown);
+        assert_eq!(told("go", refused(), 340 * MS, MS / 10), unknown);
+        // Something took its time: an attempt that was not seen, say.
+        assert_eq!(told("varnish", refused(), 340 * MS, 60 * MS), unknown);
+        // A route that is missing, and one that leads to nobody: after that it connects again.
+        assert_eq!(
+            varnish(vec![failed("10.0.0.2:80", 101)], 340 * MS),
+            (Cause::HostUnreachable, likely)
+        );
+        assert_eq!(varnish(vec![failed("10.0.0.2:80", 113)], 340 * MS), unknown);
+        // Local errors are held against an upstream for longer.
+        assert_eq!(
+            varnish(vec![failed("10.0.0.2:80", 99)], 9000 * MS),
+            (Cause::PortsExhausted, likely)
+        );
+        let two = vec![failed("10.0.0.2:80", 111), failed("10.0.0.3:80", 101)];
+        assert_eq!(varnish(two, 340 * MS), unknown);
     }
 }

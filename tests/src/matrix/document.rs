@@ -15,8 +15,6 @@ pub(super) const NONE_FAILED: &str = "no response failed";
 /// What is wanted: failures of each pair, and proven of right ones from all facts.
 const WANTED: u32 = 30;
 const PROVEN: f64 = 0.9;
-/// Wanted, and not built into the matrix.
-const LACKING: &str = "Varnish";
 
 /// How one run was begun.
 pub(super) struct Seeded {
@@ -152,8 +150,13 @@ fn short_of(text: &mut String, results: &[(Source, Cells)]) {
                 few.join(", ")
             );
         }
+        let has = |name: &str| cells.keys().any(|(proxy, _)| *proxy == name);
+        let names = proxies::ALL.iter().map(|proxy| proxy.name);
+        let lacking: Vec<&str> = names.filter(|name| !has(name)).collect();
+        if !lacking.is_empty() {
+            let _ = writeln!(text, "- Not among the proxies: {}.", lacking.join(", "));
+        }
     }
-    let _ = writeln!(text, "- Not among the proxies: {LACKING}.");
 }
 
 fn of_source(text: &mut String, source: Source, cells: &Cells) {

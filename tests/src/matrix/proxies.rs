@@ -10,6 +10,7 @@ mod haproxy_3_2;
 mod nginx;
 mod nginx_1_30;
 mod pingora;
+mod varnish;
 
 use std::any::Any;
 use std::fmt;
@@ -37,6 +38,7 @@ pub(in crate::matrix) const ALL: &[Proxy] = &[
     nginx_1_30::PROXY,
     haproxy_3_2::PROXY,
     pingora::PROXY,
+    varnish::PROXY,
 ];
 
 pub(in crate::matrix) struct Proxy {

@@ -7,6 +7,7 @@ mod node;
 mod php;
 mod puma;
 mod scripted;
+mod tomcat;
 mod uvicorn;
 mod uwsgi;
 
@@ -30,6 +31,7 @@ pub(in crate::matrix) const ALL: &[Upstream] = &[
     php::UPSTREAM,
     gthread::UPSTREAM,
     puma::UPSTREAM,
+    tomcat::UPSTREAM,
 ];
 
 pub(in crate::matrix) struct Upstream {

@@ -2,14 +2,20 @@
 //!
 //! A machine that cannot have one is told so and goes on without; so does the matrix, aloud.
 
-use super::{apt, newer, wheel};
+use super::{Proof, apt, newer, wheel};
 use crate::shell;
 
-/// Debian's packages and a program of each.
-const PACKAGES: &[(&str, &str)] = &[
-    ("php8.2-fpm", "php-fpm8.2"),
-    ("h2o", "h2o"),
-    ("puma", "puma"),
+/// Debian's packages and what shows that each is there.
+const PACKAGES: &[(&str, Proof)] = &[
+    ("php8.2-fpm", Proof::Program("php-fpm8.2")),
+    ("h2o", Proof::Program("h2o")),
+    ("puma", Proof::Program("puma")),
+    ("varnish", Proof::Program("varnishd")),
+    // Without the service, and with a Java to run it.
+    (
+        "tomcat10-common",
+        Proof::File("/usr/share/tomcat10/lib/catalina.jar"),
+    ),
 ];
 
 /// Wheels, their modules, the programs and where these are below the module's folder.
@@ -34,9 +40,7 @@ pub(super) fn missing() -> Vec<String> {
 }
 
 fn packages() -> impl Iterator<Item = &'static str> {
-    let missing = PACKAGES
-        .iter()
-        .filter(|(_, program)| shell::find(program).is_none());
+    let missing = PACKAGES.iter().filter(|(_, proof)| !proof.holds());
     missing.map(|&(package, _)| package)
 }
 

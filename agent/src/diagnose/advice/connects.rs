@@ -188,7 +188,7 @@ fn connect_timeout(scene: &Scene<'_>) -> Setting {
     let name = match scene.proxy_software() {
         Software::Nginx => "proxy_connect_timeout",
         Software::Haproxy => "timeout connect",
-        Software::Envoy => "connect_timeout",
+        Software::Envoy | Software::Varnish => "connect_timeout",
         _ => "connect timeout",
     };
     let waited = scene
@@ -249,6 +249,7 @@ fn header_buffer(scene: &Scene<'_>) -> Vec<Setting> {
         Software::Nginx => "proxy_buffer_size",
         Software::Haproxy => "tune.bufsize",
         Software::Apache => "ProxyPass responsefieldsize",
+        Software::Varnish => "http_resp_size",
         _ => return Vec::new(),
     };
     vec![

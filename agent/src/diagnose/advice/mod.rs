@@ -182,6 +182,7 @@ fn name(software: Software) -> &'static str {
         Software::Caddy => "caddy",
         Software::Traefik => "traefik",
         Software::H2o => "h2o",
+        Software::Varnish => "varnish",
         Software::Gunicorn => "gunicorn",
         Software::Node => "node",
         Software::Uwsgi => "uwsgi",

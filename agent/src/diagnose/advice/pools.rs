@@ -125,6 +125,7 @@ fn proxy_pool(scene: &Scene<'_>, closes: Option<u64>) -> Setting {
         Software::Envoy => "common_http_protocol_options.idle_timeout",
         Software::Apache => "ProxyPass ttl",
         Software::Caddy => "transport http keepalive",
+        Software::Varnish => "backend_idle_timeout",
         _ => "idle timeout of the upstream pool",
     };
     let made = setting(&scene.proxy_name(), name, less)

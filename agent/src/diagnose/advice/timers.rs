@@ -132,6 +132,7 @@ pub(super) fn read_timeout_of_proxy(scene: &Scene<'_>, suggested: &str) -> Setti
         (Software::Envoy, _) => "route timeout",
         (Software::Apache, _) => "ProxyTimeout",
         (Software::Caddy, _) => "response_header_timeout",
+        (Software::Varnish, _) => "first_byte_timeout",
         _ => "read timeout",
     };
     setting(&scene.proxy_name(), name, suggested).observed(scene.proxy, &[&settings::plain(name)])

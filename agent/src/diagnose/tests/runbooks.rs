@@ -13,6 +13,7 @@ const PROXIES: &[Software] = &[
     Software::Envoy,
     Software::Apache,
     Software::Caddy,
+    Software::Varnish,
     Software::Other,
 ];
 

@@ -14,6 +14,7 @@ pub(super) fn recognise(name: &str, executable: Option<&str>, arguments: &[Strin
             "apache2" | "httpd" => return Software::Apache,
             "caddy" => return Software::Caddy,
             "h2o" => return Software::H2o,
+            "varnishd" => return Software::Varnish,
             "node" | "nodejs" => return Software::Node,
             "gunicorn" => return Software::Gunicorn,
             "uvicorn" => return Software::Uvicorn,
@@ -62,7 +63,7 @@ pub(super) fn recognise(name: &str, executable: Option<&str>, arguments: &[Strin
 pub(super) fn is_proxy(software: Software) -> bool {
     matches!(
         software,
-        Software::Nginx | Software::Haproxy | Software::Envoy | Software::Caddy
+        Software::Nginx | Software::Haproxy | Software::Envoy | Software::Caddy | Software::Varnish
     )
 }
 
@@ -224,6 +225,13 @@ mod tests {
                 Some("java"),
                 "java org.apache.catalina.startup.Bootstrap",
                 Software::Tomcat,
+            ),
+            // The process that talks to clients and upstreams.
+            (
+                "cache-main",
+                Some("varnishd"),
+                "varnishd -F -a :80",
+                Software::Varnish,
             ),
             (
                 "python3",

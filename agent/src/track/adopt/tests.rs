@@ -233,6 +233,22 @@ fn an_answer_that_was_refused_is_found_by_what_was_asked() {
     assert_eq!(tracker.finish().len(), 0);
 }
 
+/// Varnish answers whatever goes wrong with 503.
+#[test]
+fn a_refused_answer_is_told_with_the_proxys_own_status() {
+    let tied = |software: &str, status: u16| {
+        let mut answer = bad_gateway(5);
+        answer["status"] = status.into();
+        let malformed = refused_answer(1, "answered", json!("malformed"));
+        let out = verdicts_of(software, &[(11 * MS, malformed), (11 * MS, answer)]);
+        (out[0].diagnosis.cause, out[0].diagnosis.confidence)
+    };
+    let invalid = (Cause::ResponseInvalid, Confidence::Proven);
+    assert_eq!(tied("varnish", 503), invalid);
+    assert_ne!(tied("varnish", 502), invalid);
+    assert_ne!(tied("haproxy", 503), invalid);
+}
+
 #[test]
 fn what_surely_failed_is_chosen_before_an_answer_that_may_have_been_taken() {
     let out = decided(&[
