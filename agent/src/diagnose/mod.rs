@@ -144,7 +144,7 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
         }
         None => {
             let untied = case.response.and_then(|r| r.untied.as_ref());
-            let finding = untied.map(untied::diagnose);
+            let finding = untied.map(|untied| untied::diagnose(untied, case.source));
             finish(
                 case,
                 None,

@@ -12,7 +12,7 @@ use crate::signal::{End, Source, Untied};
 use super::finding::Finding;
 use super::{connect, text};
 
-pub(super) fn diagnose(untied: &Untied) -> Finding {
+pub(super) fn diagnose(untied: &Untied, source: Source) -> Finding {
     let link = match untied.captured {
         true => "exchange_link: which of several connects was made for this request",
         false => "exchange_link: no connect for this request is in the capture",
@@ -47,7 +47,5 @@ pub(super) fn diagnose(untied: &Untied) -> Finding {
             format!("to {to}, for {waited}, which is how long this request waited as well"),
         ),
     };
-    finding
-        .fact_at(untied.at, Source::Packets, name, text)
-        .settled()
+    finding.fact_at(untied.at, source, name, text).settled()
 }

@@ -182,10 +182,13 @@ impl Tracker {
             }
             // One whose answer was refused, as it seems: another client's may have been taken.
             let doubtful = tried.attempt.received > 0 && answered_well(&tried.attempt);
+            // Varnish ends an attempt before it answers.
+            let later = software == Some(Software::Varnish) && tried.at > *at;
             // Of several tries for one request the last one led to the response.
             let earlier = !at_once(tried.at, *at);
             let distance = tried.at.abs_diff(*at);
-            Some((fit, less_apt, doubtful, earlier, order, distance, *key))
+            let whose = (later, earlier, order, distance);
+            Some((fit, less_apt, doubtful, whose, *key))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
             return;

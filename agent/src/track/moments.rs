@@ -193,6 +193,16 @@ impl Moments {
         })
     }
 
+    /// Whether an attempt for what this response answers ended since its request came.
+    pub(super) fn tried_meanwhile(&self, at: Nanos, response: &Response) -> bool {
+        let answered = response.request.as_ref().and_then(asked);
+        let from = response.request_at.unwrap_or(at);
+        self.recent.iter().any(|m| {
+            let attempt = matches!(m.who, Who::Attempt(..)) && m.proxy == response.proxy;
+            attempt && m.asked.is_some() && m.asked == answered && between(m.at, from, at)
+        })
+    }
+
     /// The other attempts that ended between this one's end and that moment, and may have been for the same
     /// request.
     pub(super) fn like(&self, tried: &Tried, at: Nanos) -> Option<BTreeSet<(FlowId, Nanos)>> {

@@ -4,12 +4,12 @@
 //! that wait fail with it, and the pool's other connects are given up. Varnish makes no other connect
 //! for a while after one that was refused: what is asked meanwhile fails at once, without any.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::moments::{LATE, at_once, between, is_unconnected};
 use super::{Key, Tracker};
 use crate::diagnose::Tried;
-use crate::signal::{Attempt, End, Nanos, Response, Software, Source};
+use crate::signal::{Address, Attempt, End, Nanos, Response, Software, Source, Untied};
 
 /// For how long Varnish holds back after such an error, by default.
 fn holds_back(errno: i32) -> Option<Nanos> {
@@ -24,6 +24,8 @@ fn holds_back(errno: i32) -> Option<Nanos> {
 
 /// Far more than fail at one moment.
 const KEPT: usize = 64;
+/// Upstreams named where it is not clear which one was meant.
+const NAMED: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Connects {
@@ -77,11 +79,10 @@ impl Connects {
         self.recent.iter().filter(here).all(one).then_some(deciding)
     }
 
-    /// The one after which Varnish held back as this was asked and answered at once. `None` where it did so
-    /// for several upstreams.
-    fn held_back(&self, at: Nanos, response: &Response) -> Option<&Tried> {
-        let asked = response.request_at.filter(|asked| at <= asked + LATE)?;
-        let held = |tried: &&Tried| {
+    /// Those after which Varnish held back as this was asked and answered at once, the last one first.
+    fn held_back(&self, at: Nanos, response: &Response) -> Vec<&Tried> {
+        let asked = response.request_at.filter(|asked| at <= asked + LATE);
+        let held = |tried: &&Tried, asked: Nanos| {
             let own = tried.attempt.proxy == response.proxy && tried.at <= at;
             match tried.attempt.end {
                 End::ConnectFailed { errno } if own => {
@@ -90,9 +91,8 @@ impl Connects {
                 _ => false,
             }
         };
-        let last = self.recent.iter().filter(held).max_by_key(|t| t.at)?;
-        let one = |tried: &Tried| tried.attempt.upstream == last.attempt.upstream;
-        self.recent.iter().filter(held).all(one).then_some(last)
+        let of = |asked| self.recent.iter().filter(move |tried| held(tried, asked));
+        asked.into_iter().flat_map(of).collect()
     }
 
     /// Whether each connect of its proxy to the same upstream that failed from its end until this moment
@@ -149,7 +149,7 @@ impl Tracker {
             Some(Software::Envoy) if response.status != Some(502) => {
                 self.connects.deciding(*at, response)
             }
-            Some(Software::Varnish) if own.is_none() => self.connects.held_back(*at, response),
+            Some(Software::Varnish) => return self.hold_back(key),
             _ => return,
         };
         let Some(mut tried) = deciding.cloned() else {
@@ -161,6 +161,46 @@ impl Tracker {
         tried.attempt.downstream = None;
         if let Some(exchange) = self.open.get_mut(&key) {
             exchange.adopt(tried);
+        }
+    }
+
+    /// Gives a response of Varnish's for which nobody was asked the connect after which it held back. Where
+    /// that was so for several upstreams, one of these would have been called.
+    fn hold_back(&mut self, key: Key) {
+        let Some(exchange) = self.open.get(&key).filter(|e| e.attempts.is_empty()) else {
+            return;
+        };
+        let Some((at, _, response)) = &exchange.response else {
+            return;
+        };
+        if self.moments.tried_meanwhile(*at, response) {
+            return;
+        }
+        let held = self.connects.held_back(*at, response);
+        let Some(&last) = held.first() else {
+            return;
+        };
+        let (mut tried, at) = (last.clone(), *at);
+        let upstreams: BTreeSet<Address> = (held.iter())
+            .map(|held| held.attempt.upstream.clone())
+            .collect();
+        let end = last.attempt.end;
+        let alike = |held: &&Tried| held.attempt.end == end && !held.attempt.upstream.is_unix();
+        let alike = held.iter().all(alike);
+        let Some(exchange) = self.open.get_mut(&key) else {
+            return;
+        };
+        if upstreams.len() == 1 {
+            tried.attempt.downstream = None;
+            exchange.adopt(tried);
+        } else if let (Some((.., response)), true) = (&mut exchange.response, alike) {
+            response.untied = Some(Untied {
+                at,
+                end,
+                upstreams: upstreams.into_iter().take(NAMED).collect(),
+                captured: true,
+                waited_ns: 0,
+            });
         }
     }
 }
@@ -326,7 +366,31 @@ mod tests {
             varnish(vec![failed("10.0.0.2:80", 99)], 9000 * MS),
             (Cause::PortsExhausted, likely)
         );
-        let two = vec![failed("10.0.0.2:80", 111), failed("10.0.0.3:80", 101)];
-        assert_eq!(varnish(two, 340 * MS), unknown);
+        // Which of two is not told; nor is the cause, where they differ, or one is a Unix socket.
+        let two = |upstream: &str, errno: i32| {
+            let other = Value::from(2);
+            let mut failed = vec![failed("10.0.0.2:80", 111), failed(upstream, errno)];
+            failed[1]["flow"] = other;
+            asked_at(340 * MS, "varnish", failed, (341 * MS, 503))
+        };
+        let alike = two("10.0.0.3:80", 111);
+        assert_eq!(alike.diagnosis.cause, Cause::ConnectionRefused);
+        assert_eq!(alike.diagnosis.confidence, likely);
+        assert!(alike.attempts.is_empty());
+        assert_eq!(two("10.0.0.3:80", 101).diagnosis.cause, Cause::Unknown);
+        assert_eq!(two("unix:/a.sock", 111).diagnosis.cause, Cause::Unknown);
+        // The same was asked of somebody meanwhile.
+        let mut other = connect(7, "10.0.0.4:80", 98 * MS, json!({"how": "peer_closed"}));
+        other["request"] = json!({
+            "at": 98 * MS, "bytes": 50, "write_errno": null,
+            "opening": {"protocol": "http_request", "method": "GET", "path": "/a",
+                        "path_complete": true, "host": null},
+        });
+        let both = [refused(), vec![other]].concat();
+        assert_eq!(told("varnish", both, 99 * MS + MS / 2, MS), unknown);
+        assert_eq!(
+            told("varnish", refused(), 99 * MS + MS / 2, MS),
+            (Cause::ConnectionRefused, likely)
+        );
     }
 }

@@ -300,7 +300,10 @@ impl Packets {
         let Some(first) = behind.next() else {
             return Connects::None;
         };
-        if self.hosts.is_secretive(flow.server()) || self.has_unread(id) {
+        // Who is asked by a proxy beside it, and asks nobody, is none: it was checked.
+        let passes = &self.hosts.passes;
+        let asked = passes.is_behind_its_own(flow.server()) && !passes.is_proxy(flow.server());
+        if asked || self.hosts.is_secretive(flow.server()) || self.has_unread(id) {
             Connects::None
         } else if !exchange.is(Exchange::LATER) {
             Connects::Later(over + SETTLE + HIDDEN)

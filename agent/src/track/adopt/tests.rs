@@ -305,6 +305,32 @@ fn of_requests_alike_the_one_read_first_is_sent_first() {
     assert_eq!(flows, [1, 2]);
 }
 
+/// Seen of Varnish: what ended half a millisecond after an answer was the next answer's.
+#[test]
+fn of_requests_alike_none_is_answered_before_its_attempt_ends() {
+    let whose = |software: &str| {
+        let ended = |flow: u64, began: Nanos| {
+            let mut one = attempt(flow, 7, sent("/a"), json!({"how": "peer_closed"}));
+            one["began"] = began.into();
+            one["request"]["at"] = began.into();
+            one
+        };
+        let mut answer = response(5, "/a");
+        answer["status"] = 503.into();
+        let out = verdicts_of(
+            software,
+            &[
+                (20 * MS, ended(1, 12 * MS)),
+                (21 * MS, answer),
+                (21 * MS + MS / 2, ended(2, 10 * MS)),
+            ],
+        );
+        out[0].attempts[0].attempt.flow
+    };
+    assert_eq!(whose("varnish"), 1);
+    assert_eq!(whose("go"), 2);
+}
+
 #[test]
 fn of_requests_alike_the_one_whose_client_left_is_another() {
     let upstream_ended = |status: u16| {

@@ -40,6 +40,31 @@ fn checks_make_no_upstream_a_proxy() {
     assert_eq!(labels(&wire.packets), [ANSWERED; 6]);
 }
 
+/// A proxy that was asked nothing yet checks two upstreams at once, of which one refuses.
+#[test]
+fn a_check_that_is_answered_hides_none_that_is_refused() {
+    let checked = |asked_later: bool| {
+        let mut wire = Wire::default();
+        let mut check = wire.at(1.0).open(&local(6000), OTHER);
+        wire.send(&mut check, CLIENT, &request("GET", "/healthz"));
+        let mut refused = wire.connection(&local(6001), "127.0.0.1:9002");
+        wire.at(1.4).syn(&mut refused);
+        wire.at(1.41).push(&mut refused, SERVER, 0x14, b"");
+        wire.at(4.0).send(&mut check, SERVER, &response(200));
+        let mut front = wire.at(10.0).open(&local(5000), PROXY);
+        let later = if asked_later { OTHER } else { UPSTREAM };
+        let mut back = wire.at(10.1).open(&local(6002), later);
+        for at in [11.0, 12.0, 3000.0] {
+            let path = format!("/{at}");
+            exchanged(&mut wire, [&mut front, &mut back], at, &path, 200);
+        }
+        labels(&wire.packets)
+    };
+    let verdicts = |labels: Vec<String>| labels.iter().filter(|l| l.contains("verdict")).count();
+    assert_eq!(verdicts(checked(true)), 0);
+    assert_eq!(verdicts(checked(false)), 1);
+}
+
 /// The same where the slow upstream is on another host: it is not this one.
 #[test]
 fn a_check_beside_one_of_another_host_does_not_make_both_one_host() {
