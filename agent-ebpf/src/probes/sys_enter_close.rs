@@ -103,22 +103,20 @@ const SHORT: u32 = 64;
 
 /// Whether the connection is closed for what was read there: threads that work on several requests at
 /// once answer before or after, and not always themselves. Either this thread has passed it on to
-/// nobody, or it has told a client of a failure since; or it was cut short at once, or no HTTP.
+/// nobody, or it has told a client of a failure since; or it was cut short at once. What is no HTTP is waited
+/// for to become some, as Varnish does.
 #[inline(always)]
 fn refuses(flow: &Flow, thread: &Thread, now: u64) -> bool {
     let [first, .., hundreds, _, _, _, _, _, _] = flow.response;
     let failed = (first == b'H') & (hundreds == b'5');
-    if thread.lazy != 0
-        || flow.received == 0
-        || failed
-        || now.saturating_sub(flow.last_receive_ns) > IDLE_NS
-    {
+    if thread.lazy != 0 || flow.received == 0 || failed {
         return false;
     }
+    let idle = now.saturating_sub(flow.last_receive_ns) > IDLE_NS;
     let kept = (thread.answered_cookie == flow.cookie) & (thread.sent_ns < flow.last_receive_ns);
     let refused = thread.refused_ns > flow.last_receive_ns;
     let strange = (first != b'H') & (flow.ordinal == 1) & flow.head[0].is_ascii_uppercase();
-    kept | refused | cut(flow) | strange
+    (!idle & (kept | refused | cut(flow))) | strange
 }
 
 /// Nothing more came of what is too short for a head.

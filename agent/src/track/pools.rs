@@ -79,9 +79,21 @@ impl Connects {
         self.recent.iter().filter(here).all(one).then_some(deciding)
     }
 
-    /// Those after which Varnish held back as this was asked and answered at once, the last one first.
+    /// Those after which Varnish held back as this was asked and answered at once, the last one first. None
+    /// where a connect failed meanwhile that is not held against anybody: it may have been this one's.
     fn held_back(&self, at: Nanos, response: &Response) -> Vec<&Tried> {
-        let asked = response.request_at.filter(|asked| at <= asked + LATE);
+        let amid = |asked: Nanos| {
+            self.recent.iter().any(|tried| {
+                let held = match tried.attempt.end {
+                    End::ConnectFailed { errno } => holds_back(errno).is_some(),
+                    _ => false,
+                };
+                let own = tried.attempt.proxy == response.proxy;
+                own && !held && between(tried.at, asked, at)
+            })
+        };
+        let asked = response.request_at;
+        let asked = asked.filter(|asked| at <= asked + LATE && !amid(*asked));
         let held = |tried: &&Tried, asked: Nanos| {
             let own = tried.attempt.proxy == response.proxy && tried.at <= at;
             match tried.attempt.end {
@@ -379,6 +391,11 @@ mod tests {
         assert!(alike.attempts.is_empty());
         assert_eq!(two("10.0.0.3:80", 101).diagnosis.cause, Cause::Unknown);
         assert_eq!(two("unix:/a.sock", 111).diagnosis.cause, Cause::Unknown);
+        // A connect failed meanwhile of what is held against nobody.
+        let mut missing = failed("unix:/a.sock", 2);
+        missing["flow"] = 9.into();
+        let both = vec![refused().remove(0), missing];
+        assert_eq!(told("varnish", both, 100 * MS + MS, MS), unknown);
         // The same was asked of somebody meanwhile.
         let mut other = connect(7, "10.0.0.4:80", 98 * MS, json!({"how": "peer_closed"}));
         other["request"] = json!({

@@ -14,6 +14,7 @@ use super::proxies::Proxy;
 use super::slices::{Part, slices};
 use super::stage::Stage;
 use crate::agent::{self, Capture, Captured};
+use crate::expect::Kind;
 use crate::ledger::Ledger;
 use crate::packets::Everything;
 use crate::wait;
@@ -109,13 +110,17 @@ impl Observers {
         let failed = failed(&stage.run.ledger);
         let paths: BTreeSet<&str> = failed.iter().map(String::as_str).collect();
         if let Some(probes) = &self.probes {
+            let silent = silent(&stage.run.ledger);
+            let silent: BTreeSet<&str> = silent.iter().map(String::as_str).collect();
             // Too few lines are the judge's business.
             let _ = wait::until("the verdicts", SETTLE, || {
-                let of_failed = |line: &Value| {
+                let of = |line: &Value, paths: &BTreeSet<&str>| {
                     let path = line["request"]["path"].as_str();
-                    line["type"] == "verdict" && path.is_some_and(|path| paths.contains(path))
+                    path.is_some_and(|path| paths.contains(path))
                 };
-                probes.count_where(of_failed) >= failed.len()
+                let verdict = |line: &Value| line["type"] == "verdict" && of(line, &paths);
+                let told = probes.count_where(verdict) >= failed.len();
+                told && probes.count_where(|line| of(line, &silent)) >= silent.len()
             });
         }
         let mut said = Said::new();
@@ -175,6 +180,15 @@ impl Observers {
 fn failed(ledger: &Ledger) -> Vec<String> {
     let sent = ledger.sent().into_iter();
     sent.filter(|sent| sent.failed()).map(|s| s.path).collect()
+}
+
+/// The paths of requests that met a fault and were not answered: their upstream has to be there until its
+/// end cannot be taken for the reason.
+fn silent(ledger: &Ledger) -> BTreeSet<String> {
+    let entries = ledger.entries().into_iter();
+    let silent =
+        entries.filter(|(sent, truth)| sent.status.is_none() && truth.kind == Kind::Verdict);
+    silent.map(|(sent, _)| sent.path).collect()
 }
 
 fn logs(folder: &Path, proxy: &Proxy) -> Vec<PathBuf> {

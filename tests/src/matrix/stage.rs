@@ -20,7 +20,7 @@ use crate::netns::NetNs;
 use crate::packets::Everything;
 use crate::relay::{FAR, Relay};
 use crate::run::Run;
-use crate::software::Scripted;
+use crate::software::{AppLog, Scripted};
 use crate::upstream::Mode;
 
 /// Where the fault is, and where all is well.
@@ -217,8 +217,8 @@ impl<'a> Stage<'a> {
         self.draw.again = self.draw.again.min(Again::Connects);
     }
 
-    /// Puts the pair's upstream with so many workers, as far away as was drawn, behind the proxy.
-    pub(in crate::matrix) fn ask_of_workers(&mut self, workers: u32) -> Result<()> {
+    /// Puts the pair's upstream with so many workers, as far away as was drawn, behind the proxy; its log.
+    pub(in crate::matrix) fn ask_of_workers(&mut self, workers: u32) -> Result<AppLog> {
         self.apart(Duration::ZERO)?;
         let manner = Manner {
             workers,
@@ -227,7 +227,7 @@ impl<'a> Stage<'a> {
         let (server, to) = self.serve(&manner)?;
         self.front(&to)?;
         self.run.hold(server.running);
-        Ok(())
+        Ok(server.log)
     }
 
     pub(in crate::matrix) fn to(&self) -> SocketAddr {

@@ -55,6 +55,14 @@ impl Packets {
         self.hosts.passes.is_proxy(server) || (self.hosts.is_named(server) && !asked())
     }
 
+    /// Who was asked asks nobody, as far as seen, and a proxy is beside it: this may be a check of that
+    /// proxy's, which checks others as well.
+    fn is_only_asked(&self, id: u32) -> bool {
+        let flow = self.flow_of(self.exchanges.at(id));
+        let passes = &self.hosts.passes;
+        flow.is_some_and(|f| !passes.is_proxy(f.server()) && passes.has_proxy_beside(f.server()))
+    }
+
     /// What connects without a connection say about a request with these attempts.
     pub(super) fn connects_of(&self, id: u32, ties: &[Tie]) -> Connects {
         if !self.is_downstream(id) {
@@ -70,6 +78,9 @@ impl Packets {
             let own = self.suspects_of(id, ties, |_| true);
             let failed = own.iter().any(|c| self.is_over(c));
             if failed || (status < 500 && !own.is_empty()) {
+                if (1..500).contains(&status) && self.is_only_asked(id) {
+                    return Connects::None;
+                }
                 let firm = self.at_once(id, ties, &own);
                 return tied(&own, firm);
             }
@@ -300,14 +311,11 @@ impl Packets {
         let Some(first) = behind.next() else {
             return Connects::None;
         };
-        // Who is asked by a proxy beside it, and asks nobody, is none: it was checked.
-        let passes = &self.hosts.passes;
-        let asked = passes.is_behind_its_own(flow.server()) && !passes.is_proxy(flow.server());
-        if asked || self.hosts.is_secretive(flow.server()) || self.has_unread(id) {
+        if self.hosts.is_secretive(flow.server()) || self.has_unread(id) {
             Connects::None
         } else if !exchange.is(Exchange::LATER) {
             Connects::Later(over + SETTLE + HIDDEN)
-        } else if self.hidden_behind(first) == Some(id) {
+        } else if self.hidden_behind(first) == Some(id) && !self.is_only_asked(id) {
             tied(&[*first], false)
         } else {
             Connects::None

@@ -127,6 +127,14 @@ impl Passes {
         servers.is_some_and(|all| all.iter().any(|passed| self.agree(server, passed.server)))
     }
 
+    /// Another server of the same address is a proxy.
+    pub(super) fn has_proxy_beside(&self, server: SocketAddr) -> bool {
+        let beside = |one: &SocketAddr| one.ip() == server.ip() && *one != server;
+        self.by_proxy
+            .keys()
+            .any(|one| beside(one) && self.is_proxy(*one))
+    }
+
     /// A proxy asks from this address.
     pub(super) fn asks_from(&self, client: IpAddr) -> bool {
         let asked = self.askers.get(&client);

@@ -2,6 +2,7 @@
 
 use super::{By, Cause};
 use crate::client::Request;
+use crate::expect::Expect;
 use crate::matrix::stage::FAULT;
 use crate::matrix::upstreams::Act;
 
@@ -15,7 +16,7 @@ pub(super) const CAUSE: Cause = Cause {
     spares: &[],
     inject: |stage| {
         stage.tries_connects_alone();
-        stage.ask_of_workers(1)?;
+        let log = stage.ask_of_workers(1)?;
         stage.introduce()?;
         let query = stage.ask(Act::Reject);
         let truth = stage.truth();
@@ -26,7 +27,13 @@ pub(super) const CAUSE: Cause = Cause {
                 ..Request::post(stage.run.path(FAULT)).query(&query)
             };
             let request = stage.run.expecting(request, &truth);
-            stage.crowd(vec![request])?;
+            for sent in stage.crowd(vec![request])? {
+                if !log.has("read", &sent.path) {
+                    // It met the close of an idle connection, at which nobody had aimed.
+                    let raced = Expect::apart("raced", &[]);
+                    stage.run.ledger.expect(&sent.path, raced);
+                }
+            }
         }
         Ok(())
     },
