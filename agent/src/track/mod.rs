@@ -10,6 +10,7 @@ mod named;
 mod pools;
 pub mod render;
 mod seen;
+mod surely;
 pub mod told;
 mod tries;
 
