@@ -162,6 +162,12 @@ fn nginx(told: &Told) -> bool {
     matches!(told.proxy, Some(Software::Nginx) | None)
 }
 
+/// Others write access lines like nginx's, and not each of their errors in their own log.
+fn may_be_nginx(case: &Case<'_>) -> bool {
+    let process = case.response.and_then(|r| case.host.process(r.proxy));
+    process.is_none_or(|p| matches!(p.software, Software::Nginx | Software::Other))
+}
+
 /// Whatever else nginx decides by itself it says in its error log.
 fn made_by_configuration(told: &Told) -> Finding {
     let fact = "no upstream was tried, and the error log has no line about it".to_owned();
@@ -255,7 +261,8 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     let tried = known.map(|k| k.tried).or_else(with_word);
     let Some(said) = tried.and_then(|t| t.said).or(told.said) else {
         let of_kernel = case.source == Source::Kernel && case.attempts.is_empty();
-        let own = of_kernel && told.has_access && nginx(told) && silent(case, told);
+        let nginx = nginx(told) && may_be_nginx(case);
+        let own = of_kernel && told.has_access && nginx && silent(case, told);
         return match own && !told.ambiguous {
             // The error's line may still come.
             true if !case.deadline_passed => finding.settled_if(false),

@@ -31,7 +31,7 @@ pub(super) fn told(case: &Case<'_>, tried: &Tried, finding: Finding) -> Finding 
         return finding;
     }
     let says = says_upstream(tried, told);
-    if !says && !(told.tries.is_empty() && log::silent(case, told)) {
+    if !(says || told.tries.is_empty() && log::silent(case, told)) {
         return finding;
     }
     if !says && !case.deadline_passed {

@@ -102,3 +102,22 @@ fn what_nginx_does_not_call_an_error_of_its_own_is_the_upstreams() {
     assert_eq!(both(1), [Likely; 2]);
     assert_eq!(both(2), [Proven; 2]);
 }
+
+/// Apache's access lines are like nginx's, and it does not write each of its errors with a path or at all.
+#[test]
+fn an_error_log_without_a_line_says_nothing_of_another_proxy() {
+    let of = |software: &str| {
+        let logs = ["access_log", "nginx_error_log", "apache_error_log"];
+        let sees = json!({"kind": "source_started", "sees": logs, "blind": []});
+        let signals = [
+            (MS, "log", sees),
+            (2000 * MS, "kernel", response(5, "/a")),
+            (2000 * MS, "log", access(json!([]))),
+            (2300 * MS, "kernel", json!({"kind": "tick"})),
+        ];
+        let out = decided_of(software, &signals);
+        confidence(&out[0])
+    };
+    assert_eq!(of("nginx"), (Cause::ProxyConfig, Likely));
+    assert_eq!(of("apache"), (Cause::Unknown, Confidence::Unknown));
+}
