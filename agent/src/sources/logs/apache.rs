@@ -107,8 +107,6 @@ impl Apache {
                 self.held(line.thread).head_read = true;
                 return parsed.unwrap_or(Parsed::Nothing);
             }
-            // Of a FastCGI server, while the request was sent or its answer read.
-            "AH01075" => dispatched(line.errno),
             "AH10124" => Some((Said::HeadTooBig, None)),
             // Follows where the head's end was not read.
             "AH01106" if self.take(line.thread).head_read => return Parsed::Nothing,
@@ -237,16 +235,6 @@ fn read(errno: Option<i32>, message: &str) -> Option<(Said, Option<&str>)> {
     }
 }
 
-/// Error dispatching request to :
-fn dispatched(errno: Option<i32>) -> Option<(Said, Option<&'static str>)> {
-    match errno? {
-        TIMED_OUT => Some((Said::TimedOut, None)),
-        32 | 104 => Some((Said::ClosedOrReset, None)),
-        errno if ENDED.contains(&errno) => Some((Said::ClosedOrReset, None)),
-        _ => None,
-    }
-}
-
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     text.split_once(before)?.1.split(after).next()
 }
@@ -294,32 +282,4 @@ fn body(moment: Moment, rest: &str) -> Option<Line<'_>> {
         number,
         message,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fastcgi_server_that_went_away() {
-        let said = |error: &str| {
-            let line = format!(
-                "[Sun Nov 22 18:29:37.152224 2026] [proxy_fcgi:error] [pid 7:tid 9] {error}[client 10.0.0.7:4000] AH01075: Error dispatching request to : "
-            );
-            match Apache::default().parse(&line, Zone::Fixed(0)) {
-                Parsed::Signal(timed) => {
-                    let logged = timed.into_logged()?;
-                    assert_eq!(logged.client?.0, "10.0.0.7:4000");
-                    logged.tries.first()?.said
-                }
-                _ => None,
-            }
-        };
-        let broke = Some(Said::ClosedOrReset);
-        assert_eq!(said("(104)Connection reset by peer: "), broke);
-        assert_eq!(said("(70014)End of file found: "), broke);
-        let timed_out = "(70007)The timeout specified has expired: ";
-        assert_eq!(said(timed_out), Some(Said::TimedOut));
-        assert_eq!(said("(22)Invalid argument: "), None);
-    }
 }
