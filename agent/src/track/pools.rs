@@ -244,8 +244,12 @@ mod tests {
     }
 
     fn decided_at(software: &str, connects: Vec<Value>, answer: (Nanos, u16)) -> Decided {
-        let connects = connects.into_iter().map(|connect| (100 * MS, connect));
-        decided_of(software, connects.collect(), answer)
+        decided_of(software, ended(connects), answer)
+    }
+
+    fn ended(connects: Vec<Value>) -> Vec<(Nanos, Value)> {
+        let ended = connects.into_iter().map(|connect| (100 * MS, connect));
+        ended.collect()
     }
 
     /// The same, with when each connect ended.
@@ -260,7 +264,7 @@ mod tests {
     fn asked_at(
         asked: Nanos,
         software: &str,
-        connects: Vec<Value>,
+        connects: Vec<(Nanos, Value)>,
         (answered, status): (Nanos, u16),
     ) -> Decided {
         let process = json!({
@@ -353,7 +357,7 @@ mod tests {
             connect(errno as u64, upstream, 99 * MS, end)
         };
         let told = |software: &str, connects: Vec<Value>, asked: Nanos, took: Nanos| {
-            let decided = asked_at(asked, software, connects, (asked + took, 503));
+            let decided = asked_at(asked, software, ended(connects), (asked + took, 503));
             (decided.diagnosis.cause, decided.diagnosis.confidence)
         };
         let refused = || vec![failed("10.0.0.2:80", 111)];
@@ -383,7 +387,7 @@ mod tests {
             let other = Value::from(2);
             let mut failed = vec![failed("10.0.0.2:80", 111), failed(upstream, errno)];
             failed[1]["flow"] = other;
-            asked_at(340 * MS, "varnish", failed, (341 * MS, 503))
+            asked_at(340 * MS, "varnish", ended(failed), (341 * MS, 503))
         };
         let alike = two("10.0.0.3:80", 111);
         assert_eq!(alike.diagnosis.cause, Cause::ConnectionRefused);
