@@ -17,7 +17,10 @@ run(lambda do |env|
   env["rack.input"].read
   case query["do"]
   when "exit" then Process.exit!(7)
-  when "segv" then Process.kill(:SEGV, Process.pid)
+  when "segv"
+    # Another thread gets it, and takes its time: this one must not answer meanwhile.
+    Process.kill(:SEGV, Process.pid)
+    sleep
   end
   sleep(query.fetch("ms", "0").to_f / 1000)
   log("answered", path)

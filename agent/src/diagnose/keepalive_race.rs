@@ -10,6 +10,8 @@
 //! the request had been read. A reset alone proves nothing: one that acknowledges the request is the
 //! same, byte for byte, from a server that closes with it unread and from one that aborts after
 //! reading, so there only the age at which this upstream closes idle connections speaks for a race.
+//! A process that dies closes its idle connections as well: where that is not seen, one that was hardly
+//! idle proves nothing.
 
 use crate::cause::{Cause, Variant};
 use crate::signal::{End, Nanos, ResetBy};
@@ -38,12 +40,29 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
         return None;
     }
     let finding = why_closed(known, finding);
-    Some(match closed_by_death(known) {
-        true => finding.at_most_likely(
+    Some(if closed_by_death(known) {
+        finding.at_most_likely(
             "peer_closed: that it closed for reasons of its own; its process died then",
-        ),
-        false => finding,
+        )
+    } else if closed_soon(known, finding.variant) {
+        finding.at_most_likely(
+            "peer_closed: why, after less than 100 ms without a request; its process may have died",
+        )
+    } else {
+        finding
     })
+}
+
+/// Closed out of sight, and sooner than by any server's timer: with its process, maybe.
+fn closed_soon(known: &Known<'_>, variant: Option<Variant>) -> bool {
+    const SOON: Nanos = 100 * MILLISECOND;
+    let idle = known.attempt().idle_ns;
+    let told = matches!(
+        variant,
+        Some(Variant::HalfClose | Variant::Reload | Variant::RequestLimit)
+    );
+    let soon = idle.is_some_and(|idle| idle < SOON) && !idle_as_closed(known);
+    soon && !told && known.peer_close().is_none()
 }
 
 /// Whose end it was crashed or was killed as the connection closed: no idle connection grew too old.

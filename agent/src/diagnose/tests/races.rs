@@ -64,6 +64,21 @@ fn a_close_by_a_death_is_no_proof_of_a_race() {
     ended(0, 0).is(Cause::KeepaliveRace, Variant::ClosedUnread, Proven, true);
 }
 
+/// Seen from packets: an idle connection that a crashing worker's end closed after 17 ms.
+#[test]
+fn a_close_out_of_sight_of_what_was_hardly_idle_is_no_proof() {
+    let idle = |scene: Scene, ns: Nanos| {
+        let mut scene = scene;
+        scene.tried.attempt.idle_ns = Some(ns);
+        scene
+    };
+    let (race, in_flight) = (Cause::KeepaliveRace, Variant::FinInFlight);
+    idle(fin_in_flight(), 17 * MS).is(race, in_flight, Likely, true);
+    idle(fin_in_flight(), 100 * MS).is(race, in_flight, Proven, true);
+    // Here the kernel shows who closed, and that nobody died.
+    idle(closed_unread(), 17 * MS).is(race, Variant::ClosedUnread, Proven, true);
+}
+
 #[test]
 fn a_fin_that_was_there_before() {
     fin_already_received().is(
