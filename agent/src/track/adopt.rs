@@ -174,8 +174,10 @@ impl Tracker {
             }
             // Requests alike are sent in the order in which they were read.
             let order = sent_since(&tried.attempt, asked).abs_diff(asked);
-            let less_apt = contradicts(&tried.attempt, response);
-            // What a timer ended nobody calls unavailable.
+            let varnish = software == Some(Software::Varnish);
+            // Varnish has one status for all.
+            let less_apt = !varnish && contradicts(&tried.attempt, response);
+            // What a timer ended nobody else calls unavailable.
             let surely = tells || tried.attempt.end == End::GivenUp && response.status == Some(503);
             if less_apt && surely {
                 return None;
@@ -183,7 +185,7 @@ impl Tracker {
             // One whose answer was refused, as it seems: another client's may have been taken.
             let doubtful = tried.attempt.received > 0 && answered_well(&tried.attempt);
             // Varnish ends an attempt before it answers.
-            let later = software == Some(Software::Varnish) && tried.at > *at;
+            let later = varnish && tried.at > *at;
             // Of several tries for one request the last one led to the response.
             let earlier = !at_once(tried.at, *at);
             let distance = tried.at.abs_diff(*at);
