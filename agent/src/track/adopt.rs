@@ -174,9 +174,7 @@ impl Tracker {
             }
             // Requests alike are sent in the order in which they were read.
             let order = sent_since(&tried.attempt, asked).abs_diff(asked);
-            let varnish = software == Some(Software::Varnish);
-            // Varnish has one status for all.
-            let less_apt = !varnish && contradicts(&tried.attempt, response);
+            let less_apt = contradicts(&tried.attempt, response, software);
             // What a timer ended nobody else calls unavailable.
             let surely = tells || tried.attempt.end == End::GivenUp && response.status == Some(503);
             if less_apt && surely {
@@ -185,7 +183,7 @@ impl Tracker {
             // One whose answer was refused, as it seems: another client's may have been taken.
             let doubtful = tried.attempt.received > 0 && answered_well(&tried.attempt);
             // Varnish ends an attempt before it answers.
-            let later = varnish && tried.at > *at;
+            let later = software == Some(Software::Varnish) && tried.at > *at;
             // Of several tries for one request the last one led to the response.
             let earlier = !at_once(tried.at, *at);
             let distance = tried.at.abs_diff(*at);
@@ -232,8 +230,9 @@ impl Tracker {
         let said = !tells_nothing
             || threads == Threads::Blocking
             || calls_for_requests_alone(self.proxy_of(exchange));
-        let tells = tells_timeouts(self.proxy_of(exchange));
-        let said = said && !(tells && contradicts(&tried.attempt, response));
+        let software = self.proxy_of(exchange);
+        let contradicted = contradicts(&tried.attempt, response, software);
+        let said = said && !(tells_timeouts(software) && contradicted);
         let adjacent = match threads {
             // The thread read one client, began an attempt, and answered that client when it ended.
             Threads::Blocking | Threads::Own => alone || (begun_for_it && at_once(tried.at, *at)),
@@ -365,8 +364,11 @@ fn calls_for_requests_alone(software: Option<Software>) -> bool {
 }
 
 /// What such a proxy does not answer to an end like this: of requests alike it is another's, whose
-/// client has left.
-fn contradicts(attempt: &Attempt, response: &Response) -> bool {
+/// client has left. Varnish has one status for all.
+fn contradicts(attempt: &Attempt, response: &Response, software: Option<Software>) -> bool {
+    if software == Some(Software::Varnish) {
+        return false;
+    }
     let timed_out = response.status == Some(504);
     match attempt.end {
         End::GivenUp => attempt.received == 0 && !timed_out,

@@ -250,21 +250,6 @@ fn a_refused_answer_is_told_with_the_proxys_own_status() {
 }
 
 #[test]
-fn a_timeout_is_told_with_the_proxys_own_status() {
-    let tried = |software: &str, status: u16| {
-        let mut answer = response(5, "/a");
-        answer["status"] = status.into();
-        let given_up = attempt(1, 7, sent("/a"), json!({"how": "given_up"}));
-        let out = verdicts_of(software, &[(11 * MS, given_up), (11 * MS, answer)]);
-        let this = out.iter().find(|decided| decided.response.is_some());
-        this.expect("a verdict").attempts.len()
-    };
-    assert_eq!(tried("varnish", 503), 1);
-    assert_eq!(tried("go", 504), 1);
-    assert_eq!(tried("go", 503), 0);
-}
-
-#[test]
 fn what_surely_failed_is_chosen_before_an_answer_that_may_have_been_taken() {
     let out = decided(&[
         (11 * MS, refused_answer(1, "answered", Value::Null)),
@@ -393,6 +378,7 @@ fn what_a_proxy_does_not_say_of_such_an_end_is_anothers() {
         assert_eq!(attempts(software, "given_up", 502), found, "{software}");
         assert_eq!(attempts(software, "reset", 504), found, "{software}");
     }
+    assert_eq!(attempts("varnish", "given_up", 503), 1);
 }
 
 #[test]
