@@ -53,7 +53,8 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
     })
 }
 
-/// Closed out of sight, and sooner than by any server's timer: with its process, maybe.
+/// Closed out of sight, and sooner than servers are told to close idle connections: with its process, maybe.
+/// What took data after its FIN lived on.
 fn closed_soon(known: &Known<'_>, variant: Option<Variant>) -> bool {
     const SOON: Nanos = 100 * MILLISECOND;
     let idle = known.attempt().idle_ns;
