@@ -56,17 +56,12 @@ pub fn copy<T>(to: *mut T, from: *const T) {
 /// An upstream attempt ended without an answer. Told once per attempt.
 #[inline(always)]
 pub fn attempt_ended(sk: u64, flow: &mut Flow, how: u8, errno: i32, now: u64) {
-    told_once(sk, flow, (how, errno), now, false);
+    attempt_told(sk, flow, (how, errno), false, now);
 }
 
-/// The same of one whose answer the proxy did not take, with what that begins with.
+/// The same; of one whose answer the proxy did not take (`refused`) with what that begins with.
 #[inline(always)]
-pub fn attempt_refused(sk: u64, flow: &mut Flow, how: u8, now: u64) {
-    told_once(sk, flow, (how, 0), now, true);
-}
-
-#[inline(always)]
-fn told_once(sk: u64, flow: &mut Flow, (how, errno): (u8, i32), now: u64, refused: bool) {
+pub fn attempt_told(sk: u64, flow: &mut Flow, (how, errno): (u8, i32), refused: bool, now: u64) {
     if flow.flags & flow_flag::ENDED != 0 {
         return;
     }
@@ -90,7 +85,7 @@ fn told_once(sk: u64, flow: &mut Flow, (how, errno): (u8, i32), now: u64, refuse
     unsafe {
         (*out).header = header(kind::ATTEMPT, now);
         copy(&raw mut (*out).flow, flow);
-        (*out).sample = crate::kernel::zero();
+        kernel::clear(&raw mut (*out).sample);
         sample::take(sk, flow, &mut (*out).sample);
         (*out).downstream_read_ns = downstream_read(flow.link_cookie);
         (*out).errno = errno;
@@ -228,7 +223,7 @@ pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut T
         copy(&raw mut (*out).flow, flow);
         (*out).status = status;
         (*out).adjacent = adjacent;
-        (*out).sample = crate::kernel::zero();
+        kernel::clear(&raw mut (*out).sample);
         (*out).has_attempt = 0;
         (*out).attempt_end = end::ANSWERED;
         if status == 0 {
@@ -252,8 +247,7 @@ pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut T
                 };
                 // Told with this; its close belongs to no other response.
                 attempt.flags |= flow_flag::ENDED;
-                attempt.link_sk = 0;
-                attempt.link_cookie = 0;
+                flow::untie(attempt);
             }
         } else if flow.link_cookie != 0
             && thread.stash_sk == flow.link_sk
@@ -291,7 +285,7 @@ pub fn flow_closed(sk: u64, flow: &mut Flow, now: u64) {
     unsafe {
         (*out).header = header(kind::CLOSED, now);
         copy(&raw mut (*out).flow, flow);
-        (*out).sample = crate::kernel::zero();
+        kernel::clear(&raw mut (*out).sample);
         sample::take(sk, flow, &mut (*out).sample);
     }
     entry.submit(0);

@@ -119,11 +119,11 @@ fn clear(flow: &mut Flow) {
         // SAFETY: within the flow. Volatile: the compiler would call its own byte by byte `memset`.
         unsafe { words.add(i).write_volatile(0) };
     }
-    flow.response = [0; RESPONSE];
+    forget_answer(flow);
     flow.ends.path_len = 0;
     flow.ends.remote = [0; 16];
     flow.ends.local = [0; 16];
-    flow.read = kernel::zero();
+    kernel::clear(&raw mut flow.read);
 }
 
 /// An attempt that begins later than this after the read may have been begun by a timer, of whatever
@@ -186,8 +186,7 @@ pub fn link(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
         let flags = downstream.flags;
         if guess && flags & flow_flag::OPAQUE == 0 {
             // What was sent will tell better than a guess that would hide what is known.
-            flow.link_sk = 0;
-            flow.link_cookie = 0;
+            untie(flow);
             return;
         }
         if flags & (flow_flag::AWAITED | flow_flag::OPAQUE) == 0 && downstream.ordinal > 0 {
@@ -238,7 +237,21 @@ pub fn begin_request(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
     flow.received = 0;
     flow.send_errno = 0;
     flow.flags &= !(flow_flag::ENDED | flow_flag::EOF);
-    flow.response = [0; RESPONSE];
+    forget_answer(flow);
+}
+
+/// Nothing has been received.
+#[inline(always)]
+pub fn forget_answer(flow: &mut Flow) {
+    const { assert!(core::mem::offset_of!(Flow, response).is_multiple_of(8)) };
+    kernel::clear((&raw mut flow.response).cast::<[u64; RESPONSE / 8]>());
+}
+
+/// Ties an attempt to nobody.
+#[inline(always)]
+pub fn untie(flow: &mut Flow) {
+    const { assert!(core::mem::offset_of!(Flow, link_cookie) == 16) };
+    kernel::clear((&raw mut flow.link_sk).cast::<[u64; 2]>());
 }
 
 /// Keeps where a request's first bytes are and, unless they will still be there, the bytes.
@@ -347,7 +360,7 @@ pub fn take_read(flow: &mut Flow) {
         // SAFETY: a map value; a torn copy mixes two reads of one request.
         let peer = unsafe { &*peer };
         if peer.cookie == flow.cookie {
-            flow.read = peer.read;
+            kernel::copy(&raw mut flow.read, &raw const peer.read);
         }
     }
 }

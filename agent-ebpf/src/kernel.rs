@@ -453,6 +453,34 @@ pub fn unix_name(address: u64, out: &mut Ends) {
     let _ = unsafe { bpf_probe_read_kernel_buf(name as *const u8, &mut out.path) };
 }
 
+/// Sets all of a value to zero, word by word: the compiler's own `memset` and `memcpy` are functions that go
+/// byte by byte, at every call of which the verifier follows them.
+#[inline(always)]
+pub fn clear<T>(value: *mut T) {
+    for i in 0..words::<T>() {
+        // SAFETY: within the value, whose alignment is checked. Volatile, or it becomes `memset`.
+        unsafe { value.cast::<u64>().add(i).write_volatile(0) };
+    }
+}
+
+/// Copies a value, word by word.
+#[inline(always)]
+pub fn copy<T>(to: *mut T, from: *const T) {
+    for i in 0..words::<T>() {
+        // SAFETY: as above.
+        unsafe {
+            let word = from.cast::<u64>().add(i).read_volatile();
+            to.cast::<u64>().add(i).write_volatile(word);
+        }
+    }
+}
+
+/// How many words a value has.
+const fn words<T>() -> usize {
+    const { assert!(align_of::<T>() == 8 && size_of::<T>().is_multiple_of(8)) };
+    size_of::<T>() / 8
+}
+
 /// An all-zero boundary value small enough for the stack.
 #[inline(always)]
 pub fn zero<T: zerocopy::FromZeros>() -> T {

@@ -147,7 +147,7 @@ pub fn only_continue(flow: &mut Flow) -> bool {
         return false;
     }
     flow.received = 0;
-    flow.response = [0; RESPONSE];
+    flow::forget_answer(flow);
     true
 }
 

@@ -41,59 +41,97 @@ pub fn closing(fd: u32) -> u32 {
     if flow.tgid != tgid {
         return 0;
     }
-    if flow.role != role::UPSTREAM {
-        if field!(sk, skc_state, u8) == TCP_CLOSE as u8 {
-            // The proxy read from it after its last transition.
-            CONNECTIONS.remove(sk);
-        }
-        return 0;
+    if flow.role == role::UPSTREAM {
+        upstream(sk, flow, thread);
     }
-    flow.flags |= flow_flag::CLOSING;
+    // Its last transition is over, and a Unix socket has none: nothing else will remove it. A client's
+    // was read from after it.
+    if flow.ends.family == AF_UNIX || field!(sk, skc_state, u8) == TCP_CLOSE as u8 {
+        CONNECTIONS.remove(sk);
+    }
+    0
+}
+
+/// Tells what ends with a connection to an upstream.
+#[inline(always)]
+fn upstream(sk: u64, flow: &mut Flow, thread: &mut Thread) {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let connecting = flow.flags & flow_flag::CONNECTING != 0;
-    if connecting && flow.ends.family == AF_UNIX {
-        // connect()'s own result has told.
-    } else if connecting || flow::outstanding(flow) || flow.flags & flow_flag::ENDED != 0 {
-        let (how, errno) = if connecting {
-            // The state tells how the connect ended; this tells who noticed.
-            if flow.flags & flow_flag::CONNECT_FAILED != 0 {
-                (end::CONNECT_FAILED, flow.send_errno)
-            } else {
-                (end::CONNECT_GIVEN_UP, 0)
-            }
-        } else if flow.reset_ns != 0 {
-            (end::RESET, 0)
-        } else if flow.fin_ns != 0 || flow.flags & flow_flag::EOF != 0 {
-            (end::PEER_CLOSED, 0)
-        } else {
-            (end::GIVEN_UP, 0)
-        };
+    flow.flags |= flow_flag::CLOSING;
+    decide(sk, flow, thread, now);
+    // By way of the flow, whose content no verifier knows: however it was decided, what follows is the
+    // same to it, and followed once.
+    // SAFETY: a field.
+    let (ending, errno) = unsafe {
+        (
+            (&raw const flow.ending).read_volatile(),
+            (&raw const flow.ending_errno).read_volatile(),
+        )
+    };
+    flow.ending = 0;
+    if ending != 0 {
+        let refused = ending & REFUSED != 0;
+        let how = (ending & !REFUSED) as u8;
         if how == end::GIVEN_UP && flow.peer_sk == 0 && flow.ends.family != AF_UNIX {
             accept_queue::find(flow);
         }
         // Told once: nothing for one that had ended before.
-        emit::attempt_ended(sk, flow, how, errno, now);
-        emit::noticed(flow, thread);
+        emit::attempt_told(sk, flow, (how, i32::from(errno)), refused, now);
+        if !refused {
+            emit::noticed(flow, thread);
+        }
+    }
+    let ended = flow.flags & flow_flag::ENDED != 0;
+    if flow.ends.family == AF_UNIX {
+        if !ended {
+            emit::idle_closed(flow, flow.flags & flow_flag::EOF != 0, false, now);
+        }
+    } else if ended && field!(sk, skc_state, u8) == TCP_CLOSE as u8 {
+        // Its last transition is over: nothing else will tell of it.
+        emit::flow_closed(sk, flow, now);
+    }
+}
+
+/// In `Flow::ending`: the attempt's answer was read and not taken.
+const REFUSED: u16 = 1 << 8;
+
+/// How its attempt ends with this, if it does: left in the flow.
+#[inline(always)]
+fn decide(sk: u64, flow: &mut Flow, thread: &mut Thread, now: u64) {
+    let connecting = flow.flags & flow_flag::CONNECTING != 0;
+    let (mut ending, mut errno) = (0, 0);
+    if connecting {
+        // connect()'s own result has told of a Unix socket. Of others the state tells how the connect
+        // ended; this tells who noticed.
+        if flow.ends.family == AF_UNIX {
+        } else if flow.flags & flow_flag::CONNECT_FAILED != 0 {
+            ending = u16::from(end::CONNECT_FAILED);
+            errno = flow.send_errno as u16;
+        } else {
+            ending = u16::from(end::CONNECT_GIVEN_UP);
+        }
+    } else if flow::outstanding(flow) || flow.flags & flow_flag::ENDED != 0 {
+        ending = u16::from(if flow.reset_ns != 0 {
+            end::RESET
+        } else if flow.fin_ns != 0 || flow.flags & flow_flag::EOF != 0 {
+            end::PEER_CLOSED
+        } else {
+            end::GIVEN_UP
+        });
     } else {
         emit::suspect(flow, sk, thread);
         if refuses(flow, thread, now) {
-            tell_refused(sk, flow, now);
+            // Told for itself, tied to nobody: what was asked tells whose it was.
+            flow::untie(flow);
+            ending = REFUSED
+                | u16::from(match cut(flow) {
+                    true => end::PEER_CLOSED,
+                    false => end::ANSWERED,
+                });
         }
     }
-    if flow.ends.family == AF_UNIX {
-        if flow.flags & flow_flag::ENDED == 0 {
-            emit::idle_closed(flow, flow.flags & flow_flag::EOF != 0, false, now);
-        }
-        CONNECTIONS.remove(sk);
-    } else if field!(sk, skc_state, u8) == TCP_CLOSE as u8 {
-        // Its last transition is over: nothing else will tell of it, or remove it.
-        if flow.flags & flow_flag::ENDED != 0 {
-            emit::flow_closed(sk, flow, now);
-        }
-        CONNECTIONS.remove(sk);
-    }
-    0
+    flow.ending = ending;
+    flow.ending_errno = errno;
 }
 
 /// Closes later than this after the last byte are of an idle connection.
@@ -123,16 +161,4 @@ fn refuses(flow: &Flow, thread: &Thread, now: u64) -> bool {
 #[inline(always)]
 fn cut(flow: &Flow) -> bool {
     (flow.flags & flow_flag::EOF != 0) & (flow.received < SHORT)
-}
-
-/// Tells it for itself, tied to nobody: what was asked tells whose it was.
-#[inline(always)]
-fn tell_refused(sk: u64, flow: &mut Flow, now: u64) {
-    flow.link_sk = 0;
-    flow.link_cookie = 0;
-    let how = match cut(flow) {
-        true => end::PEER_CLOSED,
-        false => end::ANSWERED,
-    };
-    emit::attempt_refused(sk, flow, how, now);
 }

@@ -178,7 +178,7 @@ fn failed(
         flow.begun_ns = now;
         flow.flags = flow_flag::ENDED;
         flow.ends.family = family;
-        (*out).sample = crate::kernel::zero();
+        kernel::clear(&raw mut (*out).sample);
         if family == AF_UNIX {
             let len = argument(2);
             flow.ends.path_len = if len < 2 {
