@@ -311,7 +311,8 @@ impl Packets {
         let Some(first) = behind.next() else {
             return Connects::None;
         };
-        if self.hosts.is_secretive(flow.server()) || self.has_unread(id) {
+        let answered = || self.has_unread(id) || self.is_answered_elsewhere(id);
+        if self.hosts.is_secretive(flow.server()) || answered() {
             Connects::None
         } else if !exchange.is(Exchange::LATER) {
             Connects::Later(over + SETTLE + HIDDEN)

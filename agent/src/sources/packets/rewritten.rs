@@ -70,12 +70,25 @@ impl Packets {
         self.exchanges.live() > LOOKED_THROUGH
     }
 
+    /// Whether a good response may be what an upstream answered to a request for another path.
+    pub(super) fn is_answered_elsewhere(&self, id: u32) -> bool {
+        let Some(over) = self.exchanges.at(id).over_at() else {
+            return false;
+        };
+        let well = |u: &u32| {
+            let tried = self.exchanges.at(*u);
+            let well = tried.ended.is_none() && (1..500).contains(&tried.status);
+            well && tried.answered_at <= over + SKEW
+        };
+        let mut answered = self.exchanges.ids().filter(well);
+        self.is_crowded() || answered.any(|u| self.is_for_other_path(u, id))
+    }
+
     /// By time, address, method and target, an attempt that failed may be this request's.
     fn may_be_rewritten(&self, attempt: u32, id: u32) -> bool {
         let (tried, asked) = (self.exchanges.at(attempt), self.exchanges.at(id));
         let answered = tried.ended.is_none() && tried.answered_at != 0;
-        let comparable = |e: &Exchange| e.content != 0 && !e.is(Exchange::CUT | Exchange::BARE);
-        if !comparable(tried) || !comparable(asked) || (answered && tried.status < 500) {
+        if answered && tried.status < 500 {
             return false;
         }
         let together = match (tried.over_at(), asked.over_at()) {
@@ -85,7 +98,14 @@ impl Packets {
             // What the proxy gives up it closes before or after it answers.
             (Some(ended), Some(over)) => ended <= over + AT_ONCE,
         };
-        if !together || !self.in_time_of(attempt, id) {
+        together && self.is_for_other_path(attempt, id)
+    }
+
+    /// By its beginning, addresses, method and target an attempt may be this request's.
+    fn is_for_other_path(&self, attempt: u32, id: u32) -> bool {
+        let (tried, asked) = (self.exchanges.at(attempt), self.exchanges.at(id));
+        let comparable = |e: &Exchange| e.content != 0 && !e.is(Exchange::CUT | Exchange::BARE);
+        if !comparable(tried) || !comparable(asked) || !self.in_time_of(attempt, id) {
             return false;
         }
         let (Some(to), Some(from)) = (self.flow_of(tried), self.flow_of(asked)) else {

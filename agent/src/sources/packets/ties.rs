@@ -212,7 +212,8 @@ impl Packets {
 
     /// Of several attempts for equal requests in flight: the one that failed or was answered alike just
     /// before this was answered; else the one whose answer became a failure, or the first that was waited
-    /// for no longer.
+    /// for no longer. A good answer may be passed on long after its head came: where the head is long,
+    /// or the proxy takes in all of the body first.
     fn nearest(&self, id: u32, candidates: &[u32]) -> Option<Tie> {
         let over = self.exchanges.at(id).over_at()?;
         let status = self.exchanges.at(id).status;
@@ -253,10 +254,19 @@ impl Packets {
                 .copied()
                 .find(|u| status >= 500 && open(u))
         };
+        let passed_on = || {
+            let tried = |u: &u32| self.exchanges.at(*u);
+            let well = |u: &u32| tried(u).ended.is_none() && (1..500).contains(&tried(u).status);
+            let all = candidates.iter().copied();
+            all.filter(|u| (1..500).contains(&status) && well(u))
+                .filter(|u| tried(u).answered_at <= over + SKEW)
+                .max_by_key(|u| (tried(u).status == status, tried(u).answered_at))
+        };
         before
             .map(|id| Tie { id, firm })
             .or_else(|| turned_down().map(|id| Tie { id, firm: false }))
             .or_else(|| waiting().map(|id| Tie { id, firm: false }))
+            .or_else(|| passed_on().map(|id| Tie { id, firm: false }))
     }
 
     /// The attempt was answered well, and no request to this one's proxy got that answer.

@@ -75,6 +75,44 @@ fn a_refusal_hides_behind_no_answer_of_an_upstream() {
     assert_eq!(crowd.told(), [format!("/hidden verdict 200 {REFUSED}")]);
 }
 
+/// Two have asked alike, and both were answered by an upstream, long before the proxy had passed that on:
+/// whichever answer was whose.
+#[test]
+fn a_refusal_hides_behind_no_answer_that_an_attempt_alike_had_long_before() {
+    let mut crowd = Crowd::default();
+    let (a, b) = (crowd.ask(1.0, "/same"), crowd.ask(1.2, "/same"));
+    crowd.forward(1.1, "/same", 200);
+    crowd.forward(1.3, "/same", 200);
+    crowd.refused(50.0, "10.0.0.2:9000");
+    crowd.answer(52.0, a, 200);
+    crowd.answer(53.0, b, 200);
+    let last = crowd.ask(3000.0, "/last");
+    crowd.forward(3000.1, "/last", 200);
+    crowd.answer(3002.0, last, 200);
+    let told = crowd.told();
+    assert!(told.iter().all(|l| !l.contains("verdict")), "{told:?}");
+}
+
+/// The second server was asked for another path than the client's, and answered.
+#[test]
+fn a_refusal_hides_behind_no_answer_to_a_rewritten_path() {
+    let told = |tried: &str| {
+        let mut crowd = Crowd::default();
+        let asked = crowd.ask(1.0, "/api/x");
+        crowd.refused(1.1, "10.0.0.2:9000");
+        crowd.forward(1.3, tried, 200);
+        crowd.answer(2.4, asked, 200);
+        let last = crowd.ask(3000.0, "/last");
+        crowd.forward(3000.1, "/last", 200);
+        crowd.answer(3002.0, last, 200);
+        let told = crowd.told();
+        told.iter().any(|l| l.contains("verdict"))
+    };
+    assert!(!told("/x"));
+    // Of a client of its own.
+    assert!(told("/y"));
+}
+
 /// Of two that it may hide behind the later one is answered first: the proxy needs no upstream for that,
 /// so the refusal is neither's.
 #[test]
