@@ -8,7 +8,7 @@ use crate::signal::{End, Nanos, Signal};
 
 use super::exchange::{Ended, Exchange};
 use super::flow::{Direction, Flow, NONE};
-use super::{LOOKED_THROUGH, Packets, SETTLE, SUSPECTS, UNANSWERED};
+use super::{AT_ONCE, LOOKED_THROUGH, Packets, SETTLE, SKEW, SUSPECTS, UNANSWERED};
 
 /// Connects watched for that at once.
 const CONNECTS: usize = 65_536;
@@ -155,7 +155,8 @@ impl Packets {
         if let Some(connect) = self.connect(id) {
             self.order.keep_failed(connect);
         }
-        self.queue(id, at + SETTLE);
+        // After the response that it led to, which claims it.
+        self.queue(id, at + SETTLE + AT_ONCE + SKEW);
     }
 
     /// At the capture's end: a connect that got no answer, its downstream not in the capture.

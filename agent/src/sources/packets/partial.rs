@@ -15,12 +15,15 @@ impl Packets {
         Some(partial)
     }
 
+    /// What comes next of it is taken with these; where there are too many at once it is not followed.
     pub(super) fn keep_partial(&mut self, index: u32, side: usize, bytes: Vec<u8>) {
+        let parse = &mut self.flows.at_mut(index).sides[side].parse;
         if self.partial_bytes + bytes.len() > PARTIAL {
             self.counts.heads += 1;
-            self.flows.at_mut(index).sides[side].parse.stage = Stage::Lost;
+            parse.stage = Stage::Lost;
             return;
         }
+        parse.stage = Stage::Head;
         self.partial_bytes += bytes.len();
         self.partial.insert((index, side as u8), bytes);
     }

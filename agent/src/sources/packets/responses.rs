@@ -86,7 +86,6 @@ impl Packets {
             if prefix && whole.len() < 12 && !bytes.is_cut() {
                 let partial = whole.to_vec();
                 self.keep_partial(index, sender, partial);
-                self.flows.at_mut(index).sides[sender].parse.stage = Stage::Head;
                 return bytes.length;
             }
             if prefix {
@@ -114,7 +113,6 @@ impl Packets {
             None => {
                 let partial = whole.to_vec();
                 self.keep_partial(index, sender, partial);
-                self.flows.at_mut(index).sides[sender].parse.stage = Stage::Head;
                 return bytes.length;
             }
         };

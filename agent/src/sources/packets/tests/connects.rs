@@ -67,6 +67,24 @@ fn a_slow_failure_belongs_to_the_request_that_was_taken_up_first() {
     );
 }
 
+/// Who is asked on loopback asks from an address of which nothing is known but this connect.
+#[test]
+fn a_refusal_is_told_of_though_its_address_never_asked_anything() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(1.0).open("127.0.0.1:5000", "127.0.0.1:80");
+    wire.send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.connection("10.0.0.1:4000", "10.0.0.2:9000");
+    wire.at(1.2).syn(&mut back);
+    wire.at(25.0).push(&mut back, SERVER, 0x14, b"");
+    wire.at(25.3).send(&mut front, SERVER, &response(503));
+    let mut next = wire.at(1000.0).open("127.0.0.1:5001", "127.0.0.1:80");
+    wire.send(&mut next, CLIENT, &request("GET", "/b"));
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict 503 connection_refused likely (exchange_link)"]
+    );
+}
+
 /// By the clocks' doubt the answer came before the reset: it is a refusal all the same, and no wait.
 #[test]
 fn a_refusal_that_seems_to_come_after_its_answer_is_no_timeout() {

@@ -3,6 +3,7 @@
 
 use super::build::*;
 use crate::signal::Opening;
+use crate::sources::packets::Packets;
 use crate::sources::packets::segment::Flags;
 
 /// A client's connection and the proxy's, and what the upstream answers passed on.
@@ -98,4 +99,35 @@ fn ends_that_cross_are_no_failure() {
         labels(&wire.packets),
         ["verdict 503 upstream_answered proven"]
     );
+}
+
+/// Heads that have begun take no more than so much memory: what finds no room is not followed, and what
+/// comes next of it begins nothing.
+#[test]
+fn the_rest_of_a_head_that_found_no_room_is_no_answer() {
+    let mut wire = Wire::default();
+    let begun = format!("HTTP/1.1 200 OK\r\nX-Long: {}", "x".repeat(30_000));
+    let mut all: Vec<Connection> = (0..160)
+        .map(|i| {
+            let client = format!("10.0.0.9:{}", 5000 + i);
+            let mut c = wire.at(f64::from(i)).open(&client, "10.0.0.1:80");
+            wire.send(&mut c, CLIENT, &request("GET", "/a"));
+            wire.send(&mut c, SERVER, begun.as_bytes());
+            c
+        })
+        .collect();
+    for c in &mut all {
+        wire.at(200.0).send(c, SERVER, b"xx\r\n\r\n");
+    }
+    let (mut source, mut out) = (Packets::new(&[]), Vec::new());
+    for (i, packet) in wire.packets.iter().enumerate() {
+        source.segment(&packet.segment(i as u64 + 1), &mut out);
+    }
+    let lost = source.counts().heads;
+    assert!((1..160).contains(&lost), "{lost}");
+    let answered = |id: &u32| source.exchanges.at(*id).status == 200;
+    let read = source.exchanges.ids().filter(answered).count() as u64;
+    assert_eq!(read + lost, 160);
+    let other = |id: &u32| source.exchanges.at(*id).answer.is_some();
+    assert_eq!(source.exchanges.ids().filter(other).count(), 0);
 }
