@@ -7,8 +7,8 @@ use super::seen::Seen;
 use super::told::Told;
 use crate::diagnose::Tried;
 use crate::signal::{
-    Attempt, DownstreamState, End, FlowClosed, FlowId, Link, LinkOrder, Nanos, Opening, Response,
-    Source,
+    Address, Attempt, DownstreamState, End, FlowClosed, FlowId, Link, LinkOrder, Nanos, Opening,
+    Response, Source,
 };
 
 /// Attempts kept of one exchange: the first, and the last ones.
@@ -233,6 +233,15 @@ impl Exchange {
         self.response
             .as_ref()
             .map_or(self.touched, |(at, _, _)| *at)
+    }
+
+    /// Who asked, as far as is known.
+    pub(super) fn client(&self) -> Option<&Address> {
+        let answered = self.response.as_ref();
+        let answered = answered.and_then(|(_, _, response)| response.client.as_ref());
+        let attempts = self.attempts.iter().rev();
+        let mut links = attempts.filter_map(|t| t.attempt.downstream.as_ref());
+        answered.or_else(|| links.find_map(|link| link.client.as_ref()))
     }
 
     /// When it began, as far as is known: facts of it may have been lost since.

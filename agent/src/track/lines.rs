@@ -6,11 +6,11 @@
 use super::exchange::Exchange;
 use super::logs::{Followed, ToldId};
 use super::seen::{Fit, Seen, wrote};
-use super::told::Told;
+use super::told::{Told, port};
 use super::{Decided, Key, Tracker};
 use crate::cause::Cause;
 use crate::diagnose::Diagnosis;
-use crate::signal::{FlowId, Logged, Nanos, Software};
+use crate::signal::{Address, FlowId, LogLine, Logged, Nanos, Software};
 
 /// So many lines too late in a row, and no verdict waits for one.
 const LATE: u32 = 32;
@@ -30,6 +30,18 @@ const SLACK: Nanos = 100_000_000;
 const LOGGED: FlowId = 1 << 63;
 /// More attempts than an exchange keeps.
 const LOGGED_STEP: FlowId = 64;
+
+/// A decided exchange that another source saw.
+#[derive(Debug)]
+pub(super) struct Failed {
+    at: Nanos,
+    proxy: u32,
+    client: Option<Address>,
+}
+
+fn near(at: Nanos, told: &Told) -> bool {
+    at.saturating_add(SLACK) >= told.from && at <= told.to.saturating_add(SLACK)
+}
 
 impl Tracker {
     /// A line of a proxy's log: about an exchange that another source sees, or one that none does.
@@ -59,7 +71,9 @@ impl Tracker {
             access: self.host.sees("access_log"),
             error_of_apache: self.host.sees("apache_error_log"),
         };
-        let id = self.logs.line(self.now, at, line, followed);
+        let nameless = line.line == LogLine::Error && line.request.is_none();
+        let of_decided = nameless && self.is_of_seen(&Told::new(at, line));
+        let id = (self.logs).line(self.now, at, line, of_decided, followed);
         let Some(told) = id.and_then(|id| self.logs.get(id)) else {
             return;
         };
@@ -207,15 +221,54 @@ impl Tracker {
 
     /// Whether an exchange of a proxy that can have written these lines had failed then.
     fn failed_near(&self, told: &Told) -> bool {
-        let near = |at: Nanos| {
-            at.saturating_add(SLACK) >= told.from && at <= told.to.saturating_add(SLACK)
-        };
         let its = |pid: u32| {
             let process = self.host.process(pid);
             wrote(process.map(|process| process.software), told.proxy)
         };
         let mut failed = self.failed.iter().rev();
-        failed.any(|(at, proxy)| near(*at) && its(*proxy))
+        failed.any(|failed| near(failed.at, told) && its(failed.proxy))
+    }
+
+    /// Whether an error line without a request is of an exchange that was seen: it names that one's
+    /// connection.
+    fn is_of_seen(&self, error: &Told) -> bool {
+        let client = error.client.as_ref();
+        let named = error.has_error && port(client).is_some();
+        let mut failed = self.failed.iter().rev();
+        named && failed.any(|failed| failed.client.as_ref() == client && near(failed.at, error))
+    }
+
+    /// Parts an access line and an error line that only their moment joined, where one of them is of an
+    /// exchange that was seen, and the two together are of none: only an access line that nothing else
+    /// explains is such an error's. Whether it did.
+    pub(super) fn part_lines(&mut self, id: ToldId, out: &mut Vec<Decided>) -> bool {
+        if !self.logs.is_free(id) || !self.is_joined_in_vain(id) {
+            return false;
+        }
+        let Some((at, error)) = self.logs.part_by_moment(id) else {
+            return false;
+        };
+        if self.is_of_seen(&Told::new(at, &error)) {
+            *self.dropped.entry("doubtful_log_lines").or_default() += 1;
+            return true;
+        }
+        // The access line is of what was seen; the error may have another one.
+        if let Some(told) = self.logs.remove(id) {
+            self.decide_lines(id, told, out);
+        }
+        self.join_line(at, &error, out);
+        true
+    }
+
+    fn is_joined_in_vain(&self, id: ToldId) -> bool {
+        let (Some((access, error)), Some(both)) = (self.logs.apart(id), self.logs.get(id)) else {
+            return false;
+        };
+        let errors = self.errors_are_read();
+        let seen = |told: &Told| self.recent.iter().any(|s| s.fit(told, errors).is_some());
+        !self.host.kernel_told(both.proxy, both.from)
+            && (self.is_of_seen(&error) || seen(&access))
+            && !seen(both)
     }
 
     /// It is decided: its lines are no other's; those that did not come may still.
@@ -229,7 +282,11 @@ impl Tracker {
             if self.failed.len() >= RECENT {
                 self.failed.pop_front();
             }
-            self.failed.push_back((exchange.answered_at(), proxy));
+            self.failed.push_back(Failed {
+                at: exchange.answered_at(),
+                proxy,
+                client: exchange.client().cloned(),
+            });
         }
         if let (Some(id), Some(told)) = (exchange.told_id, &exchange.told) {
             self.logs.claim(id);
@@ -287,9 +344,13 @@ impl Tracker {
             self.logs.postpone(id, now + super::SETTLE);
             return;
         }
-        let Some(told) = self.logs.remove(id).filter(|_| free) else {
-            return;
-        };
+        self.part_lines(id, out);
+        if let Some(told) = self.logs.remove(id).filter(|_| free) {
+            self.decide_lines(id, told, out);
+        }
+    }
+
+    fn decide_lines(&mut self, id: ToldId, told: Told, out: &mut Vec<Decided>) {
         if self.logs.is_further_try(&told) {
             return;
         }
@@ -301,7 +362,8 @@ impl Tracker {
         // client that left it tells nothing new.
         let untold = told.names_nothing() && !told.client_left();
         let seen = || !untold || self.failed_near(&told);
-        if doubtful && self.host.kernel_told(told.proxy, told.from) && seen() {
+        let seen_by_kernel = || self.host.kernel_told(told.proxy, told.from) && seen();
+        if doubtful && (seen_by_kernel() || told.request.is_none() && self.is_of_seen(&told)) {
             *self.dropped.entry("doubtful_log_lines").or_default() += 1;
             return;
         }

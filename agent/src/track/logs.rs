@@ -163,12 +163,14 @@ impl Logs {
         now || (self.over.iter()).any(|(at, other)| *at >= since && same(other))
     }
 
-    /// Takes in a line; gives the exchange that it is about, if anything failed in it.
+    /// Takes in a line; gives the exchange that it is about, if anything failed in it. `of_decided`: it
+    /// names the connection of an exchange that is decided.
     pub(super) fn line(
         &mut self,
         now: Nanos,
         at: Nanos,
         line: &Logged,
+        of_decided: bool,
         followed: Followed,
     ) -> Option<ToldId> {
         let client = line.client.as_ref().map_or("", |c| c.ip()).to_owned();
@@ -182,6 +184,10 @@ impl Logs {
             line.line == LogLine::Error && line.tries.is_empty() && line.said.is_none();
         if fitting.is_empty() && !adds_nothing {
             fitting.extend(self.take_back(&client, at, line));
+        }
+        // An error without a path is of what is not told yet, unless its own exchange is.
+        if line.line == LogLine::Error && line.request.is_none() {
+            fitting.sort_by_key(|id| self.is_free(*id) == of_decided);
         }
         // An error that names the path comes before one that fits by its moment alone.
         if line.line == LogLine::Access {
@@ -237,14 +243,25 @@ impl Logs {
         }
         let owed = |id: &&ToldId| self.is_free(**id) && self.by_moment.is_owed(**id, at, line);
         let id = *self.by_client.get(client)?.iter().find(owed)?;
+        self.displaced = Some(self.part_by_moment(id)?);
+        Some(id)
+    }
+
+    /// What an access line and an error line that only their moment joined tell each by itself.
+    pub(super) fn apart(&self, id: ToldId) -> Option<(Told, Told)> {
+        let ((from, access), (at, nameless)) = self.by_moment.both(id)?;
+        Some((Told::new(*from, access), Told::new(*at, nameless)))
+    }
+
+    /// Leaves the exchange its access line; gives the error line that was joined to it.
+    pub(super) fn part_by_moment(&mut self, id: ToldId) -> Option<Line> {
         let ((from, access), nameless) = self.by_moment.part(id)?;
         let told = self.open.get_mut(&id)?;
         let ambiguous = told.ambiguous;
         *told = Told::new(from, &access);
         told.ambiguous = ambiguous;
         self.accounted.set(id, Some(told));
-        self.displaced = Some(nameless);
-        Some(id)
+        Some(nameless)
     }
 
     /// The line that a better one has taken the place of: it is still to be told of.

@@ -23,6 +23,7 @@ use crate::signal::{
 use crate::verdict::Kind;
 use exchange::Exchange;
 use host::Host;
+use lines::Failed;
 pub(crate) use logs::ServerLines;
 use logs::{Logs, ToldId};
 use moments::Moments;
@@ -88,8 +89,8 @@ pub struct Tracker {
     logs: Logs,
     /// Decided a moment ago without their lines: these tell nothing new when they come.
     recent: VecDeque<Seen>,
-    /// When exchanges that another source saw had failed, and of which proxy.
-    failed: VecDeque<(Nanos, u32)>,
+    /// Exchanges that another source saw, and that had failed.
+    failed: VecDeque<Failed>,
     /// Exchanges in a row whose lines did not come in time: a proxy may hold its lines back.
     late_lines: u32,
     now: Nanos,
@@ -159,6 +160,14 @@ impl Tracker {
         }
         for (_, key) in keys {
             self.decide(key, true, &mut out);
+        }
+        // Before an access line is decided that a line of them is looking for.
+        let mut parted = true;
+        while parted {
+            parted = false;
+            for id in self.logs.ids() {
+                parted |= self.part_lines(id, &mut out);
+            }
         }
         for id in self.logs.ids() {
             self.decide_told(id, self.now, &mut out);

@@ -54,6 +54,12 @@ impl ByMoment {
         pair.is_some_and(|pair| Told::new(pair.access.0, &pair.access.1).fits(at, line))
     }
 
+    /// The access line, and the one without a path.
+    pub(super) fn both(&self, id: ToldId) -> Option<(&Line, &Line)> {
+        let pair = self.pairs.get(&id)?;
+        Some((&pair.access, &pair.nameless))
+    }
+
     /// Parts the two: the access line, and the one without a path.
     pub(super) fn part(&mut self, id: ToldId) -> Option<(Line, Line)> {
         let Pair { access, nameless } = self.pairs.remove(&id)?;

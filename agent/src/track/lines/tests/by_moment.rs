@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Scene, apache, closed};
+use super::{Scene, apache, closed, refused_elsewhere, seen_of_apache};
 use crate::signal::{Nanos, Opening, Said};
 use crate::track::host::SECOND;
 
@@ -104,4 +104,63 @@ fn a_line_without_a_path_is_of_no_other_status_than_its_own() {
         said(refused, 503),
         [(Some(502), 0, false), (Some(503), 1, false)]
     );
+}
+
+/// Apache has answered `/a` with an upstream's 503 and `/b` with its own, of which the kernel's source has
+/// `seen` both or the first alone, and may have lost something. Path and what was said, of each verdict.
+fn refused_beside_an_answer(seen: &[&str]) -> Vec<(String, Vec<Said>)> {
+    let mut scene = seen_of_apache(AT - 2, AT);
+    if seen.contains(&"/b") {
+        let asked = json!({
+            "protocol": "http_request", "method": "GET", "path": "/b", "path_complete": true,
+            "host": null,
+        });
+        let response = json!({
+            "kind": "response_sent", "proxy": 2, "thread": 3, "downstream": 6, "ordinal": 1,
+            "status": 503, "client": "10.0.0.7:4000", "proxy_address": null, "request": asked,
+            "request_at": AT - 1, "adjacent": null, "last_attempt": null,
+        });
+        scene.signal(AT, "kernel", response);
+    }
+    let lost = json!({"kind": "signals_lost", "stage": "kernel", "reason": "r", "count": 1});
+    scene.signal(AT + 2, "kernel", lost);
+    // The error's line names no path, and comes upon the other's access line first.
+    scene.access("/a", 503).access("/b", 503);
+    for fact in apache(&refused_elsewhere(), "10.0.0.7:4000", 1, None) {
+        scene.signal(AT + 1, "log", fact);
+    }
+    scene.out.extend(scene.tracker.finish());
+    let path = |opening: &Opening| match opening {
+        Opening::HttpRequest { path, .. } => path.clone(),
+        _ => String::new(),
+    };
+    let mut all: Vec<_> = scene
+        .out
+        .iter()
+        .map(|decided| {
+            let asked = (decided.response.as_ref()).and_then(|(_, _, r)| r.request.as_ref());
+            let said = decided.told.iter().flat_map(|told| told.why());
+            (asked.map(path).unwrap_or_default(), said.collect())
+        })
+        .collect();
+    all.sort_by(|(a, _): &(String, _), (b, _)| a.cmp(b));
+    all
+}
+
+#[test]
+fn no_access_line_of_an_answer_that_was_seen_is_told_again_as_a_refusal() {
+    let paths = |seen: &[&str]| {
+        let told = refused_beside_an_answer(seen);
+        told.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(&["/a", "/b"]), ["/a", "/b"]);
+}
+
+#[test]
+fn a_refusal_that_was_not_seen_has_the_access_line_that_is_left() {
+    let expected = [
+        ("/a".to_owned(), vec![]),
+        ("/b".to_owned(), vec![Said::ConnectFailed { errno: 111 }]),
+    ];
+    assert_eq!(refused_beside_an_answer(&["/a"]), expected);
 }
