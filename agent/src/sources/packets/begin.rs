@@ -67,7 +67,11 @@ impl Packets {
         if first {
             self.hosts.connection(from, to);
         }
-        if !s.flags.ack() && !self.is_twin(index, u64::from(s.seq) << 1 | 1, (at, s.at)) {
+        if s.flags.ack() {
+            if self.hosts.twins {
+                self.tell_apart(s.ack.wrapping_sub(1));
+            }
+        } else if !self.is_twin(index, syn_key(s.seq), (at, s.at)) {
             self.connecting(index, at);
         }
         Some(index)
@@ -104,6 +108,7 @@ impl Packets {
             stamp,
             soon: if syn { TRANSLATED } else { TRANSLATED_LATE },
             flow: index,
+            twin: None,
         };
         let Some((other, apart)) = self.hosts.handshake(first) else {
             return false;
@@ -129,8 +134,44 @@ impl Packets {
             self.hosts.translated(mine.1.ip(), theirs.1.ip());
             self.hosts.twins = true;
             self.flows.at_mut(index).set(Flow::TWIN);
+            if let Some(first) = self.hosts.began_with(key) {
+                first.twin = Some(index);
+            }
         }
         alike
+    }
+
+    /// What is one connection has one answer. Where two were taken for one that differ in this, both are
+    /// followed. `seq`: with which their SYNs came.
+    fn tell_apart(&mut self, seq: u32) {
+        let Some(first) = self.hosts.began_with(syn_key(seq)) else {
+            return;
+        };
+        let Some(twin) = first.twin else { return };
+        let one = first.flow;
+        let answer = |index: u32| {
+            let flow = self.flows.peek(index)?;
+            let asked = flow.by_client().start == seq.wrapping_add(1);
+            let answered = asked && flow.to_client().is(Direction::SYN);
+            answered.then(|| {
+                (
+                    flow.by_server().start,
+                    flow.client().ip(),
+                    flow.server().ip(),
+                )
+            })
+        };
+        let (Some(a), Some(b)) = (answer(one), answer(twin)) else {
+            return;
+        };
+        if a.0 != b.0 {
+            self.hosts.are_two(a.1, b.1);
+            self.hosts.are_two(a.2, b.2);
+            self.flows.at_mut(twin).bits &= !Flow::TWIN;
+        }
+        if let Some(first) = self.hosts.began_with(syn_key(seq)) {
+            first.twin = None;
+        }
     }
 
     pub(super) fn established(&mut self, index: u32, sender: usize, at: Nanos) {
@@ -149,4 +190,9 @@ impl Packets {
             self.cleared(index);
         }
     }
+}
+
+/// What a translation leaves as it is of a SYN.
+fn syn_key(seq: u32) -> u64 {
+    u64::from(seq) << 1 | 1
 }

@@ -53,6 +53,8 @@ pub(super) struct Handshake {
     /// Its translated copy is no further away.
     pub soon: Nanos,
     pub flow: u32,
+    /// The connection that was taken for the same one under other addresses.
+    pub twin: Option<u32>,
 }
 
 #[derive(Default)]
@@ -267,6 +269,18 @@ impl Hosts {
         }
     }
 
+    /// They were taken for one host's, and are not.
+    pub(super) fn are_two(&mut self, a: IpAddr, b: IpAddr) {
+        self.translated.remove(&(a, b));
+        self.translated.remove(&(b, a));
+    }
+
+    /// The connection that begins with this.
+    pub(super) fn began_with(&mut self, key: u64) -> Option<&mut Handshake> {
+        let known = self.handshakes.get_mut(place(key))?;
+        (known.key == key).then_some(known)
+    }
+
     /// Compares a connection's first segment with those of others; the other one of the same kind
     /// may be the same connection under other addresses. Says how far apart they are, by the packets'
     /// own times or by the common clock: either may have been set in between.
@@ -274,7 +288,7 @@ impl Hosts {
         if self.handshakes.is_empty() {
             self.handshakes.resize(HANDSHAKES, Handshake::default());
         }
-        let place = (first.key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % HANDSHAKES;
+        let place = place(first.key);
         let known = self.handshakes[place];
         let apart = known.at.abs_diff(first.at);
         let apart = apart.min(known.stamp.abs_diff(first.stamp));
@@ -284,6 +298,10 @@ impl Hosts {
         self.handshakes[place] = first;
         None
     }
+}
+
+fn place(key: u64) -> usize {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % HANDSHAKES
 }
 
 #[cfg(test)]

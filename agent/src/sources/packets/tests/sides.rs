@@ -1,7 +1,9 @@
 //! Who is the proxy, and which attempt belongs to which response.
 
 use super::build::*;
+use super::crowd::path;
 use crate::cause::Cause;
+use crate::sources::packets::segment::Flags;
 use crate::verdict::Kind;
 
 #[test]
@@ -196,6 +198,36 @@ fn one_connection_captured_under_two_addresses_is_one() {
         both.extend([packet.clone(), other]);
     }
     assert_eq!(labels(&both), ["verdict 503 upstream_answered proven"]);
+}
+
+/// Some stacks begin all connections with the same number. Of two clients that happen to have the same
+/// port their answers tell that they are two, whichever comes first.
+#[test]
+fn two_clients_with_one_port_and_sequence_number_are_two() {
+    for order in [[0, 1], [1, 0]] {
+        let mut wire = Wire::default();
+        let mut fronts = ["10.0.0.8:5000", "10.0.0.9:5000"].map(|client| {
+            let mut front = wire.connection(client, "10.0.0.1:80");
+            front.seq[SERVER] = u32::from(client.as_bytes()[7]) << 20;
+            wire.at(0.0).syn(&mut front);
+            front
+        });
+        for i in order {
+            wire.at(1.0)
+                .push(&mut fronts[i], SERVER, Flags::SYN | Flags::ACK, b"");
+        }
+        for (front, path) in fronts.iter_mut().zip(["/a", "/b"]) {
+            wire.at(2.0).ack(front, CLIENT);
+            wire.send(front, CLIENT, &request("GET", path));
+            wire.at(5.0).send(front, SERVER, &response(502));
+        }
+        wire.packets.sort_by_key(|packet| packet.at);
+        let told: Vec<_> = verdicts(&wire.packets, &[])
+            .iter()
+            .filter_map(path)
+            .collect();
+        assert_eq!(told, ["/a", "/b"], "{order:?}");
+    }
 }
 
 /// What was refused, seen behind a translation alone, is nobody else's failure.
