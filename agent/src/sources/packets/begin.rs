@@ -64,6 +64,10 @@ impl Packets {
             flow.syns = 1;
         }
         let (from, to) = (flow.client(), flow.server());
+        if !s.flags.ack() && self.owners.is_own_connect(from, self.space, s.at) {
+            self.flows.at_mut(index).set(Flow::TWIN);
+            return Some(index);
+        }
         if first {
             self.hosts.connection(from, to);
         }

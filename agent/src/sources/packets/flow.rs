@@ -143,7 +143,7 @@ impl Flow {
     pub(super) const RESET_BY_SERVER: u16 = 4;
     /// The reset had the ACK flag.
     pub(super) const RESET_ACK: u16 = 8;
-    /// The same connection is followed under other addresses.
+    /// It is not followed: it is under other addresses, or it is our own.
     pub(super) const TWIN: u16 = 16;
     /// Its client is a proxy: a request on it was seen before on a downstream.
     pub(super) const UPSTREAM: u16 = 32;

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::https::Ports;
+use crate::signal::Nanos;
 use crate::sources::process::Served;
 
 /// The network namespaces in which something was seen, one bit for each.
@@ -17,8 +19,18 @@ pub(super) fn bit(space: u32) -> Spaces {
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
     by_space: Vec<(u32, Served)>,
-    /// Our own process.
-    own: Option<u32>,
+    own: Option<Own>,
+}
+
+/// What is known of ourselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Own {
+    /// Our process.
+    pub pid: u32,
+    /// Our network namespace, where packets are captured there.
+    pub space: Option<u32>,
+    /// Where we ask others from.
+    pub(crate) ports: &'static Ports,
 }
 
 impl Owners {
@@ -29,18 +41,31 @@ impl Owners {
         }
     }
 
-    /// This process is our own: what it serves is no proxy's.
+    /// What we serve, and what we ask ourselves, is no proxy's.
     #[must_use]
-    pub fn with_own(self, pid: u32) -> Owners {
+    pub fn with_own(self, own: Own) -> Owners {
         Owners {
-            own: Some(pid),
+            own: Some(own),
             ..self
         }
     }
 
     /// Whether we serve this address ourselves.
     pub(super) fn is_own(&self, address: SocketAddr, seen_in: Spaces) -> bool {
-        self.own.is_some() && self.find(address, seen_in) == self.own
+        let own = self.own.as_ref().map(|own| own.pid);
+        own.is_some() && self.find(address, seen_in) == own
+    }
+
+    /// Whether a connect that was sent at this time in this network namespace is ours: to what verdicts
+    /// are sent to, or to the cluster's API.
+    pub(super) fn is_own_connect(&self, client: SocketAddr, space: u32, at: Nanos) -> bool {
+        let Some(own) = self.own.filter(|own| own.space == Some(space)) else {
+            return false;
+        };
+        let ip = client.ip();
+        let mut here = self.by_space.iter().filter(|(known, _)| *known == space);
+        own.ports.has(client.port(), at)
+            && (ip.is_loopback() || here.any(|(_, served)| served.local.contains(&ip)))
     }
 
     /// The process that serves connections to this address which were seen in these namespaces.

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 
 use super::build::*;
+use super::crowd::path;
+use crate::https::Ports;
 use crate::signal::{Fact, Signal};
 use crate::sources::packets::Packets;
-use crate::sources::packets::serving::Owners;
+use crate::sources::packets::serving::{Own, Owners};
 use crate::sources::process::Served;
 use crate::track::{Decided, Tracker};
 
@@ -128,6 +130,9 @@ fn an_upstream_that_closes_idle_connections_is_told_of_the_proxy_that_asked() {
     assert_eq!((closes.next(), closes.next()), (Some(7), None));
 }
 
+/// Nothing was asked.
+static NONE: Ports = Ports::new();
+
 /// Our own server says 503 until we are ready.
 #[test]
 fn what_we_answer_ourselves_is_no_proxys_failure() {
@@ -145,7 +150,11 @@ fn what_we_answer_ourselves_is_no_proxys_failure() {
             wire.at(500.0).send(&mut probe, CLIENT, &ask);
             wire.at(2500.0).fin(&mut probe, SERVER);
         }
-        let owners = Owners::new(vec![(0, served("0.0.0.0:9502", 7))]).with_own(own);
+        let owners = Owners::new(vec![(0, served("0.0.0.0:9502", 7))]).with_own(Own {
+            pid: own,
+            space: None,
+            ports: &NONE,
+        });
         let decided = decide(&follow(&[wire.packets], owners));
         decided.iter().map(label).collect::<Vec<_>>()
     };
@@ -155,4 +164,81 @@ fn what_we_answer_ourselves_is_no_proxys_failure() {
     for own in [7, 8] {
         assert_eq!(told(own, true), ["verdict 503 upstream_answered proven"]);
     }
+}
+
+/// What a proxy was refused is none of ours, though our client had waited longer; and a check of that
+/// proxy's for the same path is no attempt of ours.
+#[test]
+fn what_a_proxy_tried_is_not_for_what_we_answer() {
+    let owners = || {
+        let served = served("0.0.0.0:9502", 7);
+        Owners::new(vec![(0, served)]).with_own(Own {
+            pid: 7,
+            space: None,
+            ports: &NONE,
+        })
+    };
+    let mut wire = Wire::default();
+    let mut probe = wire.at(0.0).open("127.0.0.1:4000", "127.0.0.1:9502");
+    wire.at(0.8)
+        .send(&mut probe, CLIENT, &request("GET", "/readyz"));
+    let mut front = wire.at(0.85).open("127.0.0.1:5000", "127.0.0.1:80");
+    wire.at(0.9).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut refused = wire.connection("127.0.0.1:4001", "127.0.0.1:9000");
+    wire.at(1.0).syn(&mut refused);
+    wire.at(1.1).push(&mut refused, SERVER, 0x14, b"");
+    wire.at(1.2).send(&mut probe, SERVER, &response(503));
+    wire.at(1.3).send(&mut front, SERVER, &response(502));
+    let decided = decide(&follow(&[wire.packets], owners()));
+    let told: Vec<_> = decided.iter().map(|d| (path(d), label(d))).collect();
+    let expected = "verdict 502 connection_refused likely (exchange_link)";
+    assert_eq!(told, [(Some("/a".to_owned()), expected.to_owned())]);
+
+    let mut wire = Wire::default();
+    let mut probe = wire.at(0.0).open("127.0.0.1:4000", "127.0.0.1:9502");
+    wire.at(0.8)
+        .send(&mut probe, CLIENT, &request("GET", "/readyz"));
+    let mut check = wire.at(0.9).open("127.0.0.1:4001", "127.0.0.1:9000");
+    wire.at(1.0)
+        .send(&mut check, CLIENT, &request("GET", "/readyz"));
+    wire.at(1.1).ack(&mut check, SERVER);
+    wire.at(200.0).fin(&mut check, SERVER);
+    let decided = decide(&follow(&[wire.packets], owners()));
+    assert!(decided.iter().all(|d| path(d).is_none()), "{decided:?}");
+}
+
+/// A collector that takes nothing now, and one that is not there while a proxy fails for another reason.
+#[test]
+fn what_we_ask_ourselves_is_no_proxys_failure() {
+    let told = |client: u16, answered: bool| {
+        let mut wire = Wire::default();
+        let collector = ("127.0.0.1:4000", "127.0.0.1:4318");
+        if answered {
+            let mut sent = wire.at(1.0).open(collector.0, collector.1);
+            wire.send(&mut sent, CLIENT, &request("POST", "/v1/logs"));
+            wire.at(2.0).send(&mut sent, SERVER, &response(503));
+        } else {
+            let mut front = wire.at(0.0).open("127.0.0.1:5000", "127.0.0.1:80");
+            wire.at(0.9).send(&mut front, CLIENT, &request("GET", "/a"));
+            let mut sent = wire.connection(collector.0, collector.1);
+            wire.at(1.0).syn(&mut sent);
+            wire.at(1.1).push(&mut sent, SERVER, 0x14, b"");
+            wire.at(1.2).send(&mut front, SERVER, &response(503));
+        }
+        let ports: &'static Ports = Box::leak(Box::new(Ports::new()));
+        ports.note(client, BEGIN);
+        let owners = Owners::new(vec![(0, served("0.0.0.0:80", 7))]).with_own(Own {
+            pid: 8,
+            space: Some(0),
+            ports,
+        });
+        let decided = decide(&follow(&[wire.packets], owners));
+        decided.iter().map(label).collect::<Vec<_>>()
+    };
+    assert!(told(4000, true).is_empty());
+    let unknown = "verdict 503 unknown unknown (upstream_side, proxy_log)";
+    assert_eq!(told(4000, false), [unknown]);
+    // Somebody else's.
+    assert_eq!(told(4001, true), [unknown]);
+    assert_eq!(told(4001, false), ["verdict 503 connection_refused proven"]);
 }

@@ -7,10 +7,11 @@ use super::super::Packets;
 use super::super::decode::{Decoded, decode};
 use super::super::raw::RawFrame;
 use super::super::ring::Ring;
-use super::super::serving::Owners;
+use super::super::serving::{Own, Owners};
 use super::places::{HELD_BACK, Places, own_namespace};
 use super::{Namespaces, Tally, Untold};
 use crate::clock::{self, Clock};
+use crate::https;
 use crate::signal::{Fact, Nanos, Signal, Source};
 use crate::sources::{cluster, process};
 
@@ -119,7 +120,12 @@ impl Follower {
         let by_space = served.into_iter();
         let by_space = by_space.filter_map(|(netns, s)| Some((*spaces.get(&netns)?, s)));
         if let Some(packets) = &mut self.packets {
-            packets.set_owners(Owners::new(by_space.collect()).with_own(own));
+            let space = own_namespace().and_then(|netns| spaces.get(&netns).copied());
+            packets.set_owners(Owners::new(by_space.collect()).with_own(Own {
+                pid: own,
+                space,
+                ports: &https::PORTS,
+            }));
         }
     }
 
@@ -222,6 +228,11 @@ mod tests {
             follower.look(&found, &places);
             let owners = &follower.packets.as_ref().unwrap().owners;
             assert!(owners.is_own(address, bit(0)), "{found:?}");
+            // What we ask is ours from the moment on at which its port is noted.
+            let (from, now) = ("127.0.0.1:9".parse().unwrap(), clock::unix_now());
+            assert!(!owners.is_own_connect(from, 0, 0));
+            https::PORTS.note(9, now);
+            assert!(owners.is_own_connect(from, 0, now));
         }
     }
 
