@@ -2,6 +2,8 @@
 
 use super::build::*;
 use super::missing::{BACK, told};
+use crate::sources::packets::Packets;
+use crate::sources::packets::segment::Flags;
 
 /// Of the handshake some is missing: the connection is there all the same.
 #[test]
@@ -107,4 +109,27 @@ fn ports_used_again_without_a_beginning_are_another_connection() {
             );
         }
     }
+}
+
+/// Ends of connections whose ports are used again are not in the capture: they are forgotten all the same.
+#[test]
+fn connections_whose_ports_are_used_again_are_forgotten_soon() {
+    let mut wire = Wire::default();
+    for i in 0..100 {
+        let mut front = wire.connection("10.0.0.9:5000", "10.0.0.1:80");
+        front.seq[CLIENT] = front.seq[CLIENT].wrapping_add(i * 1_000_003);
+        wire.at(f64::from(i)).syn(&mut front);
+        wire.push(&mut front, SERVER, Flags::SYN | Flags::ACK, b"");
+        wire.ack(&mut front, CLIENT);
+    }
+    let mut other = wire.at(200.0).open("10.0.0.8:4000", "10.0.0.1:80");
+    for i in 0..2000 {
+        wire.at(1000.0 + f64::from(i) * 5.0).ack(&mut other, CLIENT);
+    }
+    let (mut source, mut out) = (Packets::new(&[]), Vec::new());
+    for (i, packet) in wire.packets.iter().enumerate() {
+        source.segment(&packet.segment(i as u64 + 1), &mut out);
+    }
+    // The last one with these ports is as good as any.
+    assert_eq!(source.connections(), 2);
 }
