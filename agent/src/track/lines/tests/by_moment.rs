@@ -108,7 +108,7 @@ fn a_line_without_a_path_is_of_no_other_status_than_its_own() {
 
 /// Apache has answered `/a` with an upstream's 503 and `/b` with its own, of which the kernel's source has
 /// `seen` both or the first alone, and may have lost something. Path and what was said, of each verdict.
-fn refused_beside_an_answer(seen: &[&str]) -> Vec<(String, Vec<Said>)> {
+fn refused_beside_an_answer(seen: &[&str], error_first: bool) -> Vec<(String, Vec<Said>)> {
     let mut scene = seen_of_apache(AT - 2, AT);
     if seen.contains(&"/b") {
         let asked = json!({
@@ -125,9 +125,16 @@ fn refused_beside_an_answer(seen: &[&str]) -> Vec<(String, Vec<Said>)> {
     let lost = json!({"kind": "signals_lost", "stage": "kernel", "reason": "r", "count": 1});
     scene.signal(AT + 2, "kernel", lost);
     // The error's line names no path, and comes upon the other's access line first.
-    scene.access("/a", 503).access("/b", 503);
+    if !error_first {
+        scene.access("/a", 503).access("/b", 503);
+    }
     for fact in apache(&refused_elsewhere(), "10.0.0.7:4000", 1, None) {
         scene.signal(AT + 1, "log", fact);
+    }
+    // What would name its path has not come.
+    scene.signal(AT + SECOND / 10, "log", json!({"kind": "tick"}));
+    if error_first {
+        scene.access("/a", 503).access("/b", 503);
     }
     scene.out.extend(scene.tracker.finish());
     let path = |opening: &Opening| match opening {
@@ -149,11 +156,11 @@ fn refused_beside_an_answer(seen: &[&str]) -> Vec<(String, Vec<Said>)> {
 
 #[test]
 fn no_access_line_of_an_answer_that_was_seen_is_told_again_as_a_refusal() {
-    let paths = |seen: &[&str]| {
-        let told = refused_beside_an_answer(seen);
-        told.into_iter().map(|(path, _)| path).collect::<Vec<_>>()
-    };
-    assert_eq!(paths(&["/a", "/b"]), ["/a", "/b"]);
+    for error_first in [false, true] {
+        let told = refused_beside_an_answer(&["/a", "/b"], error_first);
+        let paths: Vec<_> = told.into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["/a", "/b"], "{error_first}");
+    }
 }
 
 #[test]
@@ -162,5 +169,8 @@ fn a_refusal_that_was_not_seen_has_the_access_line_that_is_left() {
         ("/a".to_owned(), vec![]),
         ("/b".to_owned(), vec![Said::ConnectFailed { errno: 111 }]),
     ];
-    assert_eq!(refused_beside_an_answer(&["/a"]), expected);
+    for error_first in [false, true] {
+        let told = refused_beside_an_answer(&["/a"], error_first);
+        assert_eq!(told, expected, "{error_first}");
+    }
 }
