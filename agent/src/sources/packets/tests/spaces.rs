@@ -207,9 +207,7 @@ fn a_proxys_check_of_the_same_path_is_no_attempt_of_ours() {
     wire.at(1.1).ack(&mut check, SERVER);
     wire.at(200.0).fin(&mut check, SERVER);
     let decided = decide(&follow(&[wire.packets], ours()));
-    let tried = decided.iter().flat_map(|d| &d.attempts);
-    let asked: Vec<_> = tried.map(|t| &t.attempt.downstream).collect();
-    assert_eq!(asked, [&None]);
+    assert!(decided.is_empty(), "{decided:?}");
 }
 
 /// A collector that takes nothing now, and one that is not there while a proxy fails for another reason.
