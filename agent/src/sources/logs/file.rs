@@ -55,6 +55,7 @@ impl LogFile {
             parser.line(line, None, &mut ignored);
             ignored.clear();
         }
+        parser.flush(&mut ignored);
         Ok(LogFile {
             name: name.to_owned(),
             format: parser.name(),

@@ -31,6 +31,8 @@ pub struct Followed {
     quiet: bool,
     /// It was opened once: a later file of that name is read from its beginning.
     begun: bool,
+    /// Since when no file has the name.
+    gone: Option<Nanos>,
 }
 
 struct Open {
@@ -52,7 +54,13 @@ impl Followed {
             skipping: false,
             quiet: false,
             begun: false,
+            gone: None,
         }
+    }
+
+    /// For how long no file has had the name; 0 while one has.
+    pub fn gone_for(&self, now: Nanos) -> Nanos {
+        self.gone.map_or(0, |since| now.saturating_sub(since))
     }
 
     pub fn path(&self) -> &Path {
@@ -85,7 +93,9 @@ impl Followed {
     /// Opens it if it is there, and takes in what was written since the last look.
     pub fn look(&mut self, now: Nanos, out: &mut Vec<Timed>) -> io::Result<()> {
         if self.open.is_none() {
+            self.gone.get_or_insert(now);
             self.open_again()?;
+            self.gone = None;
         }
         let came = self.read(now, out)?;
         if came == 0 {
@@ -141,6 +151,7 @@ impl Followed {
                 ignored.clear();
             }
         }
+        parser.flush(&mut ignored);
         parser.forget();
         self.parser = parser;
         // A line that is being written is read from its beginning.
@@ -201,9 +212,15 @@ impl Followed {
             return Ok(());
         };
         let same = match std::fs::metadata(&self.path) {
-            Ok(named) => (named.dev(), named.ino()) == (open.device, open.inode),
+            Ok(named) => {
+                self.gone = None;
+                (named.dev(), named.ino()) == (open.device, open.inode)
+            }
             // Moved away, and its successor not there yet: the old one may still be written.
-            Err(_) => true,
+            Err(_) => {
+                self.gone.get_or_insert(now);
+                true
+            }
         };
         if same {
             return Ok(());

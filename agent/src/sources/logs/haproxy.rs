@@ -8,28 +8,41 @@ use std::collections::HashMap;
 use super::text::{client, request, status, unescape_hash, upstream};
 use super::time::{Zone, common_civil};
 use super::{Parsed, Timed};
-use crate::signal::{LogLine, Logged, LoggedTry, Opening, Said, Software};
+use crate::signal::{LogLine, Logged, LoggedTry, Nanos, Opening, Said, Software};
 
 const MILLISECOND: u64 = 1_000_000;
 const EAGAIN: i32 = 11;
+/// A request is told of when it is over: after its further tries, if it is told of at all.
+const UNTOLD: Nanos = 120_000_000_000;
 /// Backends remembered for a full Unix queue.
 const BACKENDS: usize = 1024;
 
 /// What lines before say of later ones.
 #[derive(Debug, Default)]
 pub(super) struct Haproxy {
-    /// Backends whose Unix socket had a full queue, by connects that failed for it and are untold.
-    full: HashMap<String, u32>,
+    /// Backends whose Unix socket had a full queue, and when a connect last failed for it that is untold.
+    full: HashMap<String, Option<Nanos>>,
 }
 
 impl Haproxy {
-    pub(super) fn parse(&mut self, line: &str, pid: Option<u32>, zone: Zone) -> Parsed {
+    /// `at`: when the line was written, or read, where that is known.
+    pub(super) fn parse(
+        &mut self,
+        line: &str,
+        (pid, at): (Option<u32>, Option<Nanos>),
+        zone: Zone,
+    ) -> Parsed {
+        let untold = |failed: Option<Nanos>| {
+            at.zip(failed)
+                .is_none_or(|(now, failed)| now <= failed.saturating_add(UNTOLD))
+        };
+        self.full.retain(|_, failed| untold(*failed));
         if let Some(rest) = line.strip_prefix("Connect() failed for backend ") {
             let told = rest.split_once(": can't connect to destination unix socket, check backlog");
             if let Some((backend, _)) = told
                 && self.full.len() < BACKENDS
             {
-                *self.full.entry(backend.to_owned()).or_default() += 1;
+                self.full.insert(backend.to_owned(), at);
             }
             return Parsed::Nothing;
         }
@@ -155,4 +168,35 @@ fn asked(rest: &str) -> Option<Opening> {
         },
         other => other,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::Fact;
+
+    /// A connect that a further try made good is told by no line where healthy requests are not logged.
+    #[test]
+    fn a_full_queue_of_long_ago_is_not_what_failed_now() {
+        const FULL: &str = "Connect() failed for backend back: can't connect to destination unix socket, check backlog size on the server.";
+        const FAILED: &str = r#"10.0.0.7:5000 [22/Nov/2026:19:40:45.100] front back/s1 0/0/-1/-1/3 503 217 - - SC-- 1/1/0/0/3 0/0 "GET /x HTTP/1.1""#;
+        const SECOND: Nanos = 1_000_000_000;
+        let said = |after: Option<Nanos>| {
+            let mut haproxy = Haproxy::default();
+            let zone = Zone::Fixed(0);
+            haproxy.parse(FULL, (None, after.and(Some(SECOND))), zone);
+            let at = after.map(|after| SECOND + after);
+            let Parsed::Signal(timed) = haproxy.parse(FAILED, (None, at), zone) else {
+                panic!("not understood");
+            };
+            let Fact::Logged(line) = timed.fact else {
+                panic!("{:?}", timed.fact);
+            };
+            line.tries[0].said
+        };
+        let full = Some(Said::ConnectFailed { errno: EAGAIN });
+        assert_eq!(said(Some(3 * SECOND)), full);
+        assert_eq!(said(None), full);
+        assert_eq!(said(Some(130 * SECOND)), Some(Said::NotConnected));
+    }
 }

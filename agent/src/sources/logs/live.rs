@@ -23,6 +23,8 @@ const EVERY: Duration = Duration::from_millis(25);
 const SEARCH: Nanos = 2_000_000_000;
 /// Logs followed at once.
 const LOGS: usize = 256;
+/// One that was found, and has had no file for so long, makes room for others: its container is gone, say.
+const GONE: Nanos = 600_000_000_000;
 /// A healthy exchange's line is of interest where an error of that client came so shortly before.
 const RECENT: Nanos = 120_000_000_000;
 /// Clients with recent errors that are remembered.
@@ -141,8 +143,10 @@ impl Live {
     /// One look at every log; false when nobody listens any more.
     fn turn(&mut self, sender: &SyncSender<Signal>, news: &impl Fn(News), last: bool) -> bool {
         let unix = clock::unix_now();
-        if unix.saturating_sub(self.searched) >= SEARCH {
+        // Whichever way the clock was set meanwhile.
+        if unix.abs_diff(self.searched) >= SEARCH {
             self.searched = unix;
+            self.forget_gone(unix);
             let pids = self.request.proxies.as_ref().map(|proxies| proxies());
             for path in pids.map(open_logs).into_iter().flatten() {
                 self.add(path);
@@ -188,6 +192,19 @@ impl Live {
             }
         }
         !self.request.alone || send(sender, now, Fact::Tick)
+    }
+
+    fn forget_gone(&mut self, now: Nanos) {
+        let (named, known, told) = (&self.request.named, &mut self.known, &mut self.told);
+        self.logs.retain(|log| {
+            let path = log.path();
+            let stays = log.gone_for(now) < GONE || named.iter().any(|named| named == path);
+            if !stays {
+                known.remove(path);
+                told.remove(path);
+            }
+            stays
+        });
     }
 
     /// Healthy exchanges go unsaid, but for those that had an error before.
@@ -265,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_that_two_processes_of_a_container_hold_is_followed_once() {
+    fn a_log_that_two_processes_of_a_container_hold_is_followed_once_and_forgotten_after_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("error.log");
         std::fs::write(&path, "").unwrap();
@@ -291,5 +308,32 @@ mod tests {
             )));
         }
         assert_eq!(live.logs.len(), 1);
+        // The container ends.
+        let look_at = |live: &mut Live, unix| {
+            let mut lines = Vec::new();
+            for log in &mut live.logs {
+                let _ = log.look(unix, &mut lines);
+            }
+            live.forget_gone(unix);
+            (live.logs.len(), live.known.len())
+        };
+        assert_eq!(look_at(&mut live, 1), (1, 1));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(look_at(&mut live, 2), (1, 1));
+        assert_eq!(look_at(&mut live, 1 + GONE), (1, 1));
+        assert_eq!(look_at(&mut live, 2 + GONE), (0, 0));
+    }
+
+    #[test]
+    fn a_log_is_gone_until_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("error.log");
+        let mut log = Followed::new(&path, &Vec::new().into(), Zone::Fixed(0));
+        let mut lines = Vec::new();
+        assert!(log.look(1, &mut lines).is_err());
+        assert_eq!(log.gone_for(3), 2);
+        std::fs::write(&path, "").unwrap();
+        log.look(4, &mut lines).unwrap();
+        assert_eq!(log.gone_for(5), 0);
     }
 }

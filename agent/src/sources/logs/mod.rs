@@ -146,6 +146,8 @@ struct Channel {
     servers: Servers,
     /// Caddy's errors are in this log, not its access lines alone.
     caddy_errors: bool,
+    /// nginx was told to write its errors, not only what is worse.
+    nginx_errors: bool,
 }
 
 impl Parser {
@@ -213,6 +215,7 @@ impl Parser {
         for channel in [&mut self.plain, &mut self.out, &mut self.err] {
             let mut lines = Vec::new();
             channel.entries.flush(&mut lines);
+            channel.nginx_errors |= tell_errors(&lines);
             self.counts.distrusted += whole_lines(lines, self.zone, out);
         }
     }
@@ -261,7 +264,7 @@ impl Parser {
         let mut all: Vec<&'static str> = self
             .formats()
             .flat_map(|format| match format {
-                Format::NginxError => &["proxy_log", "nginx_error_log"][..],
+                Format::NginxError => &["proxy_log"][..],
                 Format::ApacheError => &["proxy_log", "apache_error_log"],
                 Format::Template(_) => &["proxy_log", "access_log"],
                 Format::Haproxy | Format::EnvoyText | Format::EnvoyJson => {
@@ -274,16 +277,22 @@ impl Parser {
             })
             .copied()
             .collect();
-        if [&self.plain, &self.out, &self.err]
-            .iter()
-            .any(|channel| channel.caddy_errors)
-        {
-            all.push("caddy_error_log");
-        }
+        let any = |has: fn(&Channel) -> bool| {
+            let mut channels = [&self.plain, &self.out, &self.err].into_iter();
+            channels.any(has)
+        };
+        all.extend(any(|channel| channel.caddy_errors).then_some("caddy_error_log"));
+        all.extend(any(|channel| channel.nginx_errors).then_some("nginx_error_log"));
         all.sort_unstable();
         all.dedup();
         all
     }
+}
+
+/// Whether nginx itself wrote any of these, and would not have where it is silent about errors.
+fn tell_errors(lines: &[entries::Line]) -> bool {
+    let tells = |line: &entries::Line| line.believed && nginx_error::tells_errors(&line.text);
+    lines.iter().any(tells)
 }
 
 /// Lines of nginx's error log that are certain to be, or not to be, its own; counts the latter.
@@ -337,6 +346,7 @@ impl Channel {
                 let begins = nginx_error::begins(line);
                 let look = nginx_error::look(line);
                 self.entries.line(line, length, look, &mut whole);
+                self.nginx_errors |= tell_errors(&whole);
                 self.distrusted += whole_lines(whole, reader.zone, out);
                 match begins {
                     true => Parsed::Nothing,
@@ -384,7 +394,9 @@ impl Channel {
                 *zone_seen = zone.or(*zone_seen);
                 parsed
             }
-            Format::Haproxy => self.haproxy.parse(line, reader.pid, reader.zone),
+            Format::Haproxy => self
+                .haproxy
+                .parse(line, (reader.pid, reader.at), reader.zone),
             Format::EnvoyText => envoy::text(line),
             Format::EnvoyJson => json(envoy::json),
             Format::ApacheError => self.apache.parse(line, reader.zone),

@@ -27,6 +27,13 @@ pub(super) fn begins(line: &str) -> bool {
     head(line).is_some()
 }
 
+/// Whether a log with this line has those of failed requests as well: it is not of a level beyond theirs.
+pub(super) fn tells_errors(line: &str) -> bool {
+    let worse = ["[crit] ", "[alert] ", "[emerg] "];
+    let level = line.get(20..).unwrap_or_default();
+    begins(line) && !worse.iter().any(|worse| level.starts_with(worse))
+}
+
 /// What a line looks like by itself.
 pub(super) fn look(line: &str) -> Look {
     // Only what a request's target holds encoded can be a newline in what follows it.

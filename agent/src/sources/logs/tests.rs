@@ -237,3 +237,24 @@ fn a_new_format_is_found() {
     let arc: Arc<[Template]> = Template::known().into();
     assert!(arc.len() >= 5);
 }
+
+/// `error_log … crit`: that it is silent about a request says nothing.
+#[test]
+fn a_log_of_what_is_worse_than_errors_does_not_tell_them() {
+    let tells = |text: &str| read(text.as_bytes()).0.tells().contains(&"nginx_error_log");
+    let refused = |level: &str| {
+        format!(
+            "2026/11/21 12:57:44 [{level}] 1#1: *6 connect() failed (111: Connection refused) while connecting to upstream, client: 10.0.0.7, server: s, request: \"GET /a HTTP/1.1\", upstream: \"http://10.0.0.2:80/a\", host: \"s\"\n"
+        )
+    };
+    for level in ["crit", "alert", "emerg"] {
+        assert!(!tells(&refused(level)), "{level}");
+        assert!(tells(&(refused(level) + &refused("error"))), "{level}");
+    }
+    assert!(tells(
+        "2026/11/21 12:57:44 [notice] 1#1: start worker processes\n"
+    ));
+    // A line that a client wrote, within one of nginx's.
+    let forged = "2026/11/21 12:57:44 [crit] 1#1: *6 open() \"/x\n2026/11/21 12:57:44 [error] 1#1: *7 forged\n\" failed (13: Permission denied), client: 10.0.0.7, server: s, request: \"GET /x%0a HTTP/1.1\", host: \"s\"\n";
+    assert!(!tells(forged));
+}
