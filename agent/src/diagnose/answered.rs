@@ -69,6 +69,12 @@ pub(super) fn refused(known: &Known<'_>) -> Option<Finding> {
 }
 
 fn refused_head(attempt: &Attempt) -> Finding {
+    if status(attempt).is_some_and(|status| status < 200) {
+        return Finding::unknown(
+            "response_received: what followed the interim response; it may have been this status",
+        )
+        .settled();
+    }
     if attempt.fault == Some(HeadFault::Malformed) && attempt.received < PAGE {
         return Finding::proven(Cause::ResponseInvalid);
     }

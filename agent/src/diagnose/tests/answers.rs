@@ -171,3 +171,24 @@ fn proof_needs_the_whole_chain() {
     }
     order_alone.is(Cause::KeepaliveRace, Variant::FinInFlight, Likely, true);
 }
+
+/// `103 Early Hints`, or `100 Continue` that came with what follows it.
+#[test]
+fn after_an_interim_response_the_status_may_be_the_upstreams() {
+    let after = |status| {
+        scene(TCP, End::Answered, MS).attempt(|a| {
+            a.received = 300;
+            a.response = Some(Opening::HttpResponse { status });
+        })
+    };
+    let judge = |status| {
+        (
+            after(status).judge().cause,
+            after(status).judge().confidence,
+        )
+    };
+    for interim in [100, 103] {
+        assert_eq!(judge(interim), (Cause::Unknown, Unknown));
+    }
+    assert_eq!(judge(200), (Cause::ResponseInvalid, Likely));
+}
