@@ -15,6 +15,7 @@ use crate::verdict::Confidence;
 use super::finding::Finding;
 use super::known::Known;
 use super::link;
+use super::no_attempt::was_answered;
 use super::said::{Place, admits, deciders, variant, words};
 use super::{Case, Tried};
 
@@ -295,7 +296,7 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     }
     if let [cause] = causes[..]
         && finding.confidence != Confidence::Proven
-        && agrees(said, attempt)
+        && agrees(case, said, attempt)
     {
         return decided(case, attempt, finding, (said, cause)).with_log_facts(facts);
     }
@@ -412,10 +413,24 @@ fn told_by_log_alone(said: Said) -> bool {
     )
 }
 
+/// What a proxy says where it asks no upstream, or no other one.
+pub(crate) fn asks_nobody(said: Said) -> bool {
+    matches!(
+        said,
+        Said::NoLiveUpstreams
+            | Said::NotResolved
+            | Said::QueueTimedOut
+            | Said::Limited
+            | Said::Denied
+            | Said::Configured
+    )
+}
+
 /// Whether this attempt can be the one that the log tells of.
-fn agrees(said: Said, attempt: Option<&Attempt>) -> bool {
+fn agrees(case: &Case<'_>, said: Said, attempt: Option<&Attempt>) -> bool {
     let Some(attempt) = attempt else {
-        return told_by_log_alone(said);
+        // Who asked an upstream, and was answered, is another one: a proxy behind this one, say.
+        return told_by_log_alone(said) && !(asks_nobody(said) && was_answered(case));
     };
     match said {
         // Plain HTTP is what a server without TLS answers.

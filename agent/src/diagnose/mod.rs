@@ -36,7 +36,7 @@ pub(crate) use answered::refuses_with;
 use finding::Finding;
 use known::Known;
 pub(crate) use link::same_request;
-pub(crate) use log::ended_so;
+pub(crate) use log::{asks_nobody, ended_so};
 pub use risk::risk_text;
 
 /// Everything known of one exchange in which an attempt failed, or that the proxy failed.
@@ -168,6 +168,11 @@ fn no_http(known: &Known<'_>, response: &Response) -> Option<Finding> {
         Some(missing) => finding.at_most_likely(missing),
         None => finding,
     })
+}
+
+/// Whether it is clear that this attempt led to the response.
+pub(crate) fn is_tied(case: &Case<'_>, attempt: &Attempt) -> bool {
+    link::check(case, attempt).is_ok()
 }
 
 /// Why one of the exchange's attempts failed; `None` for one that was answered well.

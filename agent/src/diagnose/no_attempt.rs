@@ -2,9 +2,11 @@
 //!
 //! No live upstream, no upstream address, its own queue, a limit, or `return 502`: all of them
 //! happen inside the proxy. Its log says which; without it the cause is `unknown`.
+//!
+//! Confused with an attempt whose answer cannot be read, being encrypted: that may have been the error.
 
 use crate::cause::Cause;
-use crate::signal::{Source, Unread};
+use crate::signal::{End, Opening, Source, Unread};
 
 use super::finding::Finding;
 use super::{Case, text};
@@ -30,6 +32,9 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
         .also_missing(format!(
             "proxy_log: if it made none, {made_itself} all look like this"
         )),
+        _ if was_answered(case) => Finding::unknown(
+            "proxy_log: what the upstream answered cannot be read; whether it failed the request or the proxy did",
+        ),
         _ => Finding::unknown(format!(
             "proxy_log: no attempt on an upstream was seen; {made_itself} all look like this"
         )),
@@ -38,6 +43,14 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
         Some(_) => finding.settled(),
         None => finding,
     }
+}
+
+/// An upstream was asked and answered, in what cannot be read.
+pub(super) fn was_answered(case: &Case<'_>) -> bool {
+    case.attempts.last().is_some_and(|tried| {
+        let readable = matches!(tried.attempt.response, Some(Opening::HttpResponse { .. }));
+        tried.attempt.end == End::Answered && tried.attempt.received > 0 && !readable
+    })
 }
 
 /// There may have been an attempt, which cannot be told from others.

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::exchange::Exchange;
+use super::give_back::may_tell_of;
 use super::moments::{LATE, at_once, is_unconnected};
 use super::{Key, SETTLE, Tracker};
 use crate::cause::Cause;
@@ -156,6 +157,7 @@ impl Tracker {
         }
         let asked = response.request_at.unwrap_or(*at);
         let software = self.proxy_of(exchange);
+        let said = self.surely_said(exchange);
         let tells = tells_timeouts(software);
         let fits = |(key, other): (&Key, &Exchange)| {
             let alone = matches!(key, Key::Attempt(..)) && other.response.is_none();
@@ -163,6 +165,9 @@ impl Tracker {
                 return None;
             };
             let fit = fit(tried, response, *at, software).filter(|_| alone)?;
+            if said.is_some_and(|told| !may_tell_of(told, &tried.attempt)) {
+                return None;
+            }
             // Who has no connection is told so by another status.
             let unconnected = fit >= Fit::Thread;
             let elsewhere = before.is_some_and(|(_, b)| b.upstream != tried.attempt.upstream);

@@ -202,6 +202,12 @@ impl Exchange {
         self.attempts.push(tried);
     }
 
+    /// Gives its last attempt up.
+    pub(super) fn release(&mut self) -> Option<Tried> {
+        self.seen.take();
+        self.attempts.pop()
+    }
+
     /// Ties the last attempt, if it is `alone`, to its response.
     pub(super) fn tie_alone(&mut self, alone: bool) {
         let (Some((_, _, response)), Some(tried), true) =

@@ -201,6 +201,16 @@ impl Host {
         self.processes.get(pid)
     }
 
+    /// Whether these two are alive and of two proxies of one software that have nothing to do with each other. A
+    /// number that a log has from within a container is nobody's here, or somebody else's.
+    pub(super) fn are_apart(&self, one: u32, other: u32) -> bool {
+        let family = |pid| self.processes.family(pid);
+        match (family(one), family(other)) {
+            (Some(one), Some(other)) => one.0 == other.0 && one.1 != other.1,
+            _ => false,
+        }
+    }
+
     /// A process's parent, as it was seen alive or reported when it was signalled or ended.
     pub fn parent_of(&self, pid: u32) -> Option<u32> {
         let parent = self.processes.get(pid).map(|p| p.parent);

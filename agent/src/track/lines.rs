@@ -98,8 +98,15 @@ impl Tracker {
         if exchange.led_by_no_request() {
             return None;
         }
-        let fit = exchange.seen().fit(told, errors)?;
+        let fit = self.fit_seen(exchange.seen(), told, errors)?;
         wrote(self.proxy_of(exchange), told.proxy).then_some(fit)
+    }
+
+    /// The same of one that may be decided. Each process writes of what it does itself.
+    pub(super) fn fit_seen(&self, seen: &Seen, told: &Told, errors: bool) -> Option<Fit> {
+        let fit = seen.fit(told, errors)?;
+        let another = |proxy: u32| told.pid != 0 && self.host.are_apart(proxy, told.pid);
+        (!seen.proxy.is_some_and(another)).then_some(fit)
     }
 
     pub(super) fn proxy_of(&self, exchange: &Exchange) -> Option<Software> {
@@ -161,7 +168,7 @@ impl Tracker {
             }
             // Those that were decided before their lines came may still be meant.
             for seen in self.recent.iter().rev().take(LATELY) {
-                let late = seen.fit(told, errors);
+                let late = self.fit_seen(seen, told, errors);
                 exchanges += usize::from(late == Some(fit));
                 of_another |= late.is_some_and(|late| late > fit);
             }
@@ -303,6 +310,18 @@ impl Tracker {
                 };
                 let left: Vec<_> = self.logs.free().filter(equal).map(|(id, _)| id).collect();
                 self.logs.doubt(&left);
+            } else if !told.names_nothing()
+                && let Some(seen) = exchange.seen().without_given()
+            {
+                // Its attempt may be another's, and so its line: what says otherwise may be this one's.
+                let errors = self.errors_are_read();
+                let otherwise = |(_, other): &(ToldId, &Told)| {
+                    let differs = !other.says_the_same(told) && !other.client_left();
+                    differs && self.fit_seen(&seen, other, errors).is_some()
+                };
+                let left = self.logs.free().filter(otherwise).map(|(id, _)| id);
+                let left: Vec<_> = left.take(CROWD).collect();
+                self.logs.doubt(&left);
             }
             self.late_lines = 0;
             return;
@@ -367,7 +386,7 @@ impl Tracker {
             *self.dropped.entry("doubtful_log_lines").or_default() += 1;
             return;
         }
-        let late = |seen: &Seen| seen.fit(&told, errors).is_some();
+        let late = |seen: &Seen| self.fit_seen(seen, &told, errors).is_some();
         if let Some(place) = self.recent.iter().position(late) {
             self.recent.remove(place);
             *self.dropped.entry("late_log_lines").or_default() += 1;

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod exchange;
+mod give_back;
 pub mod host;
 mod lines;
 mod logs;
@@ -153,12 +154,23 @@ impl Tracker {
         let mut out = Vec::new();
         self.take_nameless(true, &mut out);
         let mut keys: Vec<(Nanos, Key)> = self.open.iter().map(|(k, e)| (e.touched, *k)).collect();
-        keys.sort_by_key(|(at, _)| *at);
+        keys.sort_unstable();
         // Before an attempt is decided that a response of them is looking for.
         for (_, key) in &keys {
             self.adopt(*key);
         }
+        for (_, key) in &keys {
+            self.adjoin(*key);
+            self.tie(*key);
+            self.exchange_given(*key);
+        }
         for (_, key) in keys {
+            self.decide(key, true, &mut out);
+        }
+        // What was given back meanwhile.
+        let mut left: Vec<Key> = self.open.keys().copied().collect();
+        left.sort_unstable();
+        for key in left {
             self.decide(key, true, &mut out);
         }
         // Before an access line is decided that a line of them is looking for.
@@ -322,7 +334,7 @@ impl Tracker {
             })
             .map(|(key, e)| (e.touched, *key))
             .collect();
-        over.sort_by_key(|(touched, _)| *touched);
+        over.sort_unstable();
         if crowded && over.is_empty() {
             // Make room at once for many: the search looks at every exchange.
             let mut oldest: Vec<_> = self.open.iter().map(|(k, e)| (e.touched, *k)).collect();
@@ -373,6 +385,7 @@ impl Tracker {
         self.share_connect(key);
         self.adjoin(key);
         self.tie(key);
+        self.exchange_given(key);
         let Some(exchange) = self.open.get(&key) else {
             return;
         };

@@ -5,12 +5,13 @@
 //! order by which to tell whose attempt it was. What was asked does, where at the moment of the
 //! answer one attempt for it ended, and one answer to it began.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::cause::Cause;
 use crate::diagnose::Tried;
 use crate::signal::{Attempt, End, FlowId, Nanos, Opening, Response};
+use crate::track::host::SECOND;
 use crate::verdict::Confidence;
 
 /// What is told at most so far apart may be one thing. A proxy answers as soon as it knows.
@@ -21,6 +22,10 @@ pub(super) const LATE: Nanos = 50_000_000;
 const HORIZON: Nanos = 2_000_000_000;
 /// With more of them nothing is said to be alone.
 const KEPT: usize = 4096;
+/// For how long a proxy that had a client whose requests cannot be read is taken to have others.
+const UNREAD: Nanos = 3600 * SECOND;
+/// Far more proxies than a host has.
+const PROXIES: usize = 1024;
 /// Bytes of a path that are compared: of an attempt's, no more than that may be known.
 const COMPARED: usize = 32;
 
@@ -51,11 +56,15 @@ pub(super) struct Moments {
     recent: VecDeque<Moment>,
     /// Up to then some were forgotten.
     forgotten: Nanos,
+    /// Proxies with clients of which no request and no response can be told, and when that was seen last.
+    unread: BTreeMap<u32, Nanos>,
 }
 
 impl Moments {
     /// An attempt that led to a failed response, or may have.
     pub(super) fn ended(&mut self, at: Nanos, attempt: &Attempt) {
+        let link = attempt.downstream.as_ref();
+        self.read(at, attempt.proxy, link.and_then(|l| l.request.as_ref()));
         let asked = attempt.request.as_ref().and_then(|r| asked(&r.opening));
         self.keep(Moment {
             at,
@@ -72,6 +81,7 @@ impl Moments {
         if let Some(last) = &response.last_attempt {
             self.ended(at, last);
         }
+        self.read(at, response.proxy, response.request.as_ref());
         let asked = response.request.as_ref().and_then(asked);
         let who = Who::Response(response.downstream, response.ordinal);
         self.keep(Moment {
@@ -83,6 +93,30 @@ impl Moments {
             unconnected: false,
             told: None,
         });
+    }
+
+    /// What a client of this proxy sent.
+    fn read(&mut self, at: Nanos, proxy: u32, request: Option<&Opening>) {
+        if !matches!(
+            request,
+            Some(Opening::Tls | Opening::Http2 | Opening::Unseen)
+        ) {
+            return;
+        }
+        if self.unread.len() >= PROXIES && !self.unread.contains_key(&proxy) {
+            let oldest = self.unread.iter().min_by_key(|(_, at)| **at);
+            if let Some(oldest) = oldest.map(|(proxy, _)| *proxy) {
+                self.unread.remove(&oldest);
+            }
+        }
+        let last = self.unread.entry(proxy).or_default();
+        *last = at.max(*last);
+    }
+
+    /// Whether all responses of this proxy are seen that fail, as far as is known.
+    pub(super) fn reads_all(&self, proxy: u32, at: Nanos) -> bool {
+        let last = self.unread.get(&proxy);
+        last.is_none_or(|last| last.saturating_add(UNREAD) < at)
     }
 
     fn keep(&mut self, moment: Moment) {
@@ -138,6 +172,10 @@ impl Moments {
         });
         let earliest = tried.at.min(at).saturating_sub(AT_ONCE);
         if !began || !at_once(tried.at, at) || earliest <= self.forgotten {
+            return None;
+        }
+        // Whose response shows nowhere may be meant as well.
+        if !self.reads_all(attempt.proxy, at) {
             return None;
         }
         // Proxies make these by themselves, too, when the same request of another client has failed and
@@ -201,6 +239,34 @@ impl Moments {
             let attempt = matches!(m.who, Who::Attempt(..)) && m.proxy == response.proxy;
             attempt && m.asked.is_some() && m.asked == answered && between(m.at, from, at)
         })
+    }
+
+    /// Whether another attempt than these, for what this response answers, ended since its request came.
+    pub(super) fn tried_otherwise(&self, own: &[Tried], at: Nanos, response: &Response) -> bool {
+        let answered = response.request.as_ref().and_then(asked);
+        let from = response.request_at.unwrap_or(at);
+        self.recent.iter().any(|m| {
+            let Who::Attempt(flow, began) = m.who else {
+                return false;
+            };
+            let known = |t: &Tried| (t.attempt.flow, t.attempt.began) == (flow, began);
+            let another = m.proxy == response.proxy && !own.iter().any(known);
+            another && m.asked.is_some() && m.asked == answered && between(m.at, from, at)
+        })
+    }
+
+    /// Whether nothing else like this was answered in this time.
+    pub(super) fn only_answer(&self, response: &Response, from: Nanos, to: Nanos) -> bool {
+        let answered = response.request.as_ref().and_then(asked);
+        let another = |m: &Moment| match m.who {
+            Who::Response(flow, ordinal) => {
+                let this = (flow, ordinal) == (response.downstream, response.ordinal);
+                let like = m.proxy == response.proxy && m.asked == answered;
+                like && !this && (from..=to).contains(&m.at)
+            }
+            Who::Attempt(..) => false,
+        };
+        self.forgotten < from && !self.recent.iter().any(another)
     }
 
     /// The other attempts that ended between this one's end and that moment, and may have been for the same

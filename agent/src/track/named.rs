@@ -7,8 +7,8 @@
 use super::Tracker;
 use super::exchange::Exchange;
 use super::moments::{LATE, at_once};
-use super::seen::is_address;
-use super::told::{port, same_request};
+use super::seen::{SLACK, is_address};
+use super::told::{Told, port, same_request};
 use crate::diagnose::{self, Tried};
 use crate::signal::{Address, End, LoggedTry, Nanos, Opening, Response, Said, Software, Source};
 
@@ -30,6 +30,31 @@ impl Tracker {
         !told.guessed && asked && client && self.surely_told(exchange, told)
     }
 
+    /// Whether lines that name it are its own alone: by the client's port, or because nothing else was asked for
+    /// and answered so then. Of those that requests alike share, an attempt that was given to one may be another's.
+    fn names_it_alone(&self, exchange: &Exchange, told: &Told, response: &Response) -> bool {
+        let from = told.from.saturating_sub(SLACK);
+        let to = told.to.saturating_add(SLACK);
+        let only = || self.moments.only_answer(response, from, to);
+        // Whatever attempt it was given.
+        let agreed = || {
+            let errors = self.errors_are_read();
+            exchange.seen().without_given().is_none_or(|seen| {
+                let lines = self.logs.free().map(|(_, line)| line);
+                let mut fit = lines.filter(|line| self.fit_seen(&seen, line, errors).is_some());
+                fit.all(|line| line.says_the_same(told) && line.upstream() == told.upstream())
+            })
+        };
+        port(told.client.as_ref()).is_some() || only() && agreed()
+    }
+
+    /// What this exchange's own line says, where it is surely that.
+    pub(super) fn surely_said<'a>(&self, exchange: &'a Exchange) -> Option<&'a Told> {
+        let (told, (.., response)) = (exchange.told.as_ref()?, exchange.response.as_ref()?);
+        let own = self.names_it_alone(exchange, told, response) && self.names_exchange(exchange);
+        own.then_some(told)
+    }
+
     /// Whether it says so of the last attempt; `named`: whether they name the exchange.
     pub(super) fn names_attempt(&self, exchange: &Exchange, named: bool) -> bool {
         let (Some(told), Some((at, Source::Kernel, response)), Some(tried)) =
@@ -38,23 +63,30 @@ impl Tracker {
             return false;
         };
         let last = told.tries.last();
+        let alone = named && self.names_it_alone(exchange, told, response);
         let tells = |(_, last): &(Nanos, LoggedTry)| {
-            self.tells_of(exchange, (last, named), tried, (*at, response))
+            self.tells_of(exchange, (last, alone), tried, (*at, response))
         };
         // Go's line names nothing else than the connection that broke. Or there are as many lines as
-        // failures, all alike: it does not matter which is whose.
+        // failures, all alike: it does not matter which is whose. Not where failures show nowhere.
         let of_this = || last.is_some_and(|(_, last)| names_connection(last, tried));
-        let its = || told.names_nothing() && (of_this() || self.surely_told(exchange, told));
-        tried.source == Source::Kernel && last.is_some_and(tells) && (named || its())
+        let all = || self.moments.reads_all(tried.attempt.proxy, *at);
+        let its = || {
+            alone
+                || all()
+                    && (named || told.names_nothing())
+                    && (named || of_this() || self.surely_told(exchange, told))
+        };
+        tried.source == Source::Kernel && last.is_some_and(tells) && its()
     }
 
     /// Whether the try that failed can only be this attempt, which ended when the response began: who
-    /// says at that moment that a connect failed has not failed of one before. `named`: the line names the
-    /// exchange.
+    /// says at that moment that a connect failed has not failed of one before. `alone`: the line is of this
+    /// exchange and no other.
     fn tells_of(
         &self,
         exchange: &Exchange,
-        (told, named): (&LoggedTry, bool),
+        (told, alone): (&LoggedTry, bool),
         tried: &Tried,
         (until, response): (Nanos, &Response),
     ) -> bool {
@@ -71,8 +103,14 @@ impl Tracker {
         let unnamed =
             software == Some(Software::Haproxy) && !told.upstream.as_ref().is_some_and(is_address);
         let connects = || {
-            this && self.connects.ended_alike(tried, until)
-                || unnamed && self.connects.only(tried, until)
+            let its = this && self.connects.ended_alike(tried, until)
+                || unnamed && self.connects.only(tried, until);
+            // Which of several is whose lines of requests alike do not say, nor those without any.
+            let like = || {
+                self.moments
+                    .tried_otherwise(&exchange.attempts, until, response)
+            };
+            its && (alone || self.connects.all_ended_so(tried, until) && !like())
         };
         // A line that names the connection tells of no other attempt, however late it is answered. Go's does
         // not say for which of requests alike.
@@ -82,7 +120,7 @@ impl Tracker {
         if broke && diagnose::same_request(attempt, response.request.as_ref()) {
             let others = || self.moments.as_many(tried, until, response);
             let alike = |others| self.all_fail_alike(exchange, tried, &others);
-            if named || others().is_some_and(alike) {
+            if alone || others().is_some_and(alike) {
                 return true;
             }
         }
@@ -96,9 +134,9 @@ impl Tracker {
             _ => {
                 let may_be = this || told.upstream.is_none() || unnamed;
                 let same = diagnose::same_request(attempt, response.request.as_ref());
-                let others = match tells_of_answer(said) {
-                    false => self.moments.like(tried, until),
-                    true => self.moments.as_many(tried, until, response),
+                let others = match alone && !tells_of_answer(said) {
+                    true => self.moments.like(tried, until),
+                    false => self.moments.as_many(tried, until, response),
                 };
                 let alike = |others| self.all_fail_alike(exchange, tried, &others);
                 let sent = sent(said) || tells_of_answer(said) && attempt.end == End::Answered;

@@ -124,6 +124,11 @@ impl Connects {
         })
     }
 
+    /// Whether each connect of its proxy that failed then ended as this one did, whomever it called.
+    pub(super) fn all_ended_so(&self, tried: &Tried, at: Nanos) -> bool {
+        self.all(tried, at, |other| other.end == tried.attempt.end)
+    }
+
     fn all(&self, tried: &Tried, at: Nanos, like: impl Fn(&Attempt) -> bool) -> bool {
         let from = tried.at.min(at);
         // One that was begun after that moment is of a later request.

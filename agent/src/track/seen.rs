@@ -3,10 +3,10 @@
 use super::exchange::Exchange;
 use super::told::{Told, port, same_path, same_request};
 use crate::diagnose;
-use crate::signal::{Address, Attempt, End, Nanos, Opening, Software};
+use crate::signal::{Address, Attempt, End, Nanos, Opening, Software, Source};
 
 /// A line is written a moment after the response; two clocks of one host agree to less.
-const SLACK: Nanos = 100_000_000;
+pub(super) const SLACK: Nanos = 100_000_000;
 /// The same where nothing but the moment tells them apart.
 const AT_ONCE: Nanos = 10_000_000;
 /// Of a proxy that was kept from its CPU: HAProxy's own clock stands still meanwhile, or goes on ahead.
@@ -15,6 +15,8 @@ const STALLED: Nanos = 3_000_000_000;
 /// What identifies an exchange that was seen otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
+    /// The process that answered, or tried.
+    pub(super) proxy: Option<u32>,
     /// When its attempts ended and its response began.
     times: Vec<Nanos>,
     /// When it was asked.
@@ -25,6 +27,8 @@ pub(super) struct Seen {
     /// As the client sent it; `None` where that cannot be read.
     request: Option<Opening>,
     tries: Vec<Try>,
+    /// The last try was found for it, and may be another's.
+    given: bool,
     status: Option<u16>,
 }
 
@@ -98,7 +102,9 @@ impl Seen {
         let request = request.filter(is_request);
         let answered = response.and_then(|(_, _, r)| r.client.clone());
         let own = |_: &u16| !exchange.status_of_log;
+        let tried = || exchange.attempts.last().map(|t| t.attempt.proxy);
         Seen {
+            proxy: response.map(|(_, _, r)| r.proxy).or_else(tried),
             times: times.chain(response.map(|(at, _, _)| *at)).collect(),
             began: response.and_then(|(_, _, r)| r.request_at),
             guessed: answered.is_none() && request.is_none(),
@@ -109,6 +115,7 @@ impl Seen {
                 .iter()
                 .map(|t| Try::of(&t.attempt))
                 .collect(),
+            given: response.is_some() && link.is_none() && exchange.source() == Source::Kernel,
             status: response.and_then(|(_, _, r)| r.status).filter(own),
         }
     }
@@ -119,7 +126,7 @@ impl Seen {
         let told_begun = self.began.filter(|_| told.tells_beginning());
         // Go's proxy says why, as it answers 502 or 504, and nothing else by which to find whose line it is.
         let nameless = told.names_nothing();
-        let answers = self.status.is_none_or(|status| matches!(status, 502 | 504));
+        let answers = self.answers_nameless();
         // Whose attempt was given to another is counted as well.
         if nameless && !(answers && (self.tries.is_empty() || self.agrees(told))) {
             return None;
@@ -141,10 +148,14 @@ impl Seen {
         let addresses = || told.tries.iter().filter_map(|(_, t)| t.upstream.as_ref());
         let used = |address: &Address| self.tries.iter().any(|t| t.upstream == *address);
         let upstream = addresses().any(used);
-        if !upstream && !self.tries.is_empty() && addresses().any(is_address) {
+        let elsewhere = !upstream && !self.tries.is_empty() && addresses().any(is_address);
+        if elsewhere && !(self.given && self.is_asked_by(told)) {
             return None;
         }
         let (client, other) = (self.client.as_ref(), told.client.as_ref());
+        if other.is_some_and(|other| client != Some(other) && self.asks_as(other, client)) {
+            return None;
+        }
         let ports = port(client).zip(port(other));
         let address = client.zip(other).is_none_or(|(a, b)| a.ip() == b.ip());
         // Behind a load balancer the log may name another client, at a port of its own.
@@ -176,6 +187,38 @@ impl Seen {
         (tied || address && self.may_be_by_moment(told, errors)).then_some(fit)
     }
 
+    /// This client was the proxy itself, asking an upstream that is a proxy as well, whose line it is then.
+    fn asks_as(&self, asking: &Address, client: Option<&Address>) -> bool {
+        let elsewhere = client.is_some_and(|client| client.ip() != asking.ip());
+        self.tries.iter().any(|one| match &one.local {
+            Some(own) if port(Some(asking)).is_some() => own == asking,
+            Some(own) => elsewhere && own.ip() == asking.ip(),
+            None => elsewhere && one.upstream.is_unix() && asking.is_unix(),
+        })
+    }
+
+    /// It may be what a line that names no request tells of, whatever is known of its tries.
+    pub(super) fn may_be_nameless(&self, told: &Told) -> bool {
+        let mut times = self.times.iter();
+        told.names_nothing()
+            && self.answers_nameless()
+            && times.any(|at| within(*at, told, AT_ONCE))
+    }
+
+    /// What Go's proxy answers as it says why.
+    fn answers_nameless(&self) -> bool {
+        self.status.is_none_or(|status| matches!(status, 502 | 504))
+    }
+
+    /// What is left without the try that it was given, if it was.
+    pub(super) fn without_given(&self) -> Option<Seen> {
+        let given = self.given && !self.tries.is_empty();
+        given.then(|| Seen {
+            tries: Vec::new(),
+            ..self.clone()
+        })
+    }
+
     /// No attempt is known to have led to it.
     pub(super) fn is_untried(&self) -> bool {
         self.tries.is_empty()
@@ -183,12 +226,17 @@ impl Seen {
 
     /// The client's port, the request and the status are all the same.
     fn is_surely(&self, told: &Told) -> bool {
+        let status = self.status.is_some() && self.status == told.status;
+        self.is_asked_by(told) && status
+    }
+
+    /// The client's port and the request are the same.
+    fn is_asked_by(&self, told: &Told) -> bool {
         let ports = port(self.client.as_ref()).zip(port(told.client.as_ref()));
         let same_port = ports.is_some_and(|(a, b)| a == b) && !self.guessed && !told.guessed;
         let (seen, line) = (self.request.as_ref(), told.request.as_ref());
         let asked = seen.is_some() && line.is_some() && same_request(seen, line);
-        let status = self.status.is_some() && self.status == told.status;
-        same_port && asked && status
+        same_port && asked
     }
 
     /// Nothing in what was asked speaks against it. Where the line that names the client's port has no
@@ -219,6 +267,8 @@ impl Seen {
         match told.tries.last().map(|(_, one)| (one.said, one.status)) {
             Some((Some(said), _)) => diagnose::ended_so(said, last.end),
             Some((None, Some(status))) => last.answer == Some(status),
+            // The proxy decided by itself.
+            None if told.said.is_some() => false,
             Some((None, None)) | None => last.answer.is_some() && last.answer == told.status,
         }
     }

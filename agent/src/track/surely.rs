@@ -25,14 +25,14 @@ impl Tracker {
         let sure = |lines: &[&Told]| {
             lines.len() < ALIKE && lines.iter().all(|line| says_surely(line, told))
         };
-        if told.ambiguous || !sure(&lines) {
+        if told.ambiguous || !sure(&lines) || self.may_be_of_unseen(exchange, told) {
             return false;
         }
         let (answered, unanswered) = self.others(exchange, told, this);
         loop {
             let told_of = |other: &&&Seen| {
                 let mut lines = lines.iter();
-                lines.any(|line| other.fit(line, errors).is_some_and(near))
+                lines.any(|line| self.fit_seen(other, line, errors).is_some_and(near))
             };
             let meant: Vec<&Seen> = answered.iter().filter(told_of).copied().collect();
             // An attempt of which no answer is known may have led to an answer that has none.
@@ -43,7 +43,7 @@ impl Tracker {
             let of_these = |line: &&Told| {
                 let mut meant = meant.iter();
                 meant.any(|other| {
-                    let fits = other.fit(line, errors).is_some_and(near);
+                    let fits = self.fit_seen(other, line, errors).is_some_and(near);
                     // It fits lines of whatever kind.
                     fits && (!other.is_untried() || says_surely(line, told))
                 })
@@ -57,6 +57,31 @@ impl Tracker {
             }
             lines = more;
         }
+    }
+
+    /// A line that names no request says otherwise at this moment, and no other exchange is there for it: it
+    /// may be the one of this, and what was seen of an attempt that of a request which shows nowhere here.
+    fn may_be_of_unseen(&self, exchange: &Exchange, told: &Told) -> bool {
+        if !told.names_nothing() {
+            return false;
+        }
+        let errors = self.errors_are_read();
+        let otherwise = |line: &&Told| {
+            let near = exchange.seen().may_be_nameless(line);
+            let same = line.says_the_same(told) && line.upstream() == told.upstream();
+            near && !same && !line.client_left()
+        };
+        let is_of_another = |line: &Told| {
+            let open = self.open.iter().filter(|(key, other)| {
+                !matches!(key, Key::Logged(_)) && !std::ptr::eq(*other, exchange)
+            });
+            let mut open = open.map(|(_, other)| other);
+            let mut recent = self.recent.iter();
+            open.any(|other| self.fit(other, line, errors).is_some())
+                || recent.any(|seen| self.fit_seen(seen, line, errors).is_some())
+        };
+        let mut lines = self.logs.free().map(|(_, line)| line).filter(otherwise);
+        lines.any(|line| !is_of_another(line))
     }
 
     /// The exchanges with a response, this one among them, whose lines may be like it; and how many are there

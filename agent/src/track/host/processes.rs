@@ -83,6 +83,25 @@ impl Processes {
         self.by_pid.get(&pid).map(|k| &k.process)
     }
 
+    /// The software of a process that lives, and the oldest ancestor of the same software that does: a proxy's
+    /// master, and that of the one which it was upgraded from.
+    pub(super) fn family(&self, pid: u32) -> Option<(Software, u32)> {
+        const GENERATIONS: usize = 8;
+        let alive = |pid: u32| self.by_pid.get(&pid).filter(|k| k.exited.is_none());
+        let software = alive(pid)?.process.software;
+        let mut oldest = pid;
+        for _ in 0..GENERATIONS {
+            let parent = alive(oldest).map(|known| known.process.parent);
+            let same =
+                |parent: &u32| alive(*parent).is_some_and(|p| p.process.software == software);
+            match parent.filter(same) {
+                Some(parent) => oldest = parent,
+                None => break,
+            }
+        }
+        Some((software, oldest))
+    }
+
     /// Whether a proxy of this kind is known.
     pub(super) fn has(&self, software: Software) -> bool {
         self.by_pid.values().any(|k| k.process.software == software)

@@ -96,6 +96,32 @@ fn lines_that_differ_tell_of_none() {
     assert!(!told.contains(&Proven), "{told:?}");
 }
 
+/// Each may have been given the other's.
+#[test]
+fn connects_to_two_servers_that_failed_at_once_of_different_errors_are_nobodys() {
+    let with = |errno: i32| {
+        let elsewhere = changed(connect(2, errno), "/upstream", "10.0.0.3:9009".into());
+        let said = json!({"said": "connect_failed", "errno": errno});
+        let signals = [
+            (1001 * MS, "kernel", connect(1, 111)),
+            (1001 * MS, "kernel", elsewhere),
+            (1001 * MS, "kernel", response(50, "/0")),
+            (
+                1001 * MS,
+                "kernel",
+                changed(response(51, "/1"), "/client", "10.0.0.7:4001".into()),
+            ),
+            (1001 * MS, "log", refused()),
+            (1001 * MS, "log", line(said, "10.0.0.3:9009")),
+        ];
+        let out = decided_of("other", &signals);
+        let all = out.iter().filter(|d| !d.attempts.is_empty());
+        all.map(|d| d.diagnosis.confidence).collect::<Vec<_>>()
+    };
+    assert_eq!(with(113), [Likely; 2]);
+    assert_eq!(with(111), [Proven; 2]);
+}
+
 /// A gateway sheds load while an upstream refuses: the attempt may have been given to the wrong response.
 #[test]
 fn a_failure_that_has_no_attempt_may_be_what_the_line_tells_of() {
@@ -124,6 +150,44 @@ fn a_failure_that_has_no_attempt_may_be_what_the_line_tells_of() {
     // Its proxy makes no other statuses than 502 and 504.
     assert_ne!(of(503), Proven);
     assert_ne!(of(502), Proven);
+}
+
+/// Of two lines the one may be about a request that shows nowhere, encrypted say, as may be the connect.
+#[test]
+fn a_line_that_says_otherwise_needs_another_failure() {
+    let at = 1001 * MS;
+    let of = |other: Value, more: &[Value]| {
+        let mut signals = vec![
+            (at, "kernel", connect(1, 111)),
+            (at, "kernel", response(50, "/0")),
+            (at, "log", refused()),
+            (at, "log", other),
+        ];
+        signals.extend(more.iter().map(|one| (at, "kernel", one.clone())));
+        let out = decided_of("other", &signals);
+        let this = |d: &&crate::track::Decided| {
+            let response = d.response.as_ref();
+            response.is_some_and(|(.., r)| r.downstream == 50)
+        };
+        out.iter()
+            .find(this)
+            .expect("a verdict")
+            .diagnosis
+            .confidence
+    };
+    let lookup = changed(refused(), "/tries", json!([]));
+    let lookup = changed(lookup, "/said", json!({"said": "not_resolved"}));
+    assert_eq!(of(lookup, &[]), Likely);
+    let reset = || line(json!({"said": "reset"}), UPSTREAM);
+    assert_eq!(of(reset(), &[]), Likely);
+    let its = [
+        reset_by(2, "/1"),
+        changed(response(51, "/1"), "/client", "10.0.0.7:4001".into()),
+    ];
+    assert_eq!(of(reset(), &its), Proven);
+    // A client that had left was answered nothing.
+    let left = line(json!({"said": "client_left"}), UPSTREAM);
+    assert_eq!(of(left, &[]), Proven);
 }
 
 /// It may be about a request that was not seen: encrypted, or another program's.
