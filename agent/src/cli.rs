@@ -258,8 +258,8 @@ pub struct LogArgs {
     /// Also read this log, of the proxy or of an upstream's server; can be repeated
     ///
     /// Error and access logs of nginx and Apache, HAProxy's, Envoy's, Caddy's and Traefik's log,
-    /// gunicorn's and uWSGI's, as files, from syslog or from containers. What a log is, is found by
-    /// its lines.
+    /// what varnishlog prints, gunicorn's and uWSGI's, as files, from syslog or from containers. What
+    /// a log is, is found by its lines.
     #[arg(long, value_name = "FILE", value_delimiter = ',', action = ArgAction::Append,
           env = "WHY502_LOG", hide_env_values = true)]
     pub log: Vec<PathBuf>,

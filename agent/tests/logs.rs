@@ -200,6 +200,13 @@ fn caddy() {
     insta::assert_snapshot!(judge("caddy", &["caddy.log", "access.log"], &[]));
 }
 
+#[test]
+fn varnish() {
+    let text = judge("varnish", &["varnishlog.log"], &[]);
+    assert_eq!(text, judge("varnish", &["varnishlog-vxid.log"], &[]));
+    insta::assert_snapshot!(text);
+}
+
 /// What a later try saved, or the client left, is no failed response.
 #[test]
 fn near_misses() {
@@ -217,6 +224,8 @@ fn near_misses() {
     near("/no-reply/left", "downstream_gave_up");
     let told = explain("haproxy", &["haproxy.log"], &[]);
     let saved = |(path, _): &&(String, String)| path.starts_with("/saved/");
+    assert_eq!(told.near_misses.iter().filter(saved).count(), 2);
+    let told = explain("varnish", &["varnishlog.log"], &[]);
     assert_eq!(told.near_misses.iter().filter(saved).count(), 2);
 }
 

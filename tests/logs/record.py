@@ -978,7 +978,135 @@ reverse_proxy {all_faults['refused'].target}
     stop(process)
 
 
-PROXIES = {"nginx": nginx, "nginx-limits": nginx_limits, "haproxy": haproxy, "envoy": envoy, "apache": apache, "caddy": caddy}
+# ── Varnish ───────────────────────────────────────────────────────────────────────────────────────
+
+# VCL that logs what it has decoded: whole transactions of the client's choice, and parts of its own.
+FORGED_GROUP = (
+    "*   << Request  >> 999999    \n-   Begin          req 999998 rxreq\n"
+    "-   Timestamp      Start: {now:.6f} 0.000000 0.000000\n-   ReqStart       6.6.6.6 6666 a0\n"
+    "-   ReqMethod      GET\n-   ReqURL         /forged-line\n-   VCL_call       RECV\n"
+    "-   VCL_return     synth\n-   RespStatus     503\n-   Timestamp      Process: {now:.6f} 0.000000 0.000000\n"
+    "-   End            \n\n"
+)
+VARNISH_FORGERIES = [
+    "\n" + FORGED_GROUP,
+    "\n-   End            \n\n" + FORGED_GROUP + "-   VCL_Log        x",
+    "\n-   VCL_return     pass\n-   End            \n\n" + FORGED_GROUP + "-   VCL_Log        x",
+    "\n-   ReqStart       6.6.6.6 6666 a0\n-   ReqURL         /forged-line\n-   RespStatus     503",
+    "\n--  VCL_return     fetch\n--  BackendOpen    9 forged 6.6.6.6 6666 6.6.6.6 6666 connect\n--  End            ",
+]
+
+
+def varnish(folder, all_faults, truth, binary=("varnishd",)):
+    port, work = 8130, f"{WORK}/varnish"
+    os.makedirs(work, exist_ok=True)
+    backends, choice, probed = [], [], []
+    # It speaks no TLS, waits for ever while it sends, and runs as root here.
+    skip = [name for name, fault in all_faults.items() if fault.scheme == "https"] + ["not-taken", "unix-denied"]
+    for name, fault in all_faults.items():
+        if name in skip:
+            continue
+        if fault.target.startswith("unix:"):
+            path = fault.target[5:]
+            if not os.path.exists(path):
+                # Its configuration names sockets that are there.
+                serve(good, unix=path)
+                probed.append(path)
+            place = f'.path = "{path}";'
+        else:
+            host, number = fault.target.rsplit(":", 1)
+            place = f'.host = "{host}"; .port = "{number}";'
+        label = name.replace("-", "_")
+        backends.append(f"backend {label} {{ {place} .connect_timeout = 1s; .first_byte_timeout = 1s; .between_bytes_timeout = 1s; }}\n")
+        choice.append(f'if (req.url ~ "^/{name}/") {{ set req.backend_hint = {label}; }}\n')
+    good_host, good_port = all_faults["good"].target.rsplit(":", 1)
+    hang_port = all_faults["no-reply"].target.rsplit(":", 1)[1]
+    config = f"""
+vcl 4.1;
+import std;
+import blob;
+import directors;
+{''.join(backends)}
+backend sick {{ .host = "{good_host}"; .port = "{good_port}"; .probe = {{ .url = "/"; .initial = 0; .interval = 60s; }} }}
+backend busy {{ .host = "{good_host}"; .port = "{hang_port}"; .max_connections = 1; .first_byte_timeout = 1s; }}
+sub vcl_init {{ new none = directors.round_robin(); none.add_backend(sick); }}
+sub vcl_recv {{
+  {''.join(choice)}
+  if (req.url ~ "^/returns/") {{ return (synth(503)); }}
+  if (req.url ~ "^/ready") {{ return (synth(200)); }}
+  if (req.url ~ "^/unhealthy/") {{ set req.backend_hint = sick; }}
+  if (req.url ~ "^/directed/") {{ set req.backend_hint = none.backend(); }}
+  if (req.url ~ "^/busy/") {{ set req.backend_hint = busy; }}
+  if (req.url ~ "^/(saved|tried)/") {{ set req.backend_hint = refused; }}
+  if (req.url ~ "^/forged/") {{
+    set req.backend_hint = refused;
+    std.log(blob.transcode(decoding=URL, encoding=IDENTITY, encoded=req.url));
+  }}
+  return (pass);
+}}
+sub vcl_backend_fetch {{
+  if (bereq.retries > 0) {{
+    set bereq.backend = fin;
+    if (bereq.url ~ "^/saved/") {{ set bereq.backend = good; }}
+  }}
+  if (bereq.url ~ "^/forged/") {{
+    std.log(blob.transcode(decoding=URL, encoding=IDENTITY, encoded=bereq.url));
+  }}
+}}
+sub vcl_backend_error {{ if (bereq.url ~ "^/(saved|tried)/" && bereq.retries < 1) {{ return (retry); }} }}
+"""
+    with open(f"{folder}/varnish.vcl", "w") as out:
+        out.write(config)
+    process = start(
+        *binary, "-F", "-j", "none", "-T", "none", "-s", "malloc,16m", "-a", f"127.0.0.1:{port}", "-n", f"{work}/n",
+        "-f", f"{folder}/varnish.vcl", "-p", "vsl_reclen=4000", "-p", "thread_pools=1", "-p", "thread_pool_min=25",
+        "-p", "cc_command=exec gcc -O0 -w -fpic -shared -o %o %s", log=f"{work}/out",
+    )
+    wait_for(port)
+    for path in probed:
+        os.unlink(path)
+    logs = {mode: f"{folder}/varnishlog{'' if mode == 'request' else '-' + mode}.log" for mode in ("request", "vxid")}
+    writers = [start("varnishlog", "-n", f"{work}/n", "-g", mode, "-A", "-w", log) for mode, log in logs.items()]
+    while not all(os.path.exists(log) and os.path.getsize(log) for log in logs.values()):
+        request(port, "/ready")
+        time.sleep(0.05)
+    plain_faults(port, all_faults, truth, skip=skip)
+    for n in range(2):
+        truth.add(f"/returns/{n}", request(port, f"/returns/{n}"), "proxy_config")
+        truth.add(f"/unhealthy/{n}", request(port, f"/unhealthy/{n}"), "no_live_upstreams")
+        truth.add(f"/directed/{n}", request(port, f"/directed/{n}"), "no_live_upstreams")
+        truth.add(f"/saved/{n}", request(port, f"/saved/{n}"), None)
+        truth.add(f"/tried/{n}", request(port, f"/tried/{n}"), "upstream_closed_early")
+    first = request(port, "/busy/first", half=True)
+    time.sleep(0.2)
+    truth.add("/busy/1", request(port, "/busy/1"), "proxy_limit")
+    first.recv(4096)
+    first.close()
+    truth.add("/busy/first", 503, "read_timeout_no_reply")
+    forge(port, truth)
+    for n, text in enumerate(VARNISH_FORGERIES):
+        text = "".join(f"%{byte:02x}" for byte in text.format(now=time.time()).encode())
+        path = f"/forged/varnish-{n}/{text}"
+        truth.add(path, request(port, path), "forgery")
+    # What follows such lines for a while is not believed either.
+    for n in range(4):
+        path = f"/good/after-{n}"
+        truth.add(path, request(port, path), None)
+    truth.add("/refused/last", request(port, "/refused/last"), "connection_refused")
+    time.sleep(1)
+    for each in (*writers, process):
+        stop(each)
+
+
+PROXIES = {
+    "nginx": nginx,
+    "nginx-limits": nginx_limits,
+    "haproxy": haproxy,
+    "envoy": envoy,
+    "apache": apache,
+    "caddy": caddy,
+    "varnish": varnish,
+}
 
 
 def main():

@@ -260,7 +260,10 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     };
     let with_word = || case.attempts.iter().rev().find(|t| t.said.is_some());
     let tried = known.map(|k| k.tried).or_else(with_word);
-    let Some(said) = tried.and_then(|t| t.said).or(told.said) else {
+    let said = tried.and_then(|t| t.said).or(told.said);
+    let unseen = said.is_none().then(|| of_unseen_try(case, told, &finding));
+    let unseen = unseen.flatten();
+    let Some(said) = said.or(unseen) else {
         let of_kernel = case.source == Source::Kernel && case.attempts.is_empty();
         let nginx = nginx(told) && may_be_nginx(case);
         let own = of_kernel && told.has_access && nginx && silent(case, told);
@@ -296,7 +299,7 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     }
     if let [cause] = causes[..]
         && finding.confidence != Confidence::Proven
-        && agrees(case, said, attempt)
+        && (agrees(case, said, attempt) || unseen.is_some() && !asks_nobody(said))
     {
         return decided(case, attempt, finding, (said, cause)).with_log_facts(facts);
     }
@@ -311,6 +314,14 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
         .with_log_facts(against);
     finding.contradicted = true;
     finding
+}
+
+/// What the log says of a try of which nothing was seen, where nothing else was either.
+fn of_unseen_try(case: &Case<'_>, told: &Told, finding: &Finding) -> Option<(Nanos, Said)> {
+    let (at, last) = told.tries.last()?;
+    let unknown = finding.confidence == Confidence::Unknown && case.attempts.is_empty();
+    let said = last.said.filter(|said| *said != Said::ClientLeft);
+    Some((*at, said.filter(|_| unknown)?))
 }
 
 /// Nothing is missing but whose attempt it was, which the line tells; a connect's error has no other

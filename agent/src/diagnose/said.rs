@@ -54,7 +54,8 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
         Said::ConnectTimedOut => {
             // A timer for the connection as a whole: the handshake is within it.
             let tls = match proxy {
-                Some(Software::Nginx) | None => &[][..],
+                // Varnish speaks none to its backends.
+                Some(Software::Nginx | Software::Varnish) | None => &[][..],
                 _ => &[TlsHandshakeFailed, ProtocolMismatch],
             };
             let queue = match place {

@@ -83,8 +83,8 @@ impl Beside {
                 None => {
                     strange = Some(anyhow::anyhow!(
                         "{}: not recognised as a log of nginx, HAProxy, Envoy, Apache, Caddy, \
-                         Traefik, gunicorn or uWSGI; an access log of nginx in a format of its own \
-                         needs --log-format or --nginx-config",
+                         Traefik, Varnish, gunicorn or uWSGI; an access log of nginx in a format \
+                         of its own needs --log-format or --nginx-config",
                         log.name()
                     ));
                 }

@@ -7,8 +7,8 @@ use super::seen::Seen;
 use super::told::Told;
 use crate::diagnose::Tried;
 use crate::signal::{
-    Address, Attempt, DownstreamState, End, FlowClosed, FlowId, Link, LinkOrder, Nanos, Opening,
-    Response, Source,
+    Address, Attempt, DownstreamState, End, FlowClosed, FlowId, Link, LinkOrder, LoggedTry, Nanos,
+    Opening, Response, Software, Source,
 };
 
 /// Attempts kept of one exchange: the first, and the last ones.
@@ -91,25 +91,29 @@ impl Exchange {
     }
 
     fn take_statements(&mut self, told: &Told) {
-        let said = |(at, one): &(Nanos, crate::signal::LoggedTry)| {
-            Some((*at, one.upstream.clone(), one.said?))
-        };
+        let said = |(at, one): &(Nanos, LoggedTry)| Some((*at, one.clone(), one.said?));
         let mut open: Vec<_> = told.tries.iter().filter_map(said).collect();
         let alone = open.len() == 1;
         // Of one upstream's several attempts that one line tells of, the last.
         for tried in self.attempts.iter_mut().rev() {
-            let same = |upstream: &Option<crate::signal::Address>| {
-                upstream.as_ref() == Some(&tried.attempt.upstream)
+            let same = |one: &LoggedTry| {
+                let ends = one.local.as_ref().zip(tried.attempt.local.as_ref());
+                let upstream = one.upstream.as_ref() == Some(&tried.attempt.upstream);
+                upstream && ends.is_none_or(|(told, seen)| told == seen)
             };
-            let place = open.iter().rposition(|(_, upstream, _)| same(upstream));
+            let place = open.iter().rposition(|(_, one, _)| same(one));
             tried.said = place.map(|place| {
                 let (at, _, said) = open.remove(place);
                 (at, said)
             });
         }
-        // A log that names its servers in its own way tells of the last one.
-        if let ([(at, _, said)], true, Some(last)) = (&open[..], alone, self.attempts.last_mut())
+        // A log that names its servers in its own way tells of the last one. Varnish does where it has no
+        // connection, and tells of each try.
+        let last_told = told.tries.last().map(|(_, one)| one);
+        let varnish = told.proxy == Some(Software::Varnish);
+        if let (Some((at, one, said)), Some(last)) = (open.last(), self.attempts.last_mut())
             && last.said.is_none()
+            && (alone || varnish && last_told == Some(one) && one.local.is_none())
         {
             last.said = Some((*at, *said));
         }

@@ -97,11 +97,17 @@ impl Tracker {
         else {
             return false;
         };
-        // HAProxy has names of its own for its servers: whose address it was is not told.
+        // HAProxy has names of its own for its servers: whose address it was is not told. So has Varnish
+        // where it got no connection, or one to a Unix socket.
         let this = told.upstream.as_ref() == Some(&attempt.upstream);
         let software = self.host.process(attempt.proxy).map(|p| p.software);
-        let unnamed =
-            software == Some(Software::Haproxy) && !told.upstream.as_ref().is_some_and(is_address);
+        let names_servers = match software {
+            Some(Software::Haproxy) => true,
+            // It did not connect at all, for a connect that failed before.
+            Some(Software::Varnish) => said != Said::NotConnected,
+            _ => false,
+        };
+        let unnamed = names_servers && !told.upstream.as_ref().is_some_and(is_address);
         let connects = || {
             let its = this && self.connects.ended_alike(tried, until)
                 || unnamed && self.connects.only(tried, until);
@@ -116,8 +122,14 @@ impl Tracker {
         // not say for which of requests alike.
         let since = response.request_at.unwrap_or(until);
         let then = (since..=until).contains(&tried.at);
-        let broke = names_connection(told, tried) && then && sent(said);
-        if broke && diagnose::same_request(attempt, response.request.as_ref()) {
+        let its = names_connection(told, tried) && then;
+        // Requests alike that one connection carried, each answered with this status, failed of the same.
+        let answer = attempt.response == told.status.map(|status| Opening::HttpResponse { status });
+        let passed_on = said == Said::Answered && answer && told.status == response.status;
+        if its
+            && (sent(said) || passed_on)
+            && diagnose::same_request(attempt, response.request.as_ref())
+        {
             let others = || self.moments.as_many(tried, until, response);
             let alike = |others| self.all_fail_alike(exchange, tried, &others);
             if alone || others().is_some_and(alike) {

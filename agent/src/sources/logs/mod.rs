@@ -20,6 +20,7 @@ mod template;
 mod tests;
 mod text;
 mod time;
+mod varnish;
 mod words;
 mod wrap;
 
@@ -32,6 +33,7 @@ use haproxy::Haproxy;
 use servers::Servers;
 pub use template::Template;
 pub use time::{Moment, Zone};
+use varnish::Varnish;
 use wrap::Stream;
 
 /// Records of a container's line that was split, put together, are no longer than this.
@@ -102,6 +104,7 @@ enum Format {
     Caddy,
     Traefik,
     GoProxy,
+    Varnish,
     Gunicorn,
     Uwsgi,
 }
@@ -116,6 +119,13 @@ pub struct Counts {
     pub distrusted: u64,
     /// Longer than any line that a proxy writes.
     pub too_long: u64,
+}
+
+impl Counts {
+    fn add(&mut self, varnish: &mut Varnish) {
+        self.distrusted += std::mem::take(&mut varnish.distrusted);
+        self.not_understood += std::mem::take(&mut varnish.lost);
+    }
 }
 
 /// Reads one log, line by line.
@@ -144,6 +154,7 @@ struct Channel {
     haproxy: Haproxy,
     apache: Apache,
     servers: Servers,
+    varnish: Varnish,
     /// Caddy's errors are in this log, not its access lines alone.
     caddy_errors: bool,
     /// nginx was told to write its errors, not only what is worse.
@@ -208,6 +219,7 @@ impl Parser {
         let understood = channel.line(line, length as u64 + 1, &reader, &mut self.zone_seen, out);
         self.counts.distrusted += std::mem::take(&mut channel.distrusted);
         self.counts.not_understood += u64::from(!understood);
+        self.counts.add(&mut channel.varnish);
     }
 
     /// No line is under way: gives what was held until that was certain.
@@ -217,6 +229,8 @@ impl Parser {
             channel.entries.flush(&mut lines);
             channel.nginx_errors |= tell_errors(&lines);
             self.counts.distrusted += whole_lines(lines, self.zone, out);
+            channel.varnish.flush(out);
+            self.counts.add(&mut channel.varnish);
         }
     }
 
@@ -225,6 +239,7 @@ impl Parser {
         self.counts = Counts::default();
         for channel in [&mut self.plain, &mut self.out, &mut self.err] {
             channel.entries = Entries::default();
+            channel.varnish = Varnish::default();
             channel.partial.clear();
             channel.strange = 0;
             channel.distrusted = 0;
@@ -247,6 +262,7 @@ impl Parser {
             Format::Caddy => "Caddy log".to_owned(),
             Format::Traefik => "Traefik access log".to_owned(),
             Format::GoProxy => "log of a reverse proxy in Go".to_owned(),
+            Format::Varnish => "Varnish log".to_owned(),
             Format::Gunicorn => "gunicorn log".to_owned(),
             Format::Uwsgi => "uWSGI log".to_owned(),
         };
@@ -271,7 +287,7 @@ impl Parser {
                     &["proxy_log", "access_log"]
                 }
                 Format::Caddy => &["proxy_log", "access_log"],
-                Format::Traefik => &["proxy_log", "access_log"],
+                Format::Traefik | Format::Varnish => &["proxy_log", "access_log"],
                 Format::GoProxy => &["proxy_log"],
                 Format::Gunicorn | Format::Uwsgi => &["server_log"],
             })
@@ -406,6 +422,7 @@ impl Channel {
             }
             Format::Traefik => json(go_proxies::traefik),
             Format::GoProxy => go_proxies::reverse_proxy(line, reader.zone),
+            Format::Varnish => self.varnish.parse(line),
             Format::Gunicorn => self.servers.gunicorn(line),
             Format::Uwsgi => self.servers.uwsgi(line, reader.zone),
         }
@@ -426,6 +443,9 @@ impl Channel {
         }
         if nginx_error::begins(line) {
             return Some(Format::NginxError);
+        }
+        if varnish::begins(line) {
+            return Some(Format::Varnish);
         }
         let templates = (0..reader.templates.len()).map(Format::Template);
         let others = [

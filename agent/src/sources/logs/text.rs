@@ -43,7 +43,7 @@ pub(super) fn request(method: &str, target: &str, host: Option<&str>) -> Option<
 }
 
 /// A Host that can be one; anything else a client may have written there is left out.
-fn host_name(host: &str) -> Option<String> {
+pub(super) fn host_name(host: &str) -> Option<String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b) || b >= 0x80;
     let named = !host.is_empty() && host != "-" && host.len() <= 255 && host.bytes().all(fits);
     named.then(|| host.to_owned())

@@ -383,3 +383,4 @@ mod late;
 mod passed_on;
 mod shared_lines;
 mod unread;
+mod varnish;

@@ -1,9 +1,21 @@
 //! Varnish, which is asked to keep nothing: one thread talks to the client, another one to the upstream.
 
-use std::path::absolute;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, absolute};
 use std::time::Duration;
 
-use super::{Again, PORT, Proxy, Route, Speaks, Target, Wanted, program, serve};
+use anyhow::Result;
+
+use super::{Again, PORT, Proxy, Route, Speaks, Target, Wanted, address, program, serve};
+use crate::netns::NetNs;
+use crate::process::Proc;
+use crate::run::{Run, START};
+
+/// Its log is in shared memory; a program of its own writes it to a file.
+const LOG: &str = "varnishlog.log";
+/// What it answers by itself.
+const READY: &str = "/logged";
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "varnish",
@@ -12,21 +24,21 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     // Its configuration learns of an attempt that it failed, not of what.
     again: Again::Anything,
-    // They are read from shared memory, by programs of its own.
-    logs: &[],
+    logs: &[LOG],
     nameless: &[],
-    lacking: || program("varnishd"),
+    lacking: || program("varnishd").or_else(|| program("varnishlog")),
     start: |run, ns, wanted| {
         // What is relative would be below /var/lib/varnish.
         let folder = absolute(&run.folder)?;
         let config = folder.join("varnish.vcl");
         std::fs::write(&config, configuration(wanted))?;
+        let name = folder.join("varnish");
         let mut command = ns.command("varnishd");
         command
             .args(["-F", "-j", "none", "-T", "none", "-s", "malloc,16m"])
             .args(["-a", &format!("127.0.0.1:{PORT}")])
             .arg("-n")
-            .arg(folder.join("varnish"))
+            .arg(&name)
             .arg("-f")
             .arg(&config);
         for (name, value) in [
@@ -39,9 +51,33 @@ pub(super) const PROXY: Proxy = Proxy {
         // The same program, compiled in half the time.
         let compiler = "exec gcc -O0 -w -fpic -shared -o %o %s";
         command.args(["-p", &format!("cc_command={compiler}")]);
-        Ok(Box::new(serve(run, ns, "varnish", command)?))
+        let proxy = serve(run, ns, "varnish", command)?;
+        let log = log(run, ns, &name)?;
+        Ok(Box::new((log, proxy)))
     },
 };
+
+/// Writes its log to a file, from the first request on that matters.
+fn log(run: &Run, ns: &NetNs, name: &Path) -> Result<Proc> {
+    let file = run.folder.join(LOG);
+    let mut command = ns.command("varnishlog");
+    command.arg("-n").arg(name).args(["-g", "request", "-A"]);
+    command.arg("-w").arg(&file);
+    let mut log = Proc::spawn("varnishlog", command, &run.folder.join("varnishlog.out"))?;
+    // It begins with what is asked from some moment on.
+    log.wait_ready("a request in Varnish's log", START, || {
+        let asked = ns.enter(|| {
+            let mut stream = TcpStream::connect(address())?;
+            write!(
+                stream,
+                "GET {READY} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n"
+            )?;
+            Ok(stream.read_to_end(&mut Vec::new())?)
+        });
+        asked.is_ok() && file.metadata().is_ok_and(|file| file.len() > 0)
+    })?;
+    Ok(log)
+}
 
 fn configuration(wanted: &Wanted) -> String {
     let (mut backends, mut choice, mut again) = (String::new(), String::new(), String::new());
@@ -78,7 +114,8 @@ fn configuration(wanted: &Wanted) -> String {
         _ => "",
     };
     format!(
-        "vcl 4.1;\n{backends}sub vcl_recv {{\n{choice}return (pass);\n}}\n\
+        "vcl 4.1;\n{backends}sub vcl_recv {{\n\
+         if (req.url == \"{READY}\") {{ return (synth(200)); }}\n{choice}return (pass);\n}}\n\
          sub vcl_backend_fetch {{\n{again}}}\nsub vcl_backend_error {{ {retry} }}\n"
     )
 }

@@ -1,0 +1,112 @@
+//! Varnish's log: it names each connection by both ends, and what it has no connection to by its own name.
+
+use serde_json::{Value, json};
+
+use super::{MS, UPSTREAM, asked, changed, confidence, connect, decided_of, reset_by, response};
+use crate::cause::Cause;
+use crate::signal::Nanos;
+use crate::verdict::Confidence::{self, Likely, Proven};
+
+const LOCAL: &str = "10.0.0.1:4100";
+
+fn one(upstream: &str, local: Value, said: Value, status: Value) -> Value {
+    json!({
+        "upstream": upstream, "said": said, "status": status, "connect": null, "took": null,
+        "local": local,
+    })
+}
+
+/// The backend's name stands where it got no connection.
+fn unconnected(said: Value) -> Value {
+    one("app", Value::Null, said, Value::Null)
+}
+
+fn refused() -> Value {
+    unconnected(json!({"said": "connect_failed", "errno": 111}))
+}
+
+/// A 503, what came before it, and its line with these tries.
+fn told(kernel: &[(Nanos, Value)], tries: &[Value]) -> (Cause, Confidence) {
+    let line = json!({
+        "kind": "logged", "proxy": "varnish", "line": "access", "pid": null, "connection": null,
+        "client": "10.0.0.7:4000", "within": 1000, "took": 2 * MS, "said": null, "status": 503,
+        "request": asked("/a"), "tries": tries,
+    });
+    let mut signals: Vec<_> = kernel
+        .iter()
+        .map(|(at, fact)| (*at, "kernel", fact.clone()))
+        .collect();
+    let answer = changed(response(5, "/a"), "/status", 503.into());
+    signals.push((1010 * MS, "kernel", answer));
+    signals.push((1010 * MS, "log", line));
+    signals.push((1300 * MS, "kernel", json!({"kind": "tick"})));
+    let out = decided_of("varnish", &signals);
+    let this =
+        |d: &&crate::track::Decided| d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5);
+    confidence(out.iter().find(this).expect("a verdict"))
+}
+
+#[test]
+fn a_connection_that_is_named_is_the_responses_own() {
+    let broke = changed(reset_by(1, "/a"), "/local", LOCAL.into());
+    let of = |local: Value| {
+        let said = json!({"said": "closed_or_reset"});
+        told(
+            &[(1001 * MS, broke.clone())],
+            &[one(UPSTREAM, local, said, Value::Null)],
+        )
+    };
+    assert_eq!(of(LOCAL.into()).1, Proven);
+    assert_ne!(of("10.0.0.1:4101".into()).1, Proven);
+}
+
+#[test]
+fn an_answer_on_a_connection_that_is_named_is_the_responses_own() {
+    let mut answered = changed(reset_by(1, "/a"), "/local", LOCAL.into());
+    answered["end"] = json!({"how": "answered"});
+    answered["received"] = 60.into();
+    answered["response"] = json!({"protocol": "http_response", "status": 503});
+    let of = |local: &str, status: u16| {
+        let said = json!({"said": "answered"});
+        let one = one(UPSTREAM, local.into(), said, status.into());
+        told(&[(1001 * MS, answered.clone())], &[one])
+    };
+    assert_eq!(of(LOCAL, 503), (Cause::UpstreamAnswered, Proven));
+    assert_ne!(of("10.0.0.1:4101", 503).1, Proven);
+    assert_ne!(of(LOCAL, 502).1, Proven);
+}
+
+#[test]
+fn a_connect_is_named_where_no_other_failed_then() {
+    let this = (1009 * MS, connect(1, 111));
+    let proven = (Cause::ConnectionRefused, Proven);
+    assert_eq!(told(std::slice::from_ref(&this), &[refused()]), proven);
+    let other = changed(connect(2, 111), "/upstream", "10.0.0.3:9009".into());
+    let both = [this.clone(), (1009 * MS, other)];
+    assert_eq!(told(&both, &[refused()]).1, Likely);
+    // It made none for this request: which it was held against is not told.
+    let none = unconnected(json!({"said": "not_connected"}));
+    assert_eq!(told(std::slice::from_ref(&this), &[none]).1, Likely);
+}
+
+/// The pool's connection had been closed, and a new one was refused.
+#[test]
+fn what_is_said_of_the_connection_before_is_not_said_of_the_connect() {
+    let before = one(
+        UPSTREAM,
+        LOCAL.into(),
+        json!({"said": "closed_or_reset"}),
+        Value::Null,
+    );
+    let refusal = changed(connect(1, 111), "/local", "10.0.0.1:4200".into());
+    let told = told(&[(1009 * MS, refusal)], &[before, refused()]);
+    assert_eq!(told, (Cause::ConnectionRefused, Proven));
+}
+
+#[test]
+fn a_try_that_nobody_saw_failed_as_the_line_says() {
+    let missing = unconnected(json!({"said": "connect_failed", "errno": 2}));
+    assert_eq!(told(&[], &[missing]), (Cause::UnixSocketMissing, Likely));
+    let broke = unconnected(json!({"said": "closed_or_reset"}));
+    assert_eq!(told(&[], &[broke]).0, Cause::Unknown);
+}
