@@ -319,7 +319,8 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
 /// What the log says of a try of which nothing was seen, where nothing else was either.
 fn of_unseen_try(case: &Case<'_>, told: &Told, finding: &Finding) -> Option<(Nanos, Said)> {
     let (at, last) = told.tries.last()?;
-    let unknown = finding.confidence == Confidence::Unknown && case.attempts.is_empty();
+    let unseen = finding.confidence == Confidence::Unknown || case.named;
+    let unknown = unseen && case.attempts.is_empty();
     let said = last.said.filter(|said| *said != Said::ClientLeft);
     Some((*at, said.filter(|_| unknown)?))
 }
@@ -327,8 +328,14 @@ fn of_unseen_try(case: &Case<'_>, told: &Told, finding: &Finding) -> Option<(Nan
 /// Nothing is missing but whose attempt it was, which the line tells; a connect's error has no other
 /// cause.
 fn only_unlinked(case: &Case<'_>, attempt: Option<&Attempt>, finding: &Finding) -> bool {
-    let Some(attempt) = attempt.filter(|_| case.named) else {
+    let linked = |missing: &String| missing.starts_with("exchange_link");
+    let only = finding.confidence == Confidence::Likely && finding.missing.iter().all(linked);
+    if !case.named || case.source != Source::Kernel || !only {
         return false;
+    }
+    let Some(attempt) = attempt else {
+        // Whichever of several connects it was, they all failed so.
+        return case.attempts.is_empty();
     };
     let errno = match attempt.end {
         End::ConnectFailed { errno } => Some(errno),
@@ -337,12 +344,7 @@ fn only_unlinked(case: &Case<'_>, attempt: Option<&Attempt>, finding: &Finding) 
     let last = case.attempts.last().map(|tried| tried.attempt.flow);
     let place = Place::of(&attempt.upstream.0);
     let admitted = errno.map(|errno| admits(Said::ConnectFailed { errno }, None, place));
-    let linked = |missing: &String| missing.starts_with("exchange_link");
-    case.source == Source::Kernel
-        && last == Some(attempt.flow)
-        && finding.confidence == Confidence::Likely
-        && finding.missing.iter().all(linked)
-        && admitted.is_none_or(|admitted| admitted == [finding.cause])
+    last == Some(attempt.flow) && admitted.is_none_or(|admitted| admitted == [finding.cause])
 }
 
 /// The one cause that the log admits, where nothing else proves one.

@@ -85,6 +85,10 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
         Said::SendFailed { .. } => {
             [&[RequestBodyRejected, UpstreamClosedEarly][..], &reset()].concat()
         }
+        // It looks at a head when it is whole, and waits for the rest of what is none.
+        Said::ReadTimedOut if proxy == Some(Software::Varnish) => {
+            [&read_timed_out()[..], &[ProtocolMismatch]].concat()
+        }
         Said::ReadTimedOut => read_timed_out(),
         Said::SendTimedOut => send_timed_out(),
         Said::TimedOut => {

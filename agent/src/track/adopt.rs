@@ -139,10 +139,6 @@ impl Tracker {
         };
         let threads = self.threads(exchange);
         let crowded = self.open.len() > CROWD;
-        if threads == Threads::Any && !crowded && !exchange.attempts.is_empty() {
-            self.adopt_tries(key);
-            return;
-        }
         // A connect that failed long before the response was followed by another.
         let before = exchange
             .attempts
@@ -151,7 +147,21 @@ impl Tracker {
         let long_before = |(ended, last): &(Nanos, &Attempt)| {
             threads == Threads::Own && is_unconnected(last) && ended.saturating_add(LATE) < *at
         };
-        let complete = before.is_some() && !before.as_ref().is_some_and(long_before);
+        let named = (!crowded).then(|| self.connection_told(exchange)).flatten();
+        let is_named = |attempt: &Attempt| {
+            let ends = attempt
+                .local
+                .as_ref()
+                .map(|local| (&attempt.upstream, local));
+            named.as_ref().map(|(to, from)| (to, from)) == ends && ends.is_some()
+        };
+        // The line names another connection: nothing else is looked for then.
+        let mistaken = named.is_some() && before.as_ref().is_some_and(|(_, b)| !is_named(b));
+        let complete = before.is_some() && !mistaken && !before.as_ref().is_some_and(long_before);
+        if threads == Threads::Any && !crowded && before.is_some() && !mistaken {
+            self.adopt_tries(key);
+            return;
+        }
         if threads == Threads::InTurn || complete || crowded {
             return;
         }
@@ -166,6 +176,10 @@ impl Tracker {
             };
             let fit = fit(tried, response, *at, software).filter(|_| alone)?;
             if said.is_some_and(|told| !may_tell_of(told, &tried.attempt)) {
+                return None;
+            }
+            let unnamed = !is_named(&tried.attempt);
+            if mistaken && unnamed {
                 return None;
             }
             // Who has no connection is told so by another status.
@@ -193,7 +207,13 @@ impl Tracker {
             let earlier = !at_once(tried.at, *at);
             let distance = tried.at.abs_diff(*at);
             let whose = (later, earlier, order, distance);
-            Some((fit, less_apt, doubtful, whose, *key))
+            Some((
+                (named.is_some() && unnamed, fit),
+                less_apt,
+                doubtful,
+                whose,
+                *key,
+            ))
         };
         let Some((.., found)) = self.open.iter().filter_map(fits).min() else {
             return;

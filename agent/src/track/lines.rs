@@ -6,11 +6,11 @@
 use super::exchange::Exchange;
 use super::logs::{Followed, ToldId};
 use super::seen::{Fit, Seen, wrote};
-use super::told::{Told, port};
+use super::told::{Told, port, same_request};
 use super::{Decided, Key, Tracker};
 use crate::cause::Cause;
 use crate::diagnose::Diagnosis;
-use crate::signal::{Address, FlowId, LogLine, Logged, Nanos, Software};
+use crate::signal::{Address, FlowId, LogLine, Logged, Nanos, Software, Source};
 
 /// So many lines too late in a row, and no verdict waits for one.
 const LATE: u32 = 32;
@@ -113,6 +113,31 @@ impl Tracker {
         let response = exchange.response.as_ref().map(|(_, _, r)| r.proxy);
         let pid = response.or_else(|| exchange.attempts.last().map(|t| t.attempt.proxy))?;
         self.host.process(pid).map(|process| process.software)
+    }
+
+    /// The connection by which Varnish's line says that this response came about: the line of the same
+    /// client and port, request and status.
+    pub(super) fn connection_told(&self, exchange: &Exchange) -> Option<(Address, Address)> {
+        let Some((at, Source::Kernel, response)) = &exchange.response else {
+            return None;
+        };
+        let client = response
+            .client
+            .as_ref()
+            .filter(|c| port(Some(c)).is_some())?;
+        let its = |told: &&Told| {
+            told.proxy == Some(Software::Varnish)
+                && told.client.as_ref() == Some(client)
+                && told.status == response.status
+                && told.from.abs_diff(*at) <= SLACK
+                && same_request(told.request.as_ref(), response.request.as_ref())
+        };
+        let mut lines = self.logs.free().map(|(_, told)| told).filter(its);
+        let (told, None) = (lines.next()?, lines.next()) else {
+            return None;
+        };
+        let (_, last) = told.tries.last()?;
+        Some((last.upstream.clone()?, last.local.clone()?))
     }
 
     pub(super) fn errors_are_read(&self) -> bool {

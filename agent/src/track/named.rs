@@ -57,13 +57,17 @@ impl Tracker {
 
     /// Whether it says so of the last attempt; `named`: whether they name the exchange.
     pub(super) fn names_attempt(&self, exchange: &Exchange, named: bool) -> bool {
-        let (Some(told), Some((at, Source::Kernel, response)), Some(tried)) =
-            (&exchange.told, &exchange.response, exchange.attempts.last())
+        let (Some(told), Some((at, Source::Kernel, response))) =
+            (&exchange.told, &exchange.response)
         else {
             return false;
         };
         let last = told.tries.last();
         let alone = named && self.names_it_alone(exchange, told, response);
+        let Some(tried) = exchange.attempts.last() else {
+            let said = last.and_then(|(_, last)| last.said);
+            return alone && self.tells_of_held(said, told.proxy, response);
+        };
         let tells = |(_, last): &(Nanos, LoggedTry)| {
             self.tells_of(exchange, (last, alone), tried, (*at, response))
         };
@@ -78,6 +82,20 @@ impl Tracker {
                     && (named || of_this() || self.surely_told(exchange, told))
         };
         tried.source == Source::Kernel && last.is_some_and(tells) && its()
+    }
+
+    /// Whether it says what was seen of all connects for one of which Varnish held back.
+    fn tells_of_held(
+        &self,
+        said: Option<Said>,
+        proxy: Option<Software>,
+        response: &Response,
+    ) -> bool {
+        let end = response.untied.as_ref().map(|untied| untied.end);
+        let (Some(End::ConnectFailed { errno }), Some(Software::Varnish)) = (end, proxy) else {
+            return false;
+        };
+        said == Some(Said::ConnectFailed { errno }) && self.connects.knows_held(response)
     }
 
     /// Whether the try that failed can only be this attempt, which ended when the response began: who
@@ -136,7 +154,16 @@ impl Tracker {
                 return true;
             }
         }
+        // Varnish makes none for a while after one that was refused, and its line has that one's error.
+        let held = || unnamed && software == Some(Software::Varnish);
         match attempt.end {
+            End::ConnectFailed { errno }
+                if said == (Said::ConnectFailed { errno })
+                    && held()
+                    && self.connects.only_held(tried, until, response) =>
+            {
+                true
+            }
             _ if !at_once(tried.at, until) && !self.answers_late(tried, until, response) => false,
             End::ConnectFailed { errno } if said == (Said::ConnectFailed { errno }) => connects(),
             // What the line calls a connect may have been a handshake as well.

@@ -107,6 +107,23 @@ impl Connects {
         asked.into_iter().flat_map(of).collect()
     }
 
+    /// Whether whichever connect Varnish held back for was this one, or like it.
+    pub(super) fn only_held(&self, tried: &Tried, at: Nanos, response: &Response) -> bool {
+        let this = &tried.attempt;
+        let held = self.held_back(at, response);
+        let same = |held: &&Tried| {
+            (held.attempt.end, &held.attempt.upstream) == (this.end, &this.upstream)
+        };
+        !held.is_empty() && held.iter().all(same) && self.knows_held(response)
+    }
+
+    /// None was forgotten for which Varnish may have held back when this was asked.
+    pub(super) fn knows_held(&self, response: &Response) -> bool {
+        let longest = holds_back(99).unwrap_or(0);
+        let asked = response.request_at.unwrap_or(0);
+        self.forgotten == 0 || self.forgotten.saturating_add(longest) < asked
+    }
+
     /// Whether each connect of its proxy to the same upstream that failed from its end until this moment
     /// ended as this one did.
     pub(super) fn ended_alike(&self, tried: &Tried, at: Nanos) -> bool {

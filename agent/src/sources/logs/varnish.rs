@@ -11,8 +11,10 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{Parsed, Timed};
 use crate::signal::{LogLine, Logged, Said, Software};
+use held::Held;
 use transaction::{Kind, Reading, Transaction};
 
+mod held;
 mod transaction;
 mod words;
 
@@ -31,6 +33,7 @@ pub(super) struct Varnish {
     whole: HashMap<u64, Transaction>,
     /// In the order in which they ended; some are gone.
     order: VecDeque<u64>,
+    held: Held,
     /// Bytes that may still be of a record in which a client wrote lines.
     doubted: usize,
     /// Exchanges not told because a client may have written parts of them.
@@ -96,7 +99,7 @@ impl Varnish {
             // Of a transaction that had begun before this log was read.
             return Parsed::Nothing;
         };
-        if !reading.record(tag, text) {
+        if !reading.record(tag, text, &mut self.held) {
             self.doubt(line.len());
         }
         Parsed::Nothing

@@ -203,6 +203,26 @@ fn connects_have_the_backends_name() {
     assert!(told[0].untried);
 }
 
+/// Varnish says `errno 0` of connects that it does not make.
+#[test]
+fn a_connect_that_is_held_back_has_the_error_of_the_one_before() {
+    let error = |name: &str, why: &str| format!("FetchError     backend {name}: {why}");
+    let refused = group(
+        "/a",
+        &error("app", "fail errno 111 (Connection refused)"),
+        503,
+    );
+    let after = |name: &str, seconds: &str| {
+        let held = group("/b", &error(name, "fail errno 0 (Success)"), 503);
+        let log = refused.clone() + &held.replace("1795383410.0001", seconds);
+        told(&log)[1].tries[0].said
+    };
+    let said = Some(Said::ConnectFailed { errno: 111 });
+    assert_eq!(after("app", "1795383410.2001"), said);
+    assert_eq!(after("app", "1795383410.4001"), Some(Said::NotConnected));
+    assert_eq!(after("other", "1795383410.2001"), Some(Said::NotConnected));
+}
+
 #[test]
 fn an_answer_is_the_upstreams_where_the_client_got_it() {
     let answered = |status: u16, client: u16| {

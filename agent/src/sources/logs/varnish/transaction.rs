@@ -3,10 +3,11 @@
 use super::super::Moment;
 use super::super::text::{host_name, leading_number, request, status, upstream};
 use super::super::time::epoch;
+use super::held::Held;
 use super::words::{
     backend, client, connection, cut, head_fault, link, no_head, not_connected, unasked,
 };
-use crate::signal::{Address, LoggedTry, Opening, Said};
+use crate::signal::{Address, LoggedTry, Nanos, Opening, Said};
 
 /// Kept of one transaction; Varnish makes two tries at most in each fetch.
 const TRIES: usize = 8;
@@ -75,6 +76,8 @@ pub(super) struct Reading {
     /// VCL's turns so far, a bit for each.
     turns: u16,
     method: Option<String>,
+    /// The latest time that it tells.
+    at: Nanos,
     /// Of a fetch: the head has come, or has failed to.
     headed: bool,
     /// The last try is under way.
@@ -94,6 +97,7 @@ impl Reading {
             vcl_logged: false,
             turns: 0,
             method: None,
+            at: 0,
             headed: false,
             open: false,
             fault: None,
@@ -110,7 +114,7 @@ impl Reading {
     }
 
     /// False where this cannot be Varnish's own: its transactions begin and end with these records.
-    pub(super) fn record(&mut self, tag: &str, text: &str) -> bool {
+    pub(super) fn record(&mut self, tag: &str, text: &str, held: &mut Held) -> bool {
         if self.ended || self.begun && tag == "Begin" {
             return false;
         }
@@ -134,7 +138,7 @@ impl Reading {
             "Timestamp" => self.timestamp(text),
             "Link" => self.link(text),
             "ReqStart" | "ReqMethod" | "ReqURL" | "ReqHeader" => self.asked(tag, text),
-            _ => self.fetched(tag, text),
+            _ => self.fetched(tag, text, held),
         }
         true
     }
@@ -228,6 +232,7 @@ impl Reading {
         let Some(moment) = rest.split(' ').next().and_then(epoch) else {
             return;
         };
+        self.at = moment.at;
         match (label, transaction.kind) {
             ("Beresp", Kind::Fetch) => self.headed = true,
             // What follows is an answer of its own.
@@ -281,7 +286,7 @@ impl Reading {
         }
     }
 
-    fn fetched(&mut self, tag: &str, text: &str) {
+    fn fetched(&mut self, tag: &str, text: &str, held: &mut Held) {
         let Some(transaction) = &mut self.transaction else {
             return;
         };
@@ -297,7 +302,7 @@ impl Reading {
             }
             "BackendClose" => self.open = false,
             "BogoHeader" => self.fault = head_fault(text),
-            "FetchError" if !self.headed => self.failed(text),
+            "FetchError" if !self.headed => self.failed(text, held),
             // One that Varnish made follows its own error.
             "BerespStatus" if self.headed && self.open => {
                 if let Some(one) = transaction.tries.last_mut()
@@ -312,7 +317,7 @@ impl Reading {
     }
 
     /// Before a head had come.
-    fn failed(&mut self, text: &str) {
+    fn failed(&mut self, text: &str, held: &mut Held) {
         let Some(transaction) = &mut self.transaction else {
             return;
         };
@@ -325,7 +330,7 @@ impl Reading {
         } else if let Some((name, why)) = backend(text) {
             // It is no try of a connection before this.
             self.open = false;
-            match not_connected(why) {
+            match not_connected(why, |errno| held.said(name, self.at, errno)) {
                 Some(said) if transaction.tries.len() < TRIES => {
                     transaction.said = None;
                     transaction.tries.push(LoggedTry {

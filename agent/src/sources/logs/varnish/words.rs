@@ -64,14 +64,9 @@ pub(super) fn backend(text: &str) -> Option<(&str, &str)> {
     text.strip_prefix("backend ")?.split_once(": ")
 }
 
-pub(super) fn not_connected(why: &str) -> Option<Said> {
+pub(super) fn not_connected(why: &str, connect: impl FnOnce(i32) -> Said) -> Option<Said> {
     if let Some(errno) = why.strip_prefix("fail errno ") {
-        return Some(match leading_number(errno)? {
-            // None was made: one that failed a moment ago is held against the backend.
-            0 => Said::NotConnected,
-            110 => Said::ConnectTimedOut,
-            errno => Said::ConnectFailed { errno },
-        });
+        return leading_number(errno).map(connect);
     }
     let errno = leading_number(why.strip_prefix("proxy write errno ")?)?;
     Some(Said::SendFailed { errno })

@@ -110,3 +110,37 @@ fn a_try_that_nobody_saw_failed_as_the_line_says() {
     let broke = unconnected(json!({"said": "closed_or_reset"}));
     assert_eq!(told(&[], &[broke]).0, Cause::Unknown);
 }
+
+/// Requests alike at one moment, on several connections.
+#[test]
+fn of_attempts_alike_it_is_the_one_that_the_line_names() {
+    let broke = |flow: u64, local: &str| changed(reset_by(flow, "/a"), "/local", local.into());
+    let all = [
+        (1001 * MS, broke(1, "10.0.0.1:4101")),
+        (1002 * MS, broke(2, "10.0.0.1:4102")),
+        (1003 * MS, broke(3, "10.0.0.1:4103")),
+    ];
+    for local in ["10.0.0.1:4101", "10.0.0.1:4102", "10.0.0.1:4103"] {
+        let said = json!({"said": "closed_or_reset"});
+        let line = one(UPSTREAM, local.into(), said, Value::Null);
+        assert_eq!(told(&all, &[line]).1, Proven, "{local}");
+    }
+}
+
+/// Varnish makes no connect for a while after one that was refused; its line has that one's error.
+#[test]
+fn a_connect_that_was_not_made_failed_as_all_that_it_may_be_held_for() {
+    let at =
+        |time: Nanos, one: Value| (time * MS, changed(one, "/began", ((time - 5) * MS).into()));
+    let before = at(905, connect(1, 111));
+    let proven = (Cause::ConnectionRefused, Proven);
+    assert_eq!(told(std::slice::from_ref(&before), &[refused()]), proven);
+    let nothing = unconnected(json!({"said": "not_connected"}));
+    assert_eq!(told(std::slice::from_ref(&before), &[nothing]).1, Likely);
+    let elsewhere = |errno| {
+        let other = changed(connect(2, errno), "/upstream", "10.0.0.3:9009".into());
+        [before.clone(), at(906, other)]
+    };
+    assert_eq!(told(&elsewhere(111), &[refused()]), proven);
+    assert_ne!(told(&elsewhere(101), &[refused()]).1, Proven);
+}
