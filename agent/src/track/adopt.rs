@@ -14,7 +14,7 @@ use super::{Key, SETTLE, Tracker};
 use crate::cause::Cause;
 use crate::diagnose::{self, Tried, refuses_with, same_request};
 use crate::signal::{
-    Attempt, End, FlowId, LinkOrder, Nanos, Opening, Response, Signal, Software, Source,
+    Attempt, End, FlowId, LinkOrder, Nanos, Opening, Response, Said, Signal, Software, Source,
 };
 use crate::verdict::Confidence;
 
@@ -147,13 +147,12 @@ impl Tracker {
         let long_before = |(ended, last): &(Nanos, &Attempt)| {
             threads == Threads::Own && is_unconnected(last) && ended.saturating_add(LATE) < *at
         };
-        let named = (!crowded).then(|| self.connection_told(exchange)).flatten();
+        let told = (!crowded).then(|| self.try_told(exchange)).flatten();
+        let named = told.filter(|told| told.local.is_some() && told.upstream.is_some());
         let is_named = |attempt: &Attempt| {
-            let ends = attempt
-                .local
-                .as_ref()
-                .map(|local| (&attempt.upstream, local));
-            named.as_ref().map(|(to, from)| (to, from)) == ends && ends.is_some()
+            named.is_some_and(|told| {
+                told.local == attempt.local && told.upstream.as_ref() == Some(&attempt.upstream)
+            })
         };
         // The line names another connection: nothing else is looked for then.
         let mistaken = named.is_some() && before.as_ref().is_some_and(|(_, b)| !is_named(b));
@@ -179,7 +178,12 @@ impl Tracker {
                 return None;
             }
             let unnamed = !is_named(&tried.attempt);
-            if mistaken && unnamed {
+            let said = told.and_then(|told| told.said);
+            let connect =
+                |said: &Said| matches!(said, Said::ConnectFailed { .. } | Said::ConnectTimedOut);
+            let said = said.filter(connect);
+            let denied = said.is_some_and(|said| !diagnose::ended_so(said, tried.attempt.end));
+            if mistaken && unnamed || denied {
                 return None;
             }
             // Who has no connection is told so by another status.

@@ -10,7 +10,7 @@ use super::told::{Told, port, same_request};
 use super::{Decided, Key, Tracker};
 use crate::cause::Cause;
 use crate::diagnose::Diagnosis;
-use crate::signal::{Address, FlowId, LogLine, Logged, Nanos, Software, Source};
+use crate::signal::{FlowId, LogLine, Logged, LoggedTry, Nanos, Software, Source};
 
 /// So many lines too late in a row, and no verdict waits for one.
 const LATE: u32 = 32;
@@ -115,9 +115,9 @@ impl Tracker {
         self.host.process(pid).map(|process| process.software)
     }
 
-    /// The connection by which Varnish's line says that this response came about: the line of the same
-    /// client and port, request and status.
-    pub(super) fn connection_told(&self, exchange: &Exchange) -> Option<(Address, Address)> {
+    /// The try by which Varnish's line says that this response came about: the line of the same client and
+    /// port, request and status.
+    pub(super) fn try_told(&self, exchange: &Exchange) -> Option<&LoggedTry> {
         let Some((at, Source::Kernel, response)) = &exchange.response else {
             return None;
         };
@@ -136,8 +136,7 @@ impl Tracker {
         let (told, None) = (lines.next()?, lines.next()) else {
             return None;
         };
-        let (_, last) = told.tries.last()?;
-        Some((last.upstream.clone()?, last.local.clone()?))
+        told.tries.last().map(|(_, last)| last)
     }
 
     pub(super) fn errors_are_read(&self) -> bool {

@@ -144,3 +144,13 @@ fn a_connect_that_was_not_made_failed_as_all_that_it_may_be_held_for() {
     assert_eq!(told(&elsewhere(111), &[refused()]), proven);
     assert_ne!(told(&elsewhere(101), &[refused()]).1, Proven);
 }
+
+/// Another request's connect failed at the same moment, of something else.
+#[test]
+fn a_connect_that_ended_otherwise_than_the_line_says_is_anothers() {
+    let missing = changed(connect(2, 2), "/upstream", "unix:/run/a.sock".into());
+    let both = [(1009 * MS, missing), (1010 * MS, connect(1, 111))];
+    let said = unconnected(json!({"said": "connect_failed", "errno": 2}));
+    assert_eq!(told(&both, &[said]).0, Cause::UnixSocketMissing);
+    assert_eq!(told(&both, &[refused()]).0, Cause::ConnectionRefused);
+}
