@@ -166,7 +166,7 @@ impl Tracker {
         }
         let asked = response.request_at.unwrap_or(*at);
         let software = self.proxy_of(exchange);
-        let said = self.surely_said(exchange);
+        let surely = self.surely_said(exchange);
         let tells = tells_timeouts(software);
         let fits = |(key, other): (&Key, &Exchange)| {
             let alone = matches!(key, Key::Attempt(..)) && other.response.is_none();
@@ -174,7 +174,7 @@ impl Tracker {
                 return None;
             };
             let fit = fit(tried, response, *at, software).filter(|_| alone)?;
-            if said.is_some_and(|told| !may_tell_of(told, &tried.attempt)) {
+            if surely.is_some_and(|told| !may_tell_of(told, &tried.attempt)) {
                 return None;
             }
             let unnamed = !is_named(&tried.attempt);

@@ -10,7 +10,7 @@ use super::told::{Told, port, same_request};
 use super::{Decided, Key, Tracker};
 use crate::cause::Cause;
 use crate::diagnose::Diagnosis;
-use crate::signal::{FlowId, LogLine, Logged, LoggedTry, Nanos, Software, Source};
+use crate::signal::{Address, FlowId, LogLine, Logged, LoggedTry, Nanos, Software, Source};
 
 /// So many lines too late in a row, and no verdict waits for one.
 const LATE: u32 = 32;
