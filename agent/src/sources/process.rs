@@ -34,12 +34,30 @@ const MAX_BYTES: u64 = 256 * 1024;
 const MAX_SETTINGS: usize = 128;
 const MAX_VALUE: usize = 256;
 
+/// Tells a process from others that had its number, and from itself before it ran another program: a
+/// child that has yet to do so is still its parent's image, in its parent's control group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Clock ticks since boot.
+    pub birth: u64,
+    /// Where the program's stack begins, at random each time; 0 where that may not be known.
+    pub stack: u64,
+}
+
+impl Incarnation {
+    fn of(stat: &stat::Stat) -> Incarnation {
+        Incarnation {
+            birth: stat.start_ticks,
+            stack: stat.stack,
+        }
+    }
+}
+
 /// A process, and what could not be read of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub process: Process,
-    /// See `birth`.
-    pub birth: u64,
+    pub incarnation: Incarnation,
     /// Its home may have a better name a moment later.
     pub unnamed: bool,
     /// The Kubernetes API may tell more of its pod later.
@@ -67,6 +85,7 @@ pub fn nginx_log_formats(config: &Path) -> Option<Vec<LogFormat>> {
 /// first, and reads as nobody in particular.
 pub fn read(pid: u32, homes: &mut Homes) -> Option<Seen> {
     let stat = stat::parse(&file(pid, "stat").ok()?)?;
+    let as_read = Incarnation::of(&stat);
     let mut unreadable = Vec::new();
     let mut want = |name: &'static str| {
         file(pid, name).unwrap_or_else(|_| {
@@ -105,21 +124,20 @@ pub fn read(pid: u32, homes: &mut Homes) -> Option<Seen> {
         sagemaker,
         home: found.home,
     };
-    let same = birth(pid) == Some(stat.start_ticks) && has_program(pid);
+    let same = incarnation(pid) == Some(as_read) && has_program(pid);
     same.then_some(Seen {
         process,
-        birth: stat.start_ticks,
+        incarnation: as_read,
         unnamed,
         untold,
         unreadable,
     })
 }
 
-/// When this process began, which tells it from others that had its number; `None` if it is gone or
-/// a zombie.
-pub fn birth(pid: u32) -> Option<u64> {
+/// `None` if it is gone or a zombie.
+pub fn incarnation(pid: u32) -> Option<Incarnation> {
     let stat = stat::parse(&file(pid, "stat").ok()?)?;
-    (!matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat.start_ticks)
+    (!matches!(stat.state, 'Z' | 'X' | 'x')).then(|| Incarnation::of(&stat))
 }
 
 /// The processes that it or one of its threads has started; none where the kernel does not list them.
@@ -344,7 +362,7 @@ mod tests {
             .expect("cat");
         let pid = child.id();
         let mut homes = Homes::default();
-        assert!(read(pid, &mut homes).is_some() && birth(pid).is_some());
+        assert!(read(pid, &mut homes).is_some() && incarnation(pid).is_some());
         assert!(children(std::process::id()).contains(&pid));
         drop(child.stdin.take());
         // SAFETY: waits for this child and leaves it where it is.
@@ -358,8 +376,33 @@ mod tests {
             )
         };
         assert_eq!(ended, 0);
-        assert_eq!((read(pid, &mut homes), birth(pid)), (None, None));
+        assert_eq!((read(pid, &mut homes), incarnation(pid)), (None, None));
         assert_eq!(name(pid).as_deref(), Some("cat"), "it is still listed");
+        child.wait().expect("its end");
+    }
+
+    #[test]
+    fn who_runs_another_program_is_another_one() {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "echo; read line; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("sh");
+        let pid = child.id();
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let before = incarnation(pid).expect("it runs");
+        let mut input = child.stdin.take().expect("its input");
+        input.write_all(b"go on\nback\n").expect("it reads");
+        output.read_line(&mut line).expect("cat's line");
+        assert_eq!(line, "\nback\n");
+        let after = incarnation(pid).expect("it runs");
+        assert_eq!(before.birth, after.birth);
+        assert_ne!(before, after);
+        drop(input);
         child.wait().expect("its end");
     }
 

@@ -9,6 +9,8 @@ pub(super) struct Stat {
     pub parent: u32,
     /// Clock ticks since boot.
     pub start_ticks: u64,
+    /// Where its program's stack begins; 0 where that may not be known.
+    pub stack: u64,
 }
 
 /// The name is in brackets and may hold anything, brackets and newlines included.
@@ -22,11 +24,14 @@ pub(super) fn parse(stat: &[u8]) -> Option<Stat> {
     let parent = fields.next()?.parse().ok()?;
     // Field 22; two are behind us after the name's, which is the second.
     let start_ticks = fields.nth(17)?.parse().ok()?;
+    // Field 28.
+    let stack = fields.nth(5)?.parse().ok()?;
     Some(Stat {
         name,
         state,
         parent,
         start_ticks,
+        stack,
     })
 }
 
@@ -58,12 +63,13 @@ mod tests {
 
     #[test]
     fn names_may_hold_brackets_and_newlines() {
-        let line = b"42 (a) b\n(c) S 7 42 42 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 123456 1 2 3";
+        let line =
+            b"42 (a) b\n(c) S 7 42 42 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 123456 1 2 3 4 5 28 6";
         let stat = parse(line).expect("a stat line");
         assert_eq!(stat.name, "a) b\n(c");
         assert_eq!(
-            (stat.state, stat.parent, stat.start_ticks),
-            ('S', 7, 123_456)
+            (stat.state, stat.parent, stat.start_ticks, stat.stack),
+            ('S', 7, 123_456, 28)
         );
         for bad in [&b""[..], b"1 (x", b"1 (x) ", b"1 )x( S", b"1 (x) S y"] {
             assert_eq!(parse(bad), None);

@@ -106,7 +106,10 @@ impl Watch {
         }
         self.looked.insert(upstream.clone(), now);
         for seen in process::told_to_serve(upstream, STARTING, &mut self.homes) {
-            if self.described.lacks(seen.process.pid, now, process::birth) {
+            if self
+                .described
+                .lacks(seen.process.pid, clock::now(), process::incarnation)
+            {
                 self.tell_process(seen);
             }
         }
@@ -174,7 +177,11 @@ impl Watch {
 
     /// Returns the parent of one that was not described yet.
     fn describe_one(&mut self, pid: u32) -> Option<u32> {
-        if pid == 0 || !self.described.lacks(pid, Instant::now(), process::birth) {
+        if pid == 0
+            || !self
+                .described
+                .lacks(pid, clock::now(), process::incarnation)
+        {
             return None;
         }
         let seen = process::read(pid, &mut self.homes)?;
@@ -184,13 +191,14 @@ impl Watch {
     }
 
     fn tell_process(&mut self, seen: Seen) {
-        self.described.add(&seen, Instant::now());
+        self.described.add(&seen, clock::now());
         if seen.unnamed && self.unnamed.len() < UNNAMED {
             self.unnamed.entry(seen.process.pid).or_insert(NAMED_WITHIN);
         }
         if seen.untold {
             if self.untold.len() >= UNNAMED {
-                self.untold.retain(|pid| process::birth(*pid).is_some());
+                self.untold
+                    .retain(|pid| process::incarnation(*pid).is_some());
             }
             if self.untold.len() < UNNAMED {
                 self.untold.insert(seen.process.pid);

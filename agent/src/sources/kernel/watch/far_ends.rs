@@ -81,7 +81,7 @@ impl Watch {
         };
         if self.servers.by_pid.len() >= KEPT {
             let by_pid = &mut self.servers.by_pid;
-            by_pid.retain(|pid, (seen, _)| process::birth(*pid) == Some(seen.birth));
+            by_pid.retain(|pid, (seen, _)| process::incarnation(*pid) == Some(seen.incarnation));
         }
         if self.servers.by_pid.len() < KEPT || self.servers.by_pid.contains_key(&pid) {
             self.servers.by_pid.insert(pid, (seen, now));
