@@ -148,12 +148,13 @@ pub(super) fn tcp(run: &mut Run, front: Front) -> Result<()> {
     Ok(())
 }
 
+/// The worker takes a request every two seconds: its reads and nginx's timers are half a second apart.
 fn start_nginx(run: &Run, ns: &NetNs, front: Front, bind: &str) -> Result<Nginx> {
     let listen = front.listen(run)?;
     let http = format!(
         "upstream model {{ server {bind}; }}
          server {{ {listen}
-           location / {{ proxy_pass http://model; proxy_read_timeout 10s; proxy_connect_timeout 6s; }} }}"
+           location / {{ proxy_pass http://model; proxy_read_timeout 10500ms; proxy_connect_timeout 6s; }} }}"
     );
     Nginx::start(run, ns, 1, PLAIN_PORT, &http)
 }
