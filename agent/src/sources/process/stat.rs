@@ -25,13 +25,13 @@ pub(super) fn parse(stat: &[u8]) -> Option<Stat> {
     // Field 22; two are behind us after the name's, which is the second.
     let start_ticks = fields.nth(17)?.parse().ok()?;
     // Field 28.
-    let stack = fields.nth(5)?.parse().ok()?;
+    let stack = fields.nth(5).and_then(|stack| stack.parse().ok());
     Some(Stat {
         name,
         state,
         parent,
         start_ticks,
-        stack,
+        stack: stack.unwrap_or(0),
     })
 }
 
