@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::signal::{Address, Nanos};
 
+use super::LOOKED_THROUGH;
 use super::passes::Passes;
 
 /// Addresses remembered.
@@ -237,6 +238,13 @@ impl Hosts {
     pub(super) fn same(&self, a: IpAddr, b: IpAddr) -> bool {
         let named = || self.configured.contains(&a) && self.configured.contains(&b);
         a == b || self.translated.contains(&(a, b)) || named()
+    }
+
+    /// Requests that arrived at another address went on from this one, too few of them to tell that both are
+    /// one host's.
+    pub(super) fn may_have_another(&self, client: IpAddr) -> bool {
+        let few = self.coincidences.len() <= LOOKED_THROUGH;
+        few && self.coincidences.keys().any(|(_, asks)| *asks == client)
     }
 
     /// A request arrived at one address, an equal one left from another a moment later, and their answers

@@ -301,6 +301,12 @@ impl Packets {
             if of_client || impatient || silent {
                 return self.drop_bare(id);
             }
+            // A proxy that has another address for its clients has checks that none of them asked for.
+            let waited = self.now.saturating_sub(ended_at);
+            let early = !last && !self.ending && waited < TRIED;
+            if early && self.hosts.may_have_another(client) {
+                return self.queue(id, ended_at + TRIED);
+            }
         }
         let retry_of = self.tried_before(id);
         let retried = self.tried_again(id);

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::signal::Nanos;
+use crate::signal::{End, Nanos};
 
 use super::exchange::Exchange;
 use super::exchanges::Ids;
@@ -49,12 +49,18 @@ impl Packets {
             return Default::default();
         };
         let (mine, client, server, at) = (flow, flow.client_ip(), flow.server(), exchange.at);
+        let just_left = |d: u32| {
+            let ended = self.exchanges.at(d).ended.as_ref();
+            ended.is_some_and(|e| e.how == End::GivenUp && e.at < at && at <= e.at + AT_ONCE)
+        };
         let fits = |d: &u32| {
             let other = self.exchanges.at(*d);
             if *d == id || other.flow_id == exchange.flow_id || other.at > at {
                 return false;
             }
-            let over = other.over_at().is_some_and(|over| over < at);
+            let over = other
+                .over_at()
+                .is_some_and(|over| over < at && !just_left(*d));
             let early = !ever && other.over_at().is_some();
             let Some(flow) = self.flow_of(other).filter(|_| !over && !early) else {
                 return false;
@@ -71,6 +77,19 @@ impl Packets {
             alike = alike[near.saturating_sub(ALIKE)..near].into();
         }
         alike.retain(|d| fits(d));
+        // A request whose client has just left is passed on before the proxy knows of that: beside another
+        // one to the same server it may be the one that is meant.
+        let beside = |d: u32| {
+            let server = |d: u32| self.flow_of(self.exchanges.at(d)).map(Flow::server);
+            let mut open = alike.iter().copied().filter(|o| !just_left(*o));
+            open.any(|open| server(open) == server(d))
+        };
+        let alone: Ids = alike
+            .iter()
+            .copied()
+            .filter(|d| just_left(*d) && !beside(*d))
+            .collect();
+        alike.retain(|d| !alone.contains(d));
         let (related, mut strangers): (Ids, Ids) =
             alike.into_iter().partition(|d| self.related(*d, client));
         // Whoever is asked on loopback may ask from any of the host's addresses, and the other way round.

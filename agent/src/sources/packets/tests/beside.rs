@@ -94,6 +94,71 @@ fn of_requests_alike_on_one_host_none_goes_back_to_the_proxy() {
     assert!(told.is_empty(), "{told:?}");
 }
 
+/// The proxy passes a request on whose client has left already, and takes it back as it learns of that: no
+/// try for another client that asked for the same and has its answer.
+#[test]
+fn what_was_asked_for_a_client_that_had_left_is_no_others_try() {
+    let mut wire = Wire::default();
+    let ask = request("GET", "/a");
+    let mut front = wire.at(0.0).open(&client(5000), LOCAL);
+    let mut back = wire.at(0.1).open(&client(6000), SERVER_ADDRESS);
+    let mut other = wire.at(0.2).open(&client(6001), SERVER_ADDRESS);
+    wire.at(1.0).send(&mut front, CLIENT, &ask);
+    wire.at(1.5).send(&mut back, CLIENT, &ask);
+    let mut left = wire.at(11.0).open(&client(5001), LOCAL);
+    wire.at(11.1).send(&mut left, CLIENT, &ask);
+    wire.at(11.12).push(&mut left, CLIENT, 0x14, b"");
+    wire.at(11.4).send(&mut other, CLIENT, &ask);
+    wire.at(11.5).push(&mut other, CLIENT, 0x14, b"");
+    wire.at(21.0).send(&mut back, SERVER, &response(200));
+    wire.at(21.2).send(&mut front, SERVER, &response(200));
+    let told = labels(&wire.packets);
+    assert!(
+        told.iter().all(|one| one.starts_with("nearmiss")),
+        "{told:?}"
+    );
+}
+
+/// A check of a proxy's that has one address for its clients and asks from another: before enough requests
+/// have gone on to tell that both are its own.
+#[test]
+fn an_early_check_of_a_proxy_with_two_addresses_is_nobodys_request() {
+    let told = |passed_on: u16| {
+        let mut wire = Wire::default();
+        let upstream = "10.0.0.2:9000";
+        let mut checks = wire.at(0.0).open("10.0.0.1:7000", upstream);
+        wire.at(1.0)
+            .send(&mut checks, CLIENT, &request("GET", "/healthz"));
+        wire.at(2.0).send(&mut checks, SERVER, &response(200));
+        let pass_on = |wire: &mut Wire, at: f64, number: u16| {
+            let ask = request("GET", &format!("/{number}"));
+            let mut front = wire.at(at).open(&client(5000 + number), LOCAL);
+            let mut back = wire.open(&format!("10.0.0.1:{}", 6000 + number), upstream);
+            wire.at(at + 1.0).send(&mut front, CLIENT, &ask);
+            wire.at(at + 2.0).send(&mut back, CLIENT, &ask);
+            wire.at(at + 3.0).send(&mut back, SERVER, &response(200));
+            wire.at(at + 4.0).send(&mut front, SERVER, &response(200));
+        };
+        pass_on(&mut wire, 10.0, 0);
+        // The upstream closes as it is asked again.
+        wire.at(200.0)
+            .lost(&mut checks, CLIENT, 0x18, &request("GET", "/healthz"));
+        wire.at(201.0).fin(&mut checks, SERVER);
+        wire.at(202.0).reset(&mut checks, SERVER);
+        for number in 1..=passed_on {
+            pass_on(&mut wire, 2_000.0 * f64::from(number), number);
+        }
+        labels(&wire.packets)
+    };
+    let soon = told(3);
+    assert!(
+        soon.iter().all(|one| one.starts_with("nearmiss")),
+        "{soon:?}"
+    );
+    // From elsewhere, as far as known: clients that are not in the capture lost a request.
+    assert_eq!(told(0), ["verdict - keepalive_race/fin_in_flight proven"]);
+}
+
 /// Failures alike: each response has the upstream's answer of its own request, and is told once.
 #[test]
 fn of_failures_alike_each_is_told_once() {
