@@ -102,13 +102,9 @@ impl Tracker {
     pub(super) fn is_anothers(&self, signal: &Signal, response: &Response) -> bool {
         let process = self.host.process(response.proxy);
         let any = Threads::of(process.map(|process| process.software)) == Threads::Any;
-        let http = |o: &Opening| matches!(o, Opening::HttpRequest { .. });
-        let (Some(last), Some(asked)) = (&response.last_attempt, &response.request) else {
-            return false;
-        };
-        let sent = last.request.as_ref().map(|r| &r.opening);
-        let both = sent.is_some_and(http) && http(asked);
-        any && signal.source == Source::Kernel && both && !same_request(last, Some(asked))
+        let otherwise = |last| asked_otherwise(last, response.request.as_ref());
+        any && signal.source == Source::Kernel
+            && response.last_attempt.as_deref().is_some_and(otherwise)
     }
 
     /// What tells that an attempt and a response have only each other may still come. nginx works on
@@ -156,7 +152,11 @@ impl Tracker {
         };
         // The line names another connection: nothing else is looked for then.
         let mistaken = named.is_some() && before.as_ref().is_some_and(|(_, b)| !is_named(b));
-        let complete = before.is_some() && !mistaken && !before.as_ref().is_some_and(long_before);
+        // Its thread had read this client last, and sent another's request: one that sent this one is its own.
+        let strayed = threads == Threads::Own
+            && before.is_some_and(|(_, last)| asked_otherwise(last, response.request.as_ref()));
+        let looks_on = mistaken || strayed || before.as_ref().is_some_and(long_before);
+        let complete = before.is_some() && !looks_on;
         if threads == Threads::Any && !crowded && before.is_some() && !mistaken {
             self.adopt_tries(key);
             return;
@@ -188,6 +188,9 @@ impl Tracker {
             }
             // Who has no connection is told so by another status.
             let unconnected = fit >= Fit::Thread;
+            if strayed && (unconnected || contradicts(&tried.attempt, response, software)) {
+                return None;
+            }
             let elsewhere = before.is_some_and(|(_, b)| b.upstream != tried.attempt.upstream);
             if unconnected && elsewhere {
                 return None;
@@ -226,6 +229,9 @@ impl Tracker {
             return;
         };
         tried.attempt.downstream = None;
+        if strayed {
+            self.take_last_back(key);
+        }
         self.by_flow.insert(tried.attempt.flow, key);
         if let Some(exchange) = self.open.get_mut(&key) {
             exchange.adopt(tried);
@@ -390,6 +396,13 @@ fn tells_timeouts(software: Option<Software>) -> bool {
 /// server's health and has no queue.
 fn calls_for_requests_alone(software: Option<Software>) -> bool {
     software == Some(Software::H2o)
+}
+
+/// Both requests can be read, and differ.
+fn asked_otherwise(attempt: &Attempt, asked: Option<&Opening>) -> bool {
+    let sent = attempt.request.as_ref().map(|request| &request.opening);
+    let http = |opening: Option<&Opening>| matches!(opening, Some(Opening::HttpRequest { .. }));
+    http(sent) && http(asked) && !same_request(attempt, asked)
 }
 
 /// What such a proxy does not answer to an end like this: of requests alike it is another's, whose

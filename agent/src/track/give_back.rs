@@ -43,9 +43,15 @@ impl Tracker {
         if may_tell_of(told, &tried.attempt) || diagnose::is_tied(&case, &tried.attempt) {
             return false;
         }
-        let Some(tried) = self.open.get_mut(&key).and_then(Exchange::release) else {
+        self.take_last_back(key)
+    }
+
+    /// Takes its last attempt from it, which then stands for itself.
+    pub(super) fn take_last_back(&mut self, key: Key) -> bool {
+        let Some(mut tried) = self.open.get_mut(&key).and_then(Exchange::release) else {
             return false;
         };
+        tried.attempt.downstream = None;
         // A connect of a pool was shared, and stands for itself as well.
         if self.by_flow.get(&tried.attempt.flow) == Some(&key) {
             let own = Key::Attempt(tried.attempt.flow, tried.attempt.began);

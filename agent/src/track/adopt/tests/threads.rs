@@ -45,6 +45,36 @@ fn threads_that_share_their_work_tie_nothing() {
     assert_ne!(two[0].diagnosis.confidence, Confidence::Proven);
 }
 
+/// Envoy's thread read this client, and sent another's request next.
+#[test]
+fn of_what_one_thread_sent_the_request_itself_is_the_responses_own() {
+    let with = |path: &str| {
+        let mut other = attempt(1, 7, sent("/other"), json!({"how": "peer_closed"}));
+        other["downstream"] = read(5, asked("/a"));
+        let mut own = attempt(2, 7, sent(path), json!({"how": "answered"}));
+        own["response"] = json!({"protocol": "http_response", "status": 504});
+        own["received"] = 50.into();
+        let signals = [
+            (20 * MS, other),
+            (21 * MS, own),
+            (21 * MS, response(5, "/a")),
+        ];
+        all_of("envoy", &signals)
+    };
+    let out = with("/a");
+    let verdicts: Vec<_> = out.iter().filter(|d| d.kind == Kind::Verdict).collect();
+    let [verdict] = &verdicts[..] else {
+        panic!("{out:?}");
+    };
+    assert_eq!(verdict.diagnosis.cause, Cause::UpstreamAnswered);
+    assert_eq!(verdict.attempts.len(), 1);
+    // Where nothing asked for the same, the proxy may have changed the path.
+    let verdicts = |out: Vec<Decided>| out.into_iter().filter(|d| d.kind == Kind::Verdict);
+    let changed: Vec<_> = verdicts(with("/b")).collect();
+    assert_eq!(changed.len(), 1);
+    assert_eq!(changed[0].attempts[0].attempt.flow, 1);
+}
+
 /// A refused connect that began when its thread had read this client.
 fn connect_for(client: Value) -> Value {
     let mut one = attempt(1, 7, Value::Null, refused());
