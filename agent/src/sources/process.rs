@@ -343,6 +343,8 @@ fn clock(id: libc::clockid_t) -> Nanos {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -362,7 +364,13 @@ mod tests {
             .expect("cat");
         let pid = child.id();
         let mut homes = Homes::default();
-        assert!(read(pid, &mut homes).is_some() && incarnation(pid).is_some());
+        // Whoever started it goes on while it is still on its way to its program.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while read(pid, &mut homes).is_none() {
+            assert!(Instant::now() < patience, "it is not there");
+            std::thread::yield_now();
+        }
+        assert!(incarnation(pid).is_some());
         assert!(children(std::process::id()).contains(&pid));
         drop(child.stdin.take());
         // SAFETY: waits for this child and leaves it where it is.
