@@ -5,126 +5,29 @@
 //! response follows at once. Others may be meant that are alike: what is proven by it is told by
 //! `moments`.
 
+mod fit;
+
 use std::collections::BTreeSet;
 
 use super::exchange::Exchange;
 use super::give_back::may_tell_of;
 use super::moments::{LATE, at_once, is_unconnected};
-use super::{Key, SETTLE, Tracker};
+use super::threads::{Threads, asked_otherwise};
+use super::{Key, Tracker};
 use crate::cause::Cause;
-use crate::diagnose::{self, Tried, refuses_with, same_request};
-use crate::signal::{
-    Attempt, End, FlowId, LinkOrder, Nanos, Opening, Response, Said, Signal, Software, Source,
-};
+use crate::diagnose::{self, Tried};
+use crate::signal::{Attempt, End, FlowId, LinkOrder, Nanos, Said, Software, Source};
 use crate::verdict::Confidence;
+use fit::{
+    Fit, answered_well, calls_for_requests_alone, contradicts, fit, sent_since, tells_timeouts,
+};
 
 /// With more exchanges open than this none is looked for: it would take long, and be doubtful.
 const CROWD: usize = 2048;
 /// With more attempts alike none is looked at.
 const ALIKE: usize = 16;
-/// A connect's failure and the response that it led to are told so soon after each other.
-const SOON: Nanos = 5_000_000;
-
-/// By what an attempt fits a response, the better first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
-    Content,
-    /// On a connection that was begun for another request.
-    Given,
-    Thread,
-    Time,
-    Late,
-}
-
-/// Where the C library asks the name service, which is no upstream.
-const NSCD: &str = "unix:/var/run/nscd/socket";
-
-/// How a proxy's threads share its work.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
-    /// Each finishes with what it has read before it reads on.
-    InTurn,
-    /// Each serves one client after another, and waits for each.
-    Blocking,
-    /// Each has its own clients, several at once.
-    Own,
-    /// Any of them goes on with what another began, as in Go.
-    Any,
-}
-
-impl Threads {
-    fn of(software: Option<Software>) -> Threads {
-        match software {
-            Some(Software::Nginx) => Threads::InTurn,
-            Some(Software::Apache) => Threads::Blocking,
-            // One thread of Varnish's reads from a client and answers it, another one asks the upstream.
-            Some(
-                Software::Caddy
-                | Software::Traefik
-                | Software::Go
-                | Software::Varnish
-                | Software::Other,
-            )
-            | None => Threads::Any,
-            Some(_) => Threads::Own,
-        }
-    }
-}
 
 impl Tracker {
-    pub(super) fn threads(&self, exchange: &Exchange) -> Threads {
-        Threads::of(self.proxy_of(exchange))
-    }
-
-    /// Whether its proxy may have tried again, and been answered well, without a trace of it here: nginx
-    /// alone is seen to do so.
-    pub(super) fn tries_again_unseen(&self, exchange: &Exchange) -> bool {
-        exchange.source() == Source::Kernel && self.threads(exchange) != Threads::InTurn
-    }
-
-    /// Whether what its thread read last may not be what the attempt was begun for.
-    pub(super) fn misled(&self, source: Source, attempt: &Attempt) -> bool {
-        let software = self
-            .host
-            .process(attempt.proxy)
-            .map(|process| process.software);
-        let read = attempt
-            .downstream
-            .as_ref()
-            .and_then(|link| link.request.as_ref());
-        source == Source::Kernel
-            && Threads::of(software) == Threads::Any
-            && matches!(read, Some(Opening::HttpRequest { .. }))
-            && !same_request(attempt, read)
-    }
-
-    /// Whether the attempt that its thread ties to this response asked for something else.
-    pub(super) fn is_anothers(&self, signal: &Signal, response: &Response) -> bool {
-        let process = self.host.process(response.proxy);
-        let any = Threads::of(process.map(|process| process.software)) == Threads::Any;
-        let otherwise = |last| asked_otherwise(last, response.request.as_ref());
-        any && signal.source == Source::Kernel
-            && response.last_attempt.as_deref().is_some_and(otherwise)
-    }
-
-    /// What tells that an attempt and a response have only each other may still come. nginx works on
-    /// one request at a time, and ends an attempt before it answers.
-    pub(super) fn awaits_others(&self, key: Key) -> bool {
-        let Some(exchange) = self.open.get(&key) else {
-            return false;
-        };
-        let adjacent = exchange
-            .response
-            .as_ref()
-            .is_some_and(|(.., r)| r.adjacent.is_some());
-        exchange.source() == Source::Kernel
-            && match self.threads(exchange) {
-                Threads::InTurn => false,
-                Threads::Blocking | Threads::Own => !adjacent,
-                Threads::Any => true,
-            }
-    }
-
     /// Gives a response without attempts the one that fits it best, of those that no response has.
     pub(super) fn adopt(&mut self, key: Key) {
         let Some(exchange) = self.open.get(&key) else {
@@ -345,112 +248,6 @@ impl Tracker {
         let told = diagnose::diagnose_attempt(&case, tried)?;
         (told.confidence == Confidence::Proven).then_some(told.cause)
     }
-}
-
-fn fit(tried: &Tried, response: &Response, at: Nanos, software: Option<Software>) -> Option<Fit> {
-    let attempt = &tried.attempt;
-    let near = tried.at.abs_diff(at);
-    let asked = response.request_at.unwrap_or(at);
-    let began = asked <= sent_since(attempt, asked) && attempt.began <= at;
-    if !began || attempt.proxy != response.proxy || !passed_on(attempt, response, software) {
-        return None;
-    }
-    if attempt.request.is_some() {
-        let same = same_request(attempt, response.request.as_ref());
-        let fit = match asked <= attempt.began {
-            true => Fit::Content,
-            false => Fit::Given,
-        };
-        return (same && near <= SETTLE).then_some(fit);
-    }
-    let failed = is_unconnected(attempt);
-    let any = Threads::of(software) == Threads::Any;
-    if !failed || !(any || led_by_none(attempt)) || attempt.upstream.0 == NSCD {
-        return None;
-    }
-    let late = near > SOON;
-    // A thread that is kept from its CPU answers late, but what it began at once was for this request.
-    let prompt = attempt.began - asked <= SOON && tried.at <= at && near <= LATE;
-    match attempt.thread == response.thread {
-        _ if late => (prompt && (any || attempt.thread == response.thread)).then_some(Fit::Late),
-        true => Some(Fit::Thread),
-        false => any.then_some(Fit::Time),
-    }
-}
-
-/// When it was begun for a request that came then: a connection that was begun before may have been given
-/// to it.
-fn sent_since(attempt: &Attempt, asked: Nanos) -> Nanos {
-    match &attempt.request {
-        Some(request) if attempt.began < asked => request.at,
-        _ => attempt.began,
-    }
-}
-
-/// Whether it answers 504 where its timer ended an attempt, and nowhere else.
-fn tells_timeouts(software: Option<Software>) -> bool {
-    matches!(software, Some(Software::Haproxy | Software::Envoy))
-}
-
-/// Whether it connects for nothing but a client's request, at once, and limits none: it checks no
-/// server's health and has no queue.
-fn calls_for_requests_alone(software: Option<Software>) -> bool {
-    software == Some(Software::H2o)
-}
-
-/// Both requests can be read, and differ.
-fn asked_otherwise(attempt: &Attempt, asked: Option<&Opening>) -> bool {
-    let sent = attempt.request.as_ref().map(|request| &request.opening);
-    let http = |opening: Option<&Opening>| matches!(opening, Some(Opening::HttpRequest { .. }));
-    http(sent) && http(asked) && !same_request(attempt, asked)
-}
-
-/// What such a proxy does not answer to an end like this: of requests alike it is another's, whose
-/// client has left. Varnish has one status for all.
-fn contradicts(attempt: &Attempt, response: &Response, software: Option<Software>) -> bool {
-    if software == Some(Software::Varnish) {
-        return false;
-    }
-    let timed_out = response.status == Some(504);
-    match attempt.end {
-        End::GivenUp => attempt.received == 0 && !timed_out,
-        End::PeerClosed | End::Reset => timed_out,
-        _ => false,
-    }
-}
-
-/// No error of the upstream's own.
-fn answered_well(attempt: &Attempt) -> bool {
-    let status = attempt.response.as_ref().and_then(status_of);
-    status.is_none_or(|status| status < 500)
-}
-
-/// An upstream's own error is the response only with its own status. One for a head that was refused is
-/// the proxy's own; that a beginning alone came is told in several ways.
-fn passed_on(attempt: &Attempt, response: &Response, software: Option<Software>) -> bool {
-    match attempt.response {
-        Some(Opening::HttpResponse { status: ..500 }) if attempt.end == End::Answered => {
-            [Some(500), Some(refuses_with(software))].contains(&response.status)
-        }
-        Some(Opening::HttpResponse { status: 500.. }) if attempt.end == End::Answered => {
-            attempt.response.as_ref().map(status_of) == Some(response.status)
-        }
-        _ => true,
-    }
-}
-
-fn status_of(opening: &Opening) -> Option<u16> {
-    match opening {
-        Opening::HttpResponse { status } => Some(*status),
-        _ => None,
-    }
-}
-
-/// It was not begun for the request of another response, as far as the order of things tells: what its
-/// thread had read long before it tried again is no sign.
-fn led_by_none(attempt: &Attempt) -> bool {
-    let link = attempt.downstream.as_ref();
-    link.is_none_or(|link| link.order == LinkOrder::Unclear) && attempt.retry_of.is_none()
 }
 
 #[cfg(test)]

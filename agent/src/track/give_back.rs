@@ -5,10 +5,10 @@
 //! the server: what ended then may have led to any of these responses. What the line says that names the
 //! request decides.
 
-use super::adopt::Threads;
 use super::exchange::Exchange;
 use super::moments::is_unconnected;
 use super::seen::is_address;
+use super::threads::Threads;
 use super::told::Told;
 use super::{Key, Tracker};
 use crate::diagnose;

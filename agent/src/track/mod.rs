@@ -12,6 +12,7 @@ mod pools;
 pub mod render;
 mod seen;
 mod surely;
+mod threads;
 pub mod told;
 mod tries;
 

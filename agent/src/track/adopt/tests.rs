@@ -5,6 +5,7 @@ mod threads;
 
 use serde_json::{Value, json};
 
+use super::fit::NSCD;
 use super::*;
 use crate::cause::Cause;
 use crate::signal::Signal;
