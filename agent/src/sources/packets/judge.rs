@@ -9,7 +9,7 @@ use super::flow::{Direction, Flow, before};
 use super::owners::Connects;
 use super::ties::Tie;
 use super::unread::Behind;
-use super::{AT_ONCE, Packets, SECOND, SETTLE, TRIED};
+use super::{AT_ONCE, Packets, SECOND, SETTLE, SKEW, TRIED};
 
 impl Packets {
     /// All facts about this exchange are in, as far as they will come.
@@ -204,7 +204,14 @@ impl Packets {
         };
         let attempt = self.exchanges.at(attempt);
         let first = attempt.first_byte_at;
-        attempt.over_at().is_some_and(|at| at <= answered + AT_ONCE)
+        // An answer that came later did not lead to this one; what is given up is closed a moment later.
+        let soon = match &attempt.ended {
+            Some(ended) if matches!(ended.how, End::GivenUp | End::ConnectGivenUp) => AT_ONCE,
+            // The upstream's own end came later: it was still waited for.
+            Some(_) => 0,
+            None => SKEW,
+        };
+        attempt.over_at().is_some_and(|at| at <= answered + soon)
             || (first != 0 && first <= answered)
     }
 

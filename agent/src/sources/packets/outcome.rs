@@ -41,16 +41,27 @@ impl Packets {
                 how: ended.how,
                 at: ended.at,
             },
-            None if exchange.answered_at != 0 && exchange.answered_at <= over => {
+            None if exchange.answered_at != 0
+                && exchange.answered_at <= over.saturating_add(self.skew_of(attempt, request)) =>
+            {
                 let answered = Outcome {
                     how: End::Answered,
-                    at: exchange.answered_at,
+                    at: exchange.answered_at.min(over),
                 };
                 let cut_off = self.cut_off(attempt, request);
                 cut_off.filter(|cut| cut.at <= over).unwrap_or(answered)
             }
             // The proxy answered while it still waited.
             _ => given_up,
+        }
+    }
+
+    /// By another interface's clock a good answer may come a moment after it was passed on.
+    fn skew_of(&self, attempt: u32, request: u32) -> Nanos {
+        let status = self.exchanges.at(attempt).status;
+        match (1..500).contains(&status) && status == self.exchanges.at(request).status {
+            true => SKEW,
+            false => 0,
         }
     }
 

@@ -119,6 +119,35 @@ fn what_was_asked_for_a_client_that_had_left_is_no_others_try() {
     );
 }
 
+/// A proxy checks its upstreams, all on this host: none of these was asked by another one of them.
+#[test]
+fn checks_of_several_upstreams_at_one_moment_are_no_tries_of_each_other() {
+    for (later, answers) in [(0.35, true), (5.0, true), (0.11, false), (5.0, false)] {
+        let mut wire = Wire::default();
+        let ask = request("GET", "/healthz");
+        let mut first = wire.at(1.0).open(&client(6000), SERVER_ADDRESS);
+        wire.at(1.1).send(&mut first, CLIENT, &ask);
+        let mut refused = wire.at(1.3).connection(&client(6001), "127.0.0.1:9002");
+        wire.syn(&mut refused);
+        wire.at(1.31).push(&mut refused, SERVER, 0x14, b"");
+        let mut third = wire.at(2.0).open(&client(6002), "127.0.0.1:9003");
+        wire.at(2.2).send(&mut third, CLIENT, &ask);
+        wire.at(2.4).send(&mut first, SERVER, &response(200));
+        match answers {
+            true => wire
+                .at(2.4 + later)
+                .send(&mut third, SERVER, &response(200)),
+            false => wire.at(2.4 + later).fin(&mut third, SERVER),
+        }
+        wire.at(2.43 + later).fin(&mut third, CLIENT);
+        let told = labels(&wire.packets);
+        assert!(
+            !told.iter().any(|one| one.starts_with("verdict 200")),
+            "{later} {answers} {told:?}"
+        );
+    }
+}
+
 /// A check of a proxy's that has one address for its clients and asks from another: before enough requests
 /// have gone on to tell that both are its own.
 #[test]
