@@ -18,7 +18,7 @@ const CAP: usize = 65_536;
 #[derive(Debug)]
 struct Entry {
     incarnation: Incarnation,
-    /// Since boot.
+    /// On the clock of signals.
     started: Nanos,
     parent: u32,
     supervises: bool,
