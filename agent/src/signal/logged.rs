@@ -173,6 +173,7 @@ impl Software {
             Software::Traefik => "traefik",
             Software::H2o => "h2o",
             Software::Go => "go",
+            Software::Pingora => "pingora",
             Software::Varnish => "varnishd",
             _ => "unknown",
         }

@@ -118,6 +118,8 @@ pub enum Software {
     Tomcat,
     PhpFpm,
     Go,
+    /// By its log alone: a program made with it has a name of its own.
+    Pingora,
     Other,
 }
 

@@ -179,8 +179,10 @@ impl Host {
     /// host, or behind a fact that is refused, is not told by it all the same.
     pub(super) fn kernel_told(&self, proxy: Option<Software>, since: Nanos) -> bool {
         let seen = |software| match software {
-            // A program that is named as it likes.
-            Software::Go => self.processes.has(software) || self.processes.has(Software::Other),
+            // Programs that are named as they like.
+            Software::Go | Software::Pingora => {
+                self.processes.has(software) || self.processes.has(Software::Other)
+            }
             _ => self.processes.has(software),
         };
         let watched = proxy.is_some_and(seen);

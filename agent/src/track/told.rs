@@ -217,7 +217,7 @@ impl Told {
         match line.line {
             LogLine::Error if self.has_access => {
                 // Apache writes in the access line when the request began.
-                let begun_then = self.took.is_none() && self.proxy != Some(Software::Nginx);
+                let begun_then = self.took.is_none() && !writes_at_end(self.proxy);
                 let until = self
                     .to
                     .saturating_add(if begun_then { BETWEEN } else { SECOND });
@@ -226,7 +226,7 @@ impl Told {
             LogLine::Error => self.to.saturating_add(BETWEEN) >= at && self.may_be_tried(line),
             LogLine::Access if self.has_access => false,
             LogLine::Access => {
-                let began_or_ended = line.took.is_none() && line.proxy != Some(Software::Nginx);
+                let began_or_ended = line.took.is_none() && !writes_at_end(line.proxy);
                 let latest = if began_or_ended {
                     end.saturating_add(BETWEEN)
                 } else {
@@ -285,7 +285,7 @@ impl Told {
     /// Its moment is that at which it was asked: Apache's access line alone says no other.
     pub(super) fn tells_beginning(&self) -> bool {
         let access_alone = self.has_access && !self.has_error && self.took.is_none();
-        access_alone && !matches!(self.proxy, Some(Software::Nginx))
+        access_alone && !writes_at_end(self.proxy)
     }
 
     /// What is said of why, in brief.
@@ -465,6 +465,12 @@ fn status_of_nameless(one: &LoggedTry) -> Option<u16> {
         Said::HeadInvalid => Some(500),
         _ => None,
     }
+}
+
+/// Whether the time of its lines is that at which the exchange was over, also where they do not say how long
+/// it took.
+fn writes_at_end(proxy: Option<Software>) -> bool {
+    matches!(proxy, Some(Software::Nginx | Software::Pingora))
 }
 
 pub(super) fn port(address: Option<&Address>) -> Option<&str> {

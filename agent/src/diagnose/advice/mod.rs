@@ -191,6 +191,7 @@ fn name(software: Software) -> &'static str {
         Software::Tomcat => "tomcat",
         Software::PhpFpm => "php-fpm",
         Software::Go => "go",
+        Software::Pingora => "pingora",
         Software::Other => "upstream",
     }
 }

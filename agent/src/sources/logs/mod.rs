@@ -14,6 +14,7 @@ mod go_proxies;
 mod haproxy;
 pub mod live;
 mod nginx_error;
+mod pingora;
 mod servers;
 mod template;
 #[cfg(test)]
@@ -104,6 +105,7 @@ enum Format {
     Caddy,
     Traefik,
     GoProxy,
+    Pingora,
     Varnish,
     Gunicorn,
     Uwsgi,
@@ -262,6 +264,7 @@ impl Parser {
             Format::Caddy => "Caddy log".to_owned(),
             Format::Traefik => "Traefik access log".to_owned(),
             Format::GoProxy => "log of a reverse proxy in Go".to_owned(),
+            Format::Pingora => "log of a proxy made with pingora".to_owned(),
             Format::Varnish => "Varnish log".to_owned(),
             Format::Gunicorn => "gunicorn log".to_owned(),
             Format::Uwsgi => "uWSGI log".to_owned(),
@@ -288,7 +291,7 @@ impl Parser {
                 }
                 Format::Caddy => &["proxy_log", "access_log"],
                 Format::Traefik | Format::Varnish => &["proxy_log", "access_log"],
-                Format::GoProxy => &["proxy_log"],
+                Format::GoProxy | Format::Pingora => &["proxy_log"],
                 Format::Gunicorn | Format::Uwsgi => &["server_log"],
             })
             .copied()
@@ -422,6 +425,7 @@ impl Channel {
             }
             Format::Traefik => json(go_proxies::traefik),
             Format::GoProxy => go_proxies::reverse_proxy(line, reader.zone),
+            Format::Pingora => pingora::parse(line),
             Format::Varnish => self.varnish.parse(line),
             Format::Gunicorn => self.servers.gunicorn(line),
             Format::Uwsgi => self.servers.uwsgi(line, reader.zone),
@@ -443,6 +447,9 @@ impl Channel {
         }
         if nginx_error::begins(line) {
             return Some(Format::NginxError);
+        }
+        if pingora::begins(line) {
+            return Some(Format::Pingora);
         }
         if varnish::begins(line) {
             return Some(Format::Varnish);

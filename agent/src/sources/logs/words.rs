@@ -144,7 +144,7 @@ fn go_http(error: &str) -> Option<(Said, Option<Address>)> {
         },
         e if e.starts_with("server response headers exceeded") => Said::HeadTooBig,
         e if e.contains("malformed HTTP response") => Said::NotHttp {
-            speaks: speaks(e.split_once("malformed HTTP response ")?.1),
+            speaks: speaks(e.split_once("malformed HTTP response \"")?.1),
         },
         e if e.contains("malformed HTTP status code") || e.contains("malformed HTTP version") => {
             Said::NotHttp { speaks: None }
@@ -158,9 +158,8 @@ fn go_http(error: &str) -> Option<(Said, Option<Address>)> {
     Some((said, None))
 }
 
-/// Whose bytes a quoted beginning is.
-fn speaks(quoted: &str) -> Option<Protocol> {
-    let bytes = quoted.strip_prefix('"')?;
+/// Whose bytes an escaped beginning is.
+pub(super) fn speaks(bytes: &str) -> Option<Protocol> {
     if bytes.starts_with("\\x15\\x03") || bytes.starts_with("\\x16\\x03") {
         Some(Protocol::Tls)
     } else if bytes.starts_with("\\x00\\x00") {

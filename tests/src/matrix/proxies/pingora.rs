@@ -12,8 +12,8 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     // Only what its pool hides.
     again: Again::Never,
-    // What it logs is the program's own affair.
-    logs: &[],
+    // What pingora itself says, with the time to the second.
+    logs: &["pingora-lab.log"],
     nameless: &[],
     lacking: || program(NAME).map(|why| format!("{why}: `cargo xtask lab` builds it")),
     start: |run, ns, wanted| {
@@ -23,6 +23,7 @@ pub(super) const PROXY: Proxy = Proxy {
             .arg(wanted.workers.to_string())
             .arg(wanted.connect.as_millis().to_string())
             .arg(wanted.patience.as_millis().to_string());
+        command.env("RUST_LOG", "error");
         for route in &wanted.routes {
             command.arg(format!("{}={}", route.folder, route.to));
         }
