@@ -16,10 +16,12 @@ mod software;
 mod stat;
 mod syscalls;
 mod uwsgi;
+mod varnish;
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::settings::plain;
 use crate::signal::{Address, Nanos, Process, Software};
@@ -30,6 +32,9 @@ pub use served::{Owners, Served};
 
 /// Longest prefix read of any file in /proc, and of any configuration file.
 const MAX_BYTES: u64 = 256 * 1024;
+/// Configuration that was written no later than this after a start is what was loaded then: times in /proc
+/// are cut, and clocks are set.
+const LOADED: Duration = Duration::from_secs(1);
 /// Settings kept of one process, and bytes of each value.
 const MAX_SETTINGS: usize = 128;
 const MAX_VALUE: usize = 256;
@@ -247,8 +252,26 @@ fn settings_of(
             };
             nginx::settings(&arguments, &configuration, &list)
         }
+        Software::Varnish => {
+            // It may have loaded another since; its child is started anew with what it has.
+            let manager = name(parent).is_some_and(|parent| parent == "varnishd");
+            let started = started(if manager { parent } else { pid });
+            varnish::settings(arguments, |file| {
+                let path = inside(pid, file);
+                let changed = fs::metadata(&path).ok()?.modified().ok()?;
+                let loaded = started.is_some_and(|started| changed <= started + LOADED);
+                text_file(&path).filter(|_| loaded)
+            })
+        }
         _ => Vec::new(),
     }
+}
+
+/// When a process started.
+fn started(pid: u32) -> Option<SystemTime> {
+    let stat = stat::parse(&file(pid, "stat").ok()?)?;
+    let age = clock(libc::CLOCK_MONOTONIC).saturating_sub(since_monotonic_zero(stat.start_ticks));
+    SystemTime::now().checked_sub(Duration::from_nanos(age))
 }
 
 fn sagemaker_settings(environment: &[String]) -> Vec<(String, String)> {

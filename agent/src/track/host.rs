@@ -12,10 +12,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::ServerLines;
+use super::seen::is_address;
 use super::told::Told;
 use crate::signal::{
-    Address, Attempt, End, Fact, FlowId, LinkOrder, Listener, Logged, Nanos, Process, ProcessExit,
-    ProcessSample, Said, ServerLine, Signal, SignalSent, Software, Source,
+    Address, Attempt, End, Fact, FlowId, LinkOrder, Listener, Logged, LoggedTry, Nanos, Process,
+    ProcessExit, ProcessSample, Said, ServerLine, Signal, SignalSent, Software, Source,
 };
 use crate::verdict::Spread;
 use deaths::Deaths;
@@ -201,6 +202,19 @@ impl Host {
 
     pub fn process(&self, pid: u32) -> Option<&Process> {
         self.processes.get(pid)
+    }
+
+    /// Which upstream a line of this proxy's tells of: its address, which its configuration may have where the
+    /// line has a name.
+    pub(super) fn upstream_told(&self, proxy: u32, told: &LoggedTry) -> Option<Address> {
+        let upstream = told.upstream.as_ref()?;
+        if is_address(upstream) {
+            return Some(upstream.clone());
+        }
+        let named = format!("backend {} server", upstream.0);
+        let mut settings = self.process(proxy)?.settings.iter();
+        let (_, address) = settings.find(|(name, _)| *name == named)?;
+        Some(Address(address.clone()))
     }
 
     /// Whether these two are alive and of two proxies of one software that have nothing to do with each other. A

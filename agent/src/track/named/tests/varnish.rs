@@ -154,3 +154,37 @@ fn a_connect_that_ended_otherwise_than_the_line_says_is_anothers() {
     assert_eq!(told(&both, &[said]).0, Cause::UnixSocketMissing);
     assert_eq!(told(&both, &[refused()]).0, Cause::ConnectionRefused);
 }
+
+/// Two upstreams are held back for at once: which of them a request was for is in its line, by a name whose
+/// address is in the configuration.
+#[test]
+fn a_name_of_the_configuration_is_an_address() {
+    let at =
+        |time: Nanos, one: Value| (time * MS, changed(one, "/began", ((time - 5) * MS).into()));
+    let socket = "unix:/run/a.sock";
+    let of = |servers: &[(&str, &str)], said: Value| {
+        let settings: Vec<_> = (servers.iter())
+            .map(|(name, to)| json!([format!("backend {name} server"), to]))
+            .collect();
+        let varnish = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "varnishd",
+            "software": "varnish", "settings": settings, "started": 0, "netns": 0,
+            "sagemaker": false,
+        });
+        let elsewhere = changed(connect(2, 111), "/upstream", socket.into());
+        let signals = [(2, varnish), at(905, connect(1, 111)), at(906, elsewhere)];
+        told(&signals, &[unconnected(said)])
+    };
+    let nothing = || json!({"said": "not_connected"});
+    let refused = || json!({"said": "connect_failed", "errno": 111});
+    for said in [nothing, refused] {
+        let tcp = of(&[("app", UPSTREAM)], said());
+        assert_eq!(tcp, (Cause::ConnectionRefused, Proven));
+        let unix = of(&[("other", UPSTREAM), ("app", socket)], said());
+        assert_eq!(unix, (Cause::UnixSocketRefused, Proven));
+        assert_ne!(of(&[], said()).1, Proven);
+        assert_ne!(of(&[("app", "10.0.0.4:9009")], said()).1, Proven);
+    }
+    let other = json!({"said": "connect_failed", "errno": 101});
+    assert_ne!(of(&[("app", UPSTREAM)], other).1, Proven);
+}
