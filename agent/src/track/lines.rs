@@ -348,7 +348,11 @@ impl Tracker {
                 self.logs.doubt(&left);
             }
             self.late_lines = 0;
-            return;
+            // The access line of Apache's error that names no request may go to another such error.
+            let whole = !told.has_error || told.has_access || told.request.is_some();
+            if whole || told.names_nothing() {
+                return;
+            }
         }
         let answered = exchange.response.is_some();
         if !answered && self.open.values().any(|other| exchange.is_try_of(other)) {
