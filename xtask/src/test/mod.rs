@@ -16,6 +16,10 @@ pub(crate) use self::count::Count;
 use self::leftovers::Before;
 use crate::{browser, build, lab, process, setup, shell, vm};
 
+/// The matrix has the same conditions each time: what fails here that has not before is a change's doing.
+/// Other draws are looked for with `cargo xtask lab matrix`.
+const SEED: &str = "1";
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Leave out the lab, here and on other kernels: nothing then needs root or a kernel with BTF
@@ -97,6 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         check("lab", counted(&mut lab, &mut why));
         let mut matrix = lab::command(&program);
         matrix.arg("matrix").args(["--jobs", "6"]);
+        matrix.args(["--seed", SEED]);
         check(
             "matrix of proxies and causes",
             counted(&mut matrix, &mut why),
