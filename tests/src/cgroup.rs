@@ -110,6 +110,20 @@ impl Cgroup {
         })
     }
 
+    /// A systemd service's, in the hierarchy in which systemd has its own.
+    pub fn of_service(name: &str) -> Result<Cgroup> {
+        let root = Path::new("/sys/fs/cgroup");
+        let mixed = root.join("unified");
+        let root = if mixed.is_dir() { &mixed } else { root };
+        let slice = root.join("system.slice");
+        let path = slice.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Cgroup {
+            path,
+            around: vec![slice],
+        })
+    }
+
     fn at(path: PathBuf) -> Cgroup {
         Cgroup {
             path,

@@ -61,6 +61,7 @@ impl Engine {
             "--read-only-tmpfs=false",
         ]);
         let own = std::process::id();
+        run.args(["--log-driver", "k8s-file"]);
         run.args(["--network", &format!("ns:/proc/{own}/fd/{ns}")]);
         // Limits that whoever may not raise them has, too.
         run.args([

@@ -12,6 +12,7 @@ pub mod client;
 pub mod collector;
 pub mod container;
 pub mod expect;
+pub mod journal;
 pub mod judge;
 #[path = "../../agent/src/sources/cluster/tests/server.rs"]
 pub mod kubernetes;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::future::Future;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -18,6 +18,12 @@ pub struct NetNs {
     handle: File,
     /// Programs run in a container of this name.
     container: Option<(Arc<Engine>, &'static str)>,
+}
+
+/// A program's file, if it is found.
+fn found(program: impl AsRef<Path>) -> PathBuf {
+    let program = program.as_ref();
+    crate::process::program(program).unwrap_or_else(|| program.to_owned())
 }
 
 impl NetNs {
@@ -69,12 +75,15 @@ impl NetNs {
 
     /// A command whose process will live in this namespace.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let program = program.as_ref();
-        let path = crate::process::program(program).unwrap_or_else(|| program.to_owned());
-        if let Some((engine, name)) = &self.container {
-            return engine.run(name, self.descriptor(), &path);
+        match &self.container {
+            Some((engine, name)) => engine.run(name, self.descriptor(), &found(program)),
+            None => self.host_command(&found(program)),
         }
-        self.host_command(&path)
+    }
+
+    /// The same for a client, which is in no container.
+    pub fn outside(&self, program: impl AsRef<Path>) -> Command {
+        self.host_command(&found(program))
     }
 
     fn host_command(&self, path: &Path) -> Command {

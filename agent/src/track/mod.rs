@@ -36,6 +36,8 @@ use told::Told;
 /// The time given to facts that come after the response: an exit comes 40 ms later, a reset one
 /// round trip.
 const SETTLE: Nanos = 250_000_000;
+/// The same where the proxy's lines are in a journal, whose daemon tells its readers of them every 250 ms.
+const JOURNAL: Nanos = 2 * SETTLE;
 /// An exchange without any response: the next attempt's connect may take a minute.
 const ABANDONED: Nanos = 90_000_000_000;
 /// Longer than any proxy lets an attempt take by default.
@@ -205,13 +207,23 @@ impl Tracker {
             });
         let exchange = self.exchange(key);
         let forgotten = exchange.add(signal.at, signal.source, attempt.clone());
-        let wait = SETTLE.max(2 * exchange.round_trip());
-        if exchange.opaque() {
+        let (opaque, distance) = (exchange.opaque(), exchange.round_trip());
+        let wait = self.patience(distance);
+        if opaque {
             self.due.insert((signal.at + wait, key));
         }
         self.forget(forgotten);
         self.by_flow.insert(attempt.flow, key);
         key
+    }
+
+    /// For how long further facts about an exchange are waited for.
+    fn patience(&self, round_trip: Nanos) -> Nanos {
+        let lines = match self.host.sees("journal") {
+            true => JOURNAL,
+            false => SETTLE,
+        };
+        lines.max(2 * round_trip)
     }
 
     fn response_sent(&mut self, signal: &Signal, response: &Response) -> Key {
@@ -248,7 +260,8 @@ impl Tracker {
             forgotten = exchange.add(signal.at, signal.source, (**last).clone());
             self.by_flow.insert(last.flow, its);
         }
-        let wait = SETTLE.max(2 * self.exchange(key).round_trip());
+        let distance = self.exchange(key).round_trip();
+        let wait = self.patience(distance);
         self.due.insert((signal.at + wait, key));
         self.forget(forgotten);
         key

@@ -25,7 +25,7 @@ pub fn together(
     std::fs::write(&config, config_text(to, requests))?;
     let began = monotonic_ns();
     let output = ns
-        .command("curl")
+        .outside("curl")
         .args([
             "--parallel",
             "--parallel-max",

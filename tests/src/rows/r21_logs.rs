@@ -1,5 +1,8 @@
 //! Row 21: behind TLS and HTTP/2 the status comes from nginx's logs, which why502 finds by itself and
-//! follows through a rotation; what a client writes into them changes nothing (a row of our own).
+//! follows through a rotation; what a client writes into them changes nothing (a row of our own). The same
+//! where they are a container's output, or in the journal.
+
+mod output;
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use super::front::{Front, PLAIN_PORT};
 use crate::agent::Capture;
 use crate::client::Request;
 use crate::expect::{Check, Expect};
+use crate::journal;
 use crate::netns::NetNs;
 use crate::run::{Need, Run, Scenario};
 use crate::software::{Nginx, Scripted};
@@ -22,17 +26,47 @@ const SILENT: &str = "127.0.0.1:9000";
 const APART: Duration = Duration::from_millis(350);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario {
+    let of = |name, needs: &'static [Need], run: fn(&mut Run) -> Result<()>| Scenario {
         row: 21,
-        name: "logs",
-        needs: &[
-            NGINX,
-            Need::Agent,
-            Need::Http2Curl,
-            Need::Program("openssl"),
-        ],
+        name,
+        needs,
         run,
-    }]
+    };
+    vec![
+        of(
+            "logs",
+            &[
+                NGINX,
+                Need::Agent,
+                Need::Http2Curl,
+                Need::Program("openssl"),
+            ],
+            run,
+        ),
+        of(
+            "logs-of-a-container",
+            &[
+                NGINX,
+                Need::Agent,
+                Need::Http2Curl,
+                Need::Program("openssl"),
+                Need::Containers,
+            ],
+            output::of_container,
+        ),
+        of(
+            "logs-in-the-journal",
+            &[
+                NGINX,
+                Need::Agent,
+                Need::Http2Curl,
+                Need::Program("openssl"),
+                Need::Program("journalctl"),
+                Need::Program(journal::DAEMON),
+            ],
+            output::of_service,
+        ),
+    ]
 }
 
 fn of_log(expect: Expect) -> Expect {

@@ -1,7 +1,7 @@
 //! The live source: logs that were named, and those that proxies hold open, on a thread of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -12,10 +12,12 @@ use anyhow::{Context as _, Result};
 
 use super::find::open_logs;
 use super::follow::Followed;
-use super::{Template, Timed, Zone};
+use super::journal::Journal;
+use super::{Counts, Template, Timed, Zone};
 use crate::clock::{self, Clock};
 use crate::privileges;
 use crate::signal::{Fact, LogLine, Logged, Nanos, Signal, Source};
+use crate::sources::process::Homes;
 
 /// How often logs are looked at.
 const EVERY: Duration = Duration::from_millis(25);
@@ -23,6 +25,8 @@ const EVERY: Duration = Duration::from_millis(25);
 const SEARCH: Nanos = 2_000_000_000;
 /// Logs followed at once.
 const LOGS: usize = 256;
+/// Journals followed at once, each by a process of its own.
+const JOURNALS: usize = 16;
 /// One that was found, and has had no file for so long, makes room for others: its container is gone, say.
 const GONE: Nanos = 600_000_000_000;
 /// A healthy exchange's line is of interest where an error of that client came so shortly before.
@@ -74,6 +78,8 @@ pub fn start(
 ) -> Result<JoinHandle<()>> {
     let mut live = Live {
         logs: Vec::new(),
+        journals: BTreeMap::new(),
+        homes: Homes::default(),
         known: BTreeSet::new(),
         told: BTreeMap::new(),
         sees: BTreeSet::new(),
@@ -108,6 +114,9 @@ pub fn start(
 struct Live {
     request: Request,
     logs: Vec<Followed>,
+    /// By their services; `None`: it cannot be followed.
+    journals: BTreeMap<String, Option<Journal>>,
+    homes: Homes,
     known: BTreeSet<PathBuf>,
     /// What was told of a log last.
     told: BTreeMap<PathBuf, Told>,
@@ -115,6 +124,13 @@ struct Live {
     /// When each client had its last error.
     errors: HashMap<String, Nanos>,
     searched: Nanos,
+}
+
+/// What is told of a log, or of a journal.
+struct State<'a> {
+    path: &'a Path,
+    counts: Counts,
+    format: Option<String>,
 }
 
 #[derive(Default)]
@@ -140,6 +156,28 @@ impl Live {
         }
     }
 
+    /// The logs of these processes: files that they hold open, what their containers write, and the journals
+    /// of their services. Who names logs has the lines of a journal there, it may be.
+    fn find(&mut self, pids: &[u32], now: Nanos) {
+        let open = open_logs(pids.iter().copied());
+        for path in open.into_iter().chain(self.homes.logs(pids)) {
+            self.add(path);
+        }
+        let services = self.homes.services(pids);
+        self.journals.retain(|name, _| services.contains(name));
+        if !self.request.named.is_empty() {
+            return;
+        }
+        for service in services {
+            if self.journals.len() >= JOURNALS || self.journals.contains_key(&service) {
+                continue;
+            }
+            let zone = Zone::Host(clock::seconds_east);
+            let journal = Journal::follow(&service, now, &self.request.templates, zone);
+            self.journals.insert(service, journal.ok());
+        }
+    }
+
     /// One look at every log; false when nobody listens any more.
     fn turn(&mut self, sender: &SyncSender<Signal>, news: &impl Fn(News), last: bool) -> bool {
         let unix = clock::unix_now();
@@ -147,9 +185,9 @@ impl Live {
         if unix.abs_diff(self.searched) >= SEARCH {
             self.searched = unix;
             self.forget_gone(unix);
-            let pids = self.request.proxies.as_ref().map(|proxies| proxies());
-            for path in pids.map(open_logs).into_iter().flatten() {
-                self.add(path);
+            if let Some(proxies) = &self.request.proxies {
+                let pids = proxies();
+                self.find(&pids, unix);
             }
             self.errors.retain(|_, at| *at + RECENT > unix);
         }
@@ -159,7 +197,26 @@ impl Live {
             for _ in 0..=usize::from(last) {
                 let looked = log.look(unix, &mut lines);
                 let told = self.told.entry(log.path().to_owned()).or_default();
-                tell(log, told, looked.err(), &self.request.named, news);
+                let state = State {
+                    path: log.path(),
+                    counts: log.counts(),
+                    format: log.format(),
+                };
+                tell(&state, told, looked.err(), &self.request.named, news);
+            }
+        }
+        for journal in self.journals.values_mut() {
+            let Some(followed) = journal else { continue };
+            let looked = followed.look(&mut lines);
+            let told = self.told.entry(followed.path().to_owned()).or_default();
+            let state = State {
+                path: followed.path(),
+                counts: followed.counts(),
+                format: followed.format(),
+            };
+            tell(&state, told, None, &self.request.named, news);
+            if looked.is_err() {
+                *journal = None;
             }
         }
         let clock = match self.request.monotonic {
@@ -169,6 +226,8 @@ impl Live {
         let now = clock.of_unix(unix).unwrap_or(0);
         let before = self.sees.len();
         self.sees.extend(self.logs.iter().flat_map(Followed::tells));
+        let journals = self.journals.values().flatten();
+        self.sees.extend(journals.flat_map(Journal::tells));
         if self.sees.len() > before {
             let sees = self.sees.iter().map(|s| (*s).to_owned()).collect();
             let fact = Fact::SourceStarted {
@@ -224,14 +283,14 @@ impl Live {
 }
 
 fn tell(
-    log: &Followed,
+    log: &State<'_>,
     told: &mut Told,
     error: Option<std::io::Error>,
     named: &[PathBuf],
     news: &impl Fn(News),
 ) {
-    let path = log.path().to_owned();
-    let distrusted = log.counts().distrusted;
+    let path = log.path.to_owned();
+    let distrusted = log.counts.distrusted;
     if distrusted > told.distrusted {
         let count = distrusted - told.distrusted;
         told.distrusted = distrusted;
@@ -244,8 +303,8 @@ fn tell(
         return;
     }
     let is_named = named.contains(&path);
-    let lines = log.counts().lines;
-    match (log.format(), error) {
+    let lines = log.counts.lines;
+    match (log.format.clone(), error) {
         (Some(format), _) => news(News::Followed { path, format }),
         (None, Some(error)) if is_named => {
             let error = error.to_string();
@@ -295,6 +354,8 @@ mod tests {
                 alone: false,
             },
             logs: Vec::new(),
+            journals: BTreeMap::new(),
+            homes: Homes::default(),
             known: BTreeSet::new(),
             told: BTreeMap::new(),
             sees: BTreeSet::new(),

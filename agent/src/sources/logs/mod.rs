@@ -12,6 +12,7 @@ pub mod find;
 pub mod follow;
 mod go_proxies;
 mod haproxy;
+pub mod journal;
 pub mod live;
 mod nginx_error;
 mod pingora;
@@ -35,7 +36,7 @@ use servers::Servers;
 pub use template::Template;
 pub use time::{Moment, Zone};
 use varnish::Varnish;
-use wrap::Stream;
+use wrap::{Stream, Unwrapped};
 
 /// Records of a container's line that was split, put together, are no longer than this.
 const LINE: usize = 256 * 1024;
@@ -187,9 +188,51 @@ impl Parser {
         }
         let line = String::from_utf8_lossy(bytes);
         let line = line.strip_suffix('\r').unwrap_or(&line);
-        let unwrapped = wrap::unwrap(line);
+        self.unwrapped(wrap::unwrap(line), bytes.len(), read_at, out);
+    }
+
+    /// Reads an entry of a journal: when it was written, and by which process.
+    pub fn record(
+        &mut self,
+        message: &[u8],
+        (at, pid): (Option<Nanos>, Option<u32>),
+        out: &mut Vec<Timed>,
+    ) {
+        self.counts.lines += 1;
+        if message.len() > LINE {
+            self.counts.too_long += 1;
+            return;
+        }
+        // One entry is one line: a newline would be a client's.
+        if message.contains(&b'\n') {
+            self.counts.not_understood += 1;
+            return;
+        }
+        let line = String::from_utf8_lossy(message);
+        // nginx's access and error log are one here.
+        let stream = match nginx_error::begins(&line) {
+            true => Stream::Err,
+            false => Stream::Out,
+        };
+        let unwrapped = Unwrapped {
+            line,
+            stream,
+            partial: false,
+            at: at.map(|at| Moment { at, within: 0 }),
+            pid,
+        };
+        self.unwrapped(unwrapped, message.len(), None, out);
+    }
+
+    fn unwrapped(
+        &mut self,
+        unwrapped: Unwrapped<'_>,
+        length: usize,
+        read_at: Option<Nanos>,
+        out: &mut Vec<Timed>,
+    ) {
         let (channel, length) = match unwrapped.stream {
-            Stream::Plain => (&mut self.plain, bytes.len()),
+            Stream::Plain => (&mut self.plain, length),
             Stream::Out => (&mut self.out, unwrapped.line.len()),
             Stream::Err => (&mut self.err, unwrapped.line.len()),
         };

@@ -3,6 +3,7 @@
 
 mod group;
 mod pods;
+mod written;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -123,8 +124,8 @@ impl Homes {
 
     /// Where nothing is known, or the process is gone, nothing is said.
     pub fn find(&mut self, pid: u32) -> Found {
-        let text = bytes(&self.proc.join(format!("{pid}/cgroup"))).unwrap_or_default();
-        self.named(pid, group::parse(&String::from_utf8_lossy(&text)))
+        let group = self.group(pid);
+        self.named(pid, group)
     }
 
     fn named(&mut self, pid: u32, group: Group) -> Found {
@@ -194,12 +195,13 @@ impl Homes {
 
     /// What Docker's file of the container, or the monitor of Podman and CRI-O, calls it.
     fn engines_name(&self, pid: u32, id: &str) -> Option<String> {
-        let name = self.monitors_name(pid, id).or_else(|| self.dockers(id));
+        let monitors = || after(&self.monitor(pid, id)?, "-n").map(ToOwned::to_owned);
+        let name = monitors().or_else(|| self.dockers(id));
         name.filter(|name| is_name(name))
     }
 
-    /// `conmon`, which every container of Podman and CRI-O is a child of, is told id and name.
-    fn monitors_name(&self, pid: u32, id: &str) -> Option<String> {
+    /// What `conmon`, which every container of Podman and CRI-O is a child of, is told of this container.
+    fn monitor(&self, pid: u32, id: &str) -> Option<Vec<String>> {
         let mut pid = pid;
         for _ in 0..PARENTS {
             let of = |name: &str| bytes(&self.proc.join(format!("{pid}/{name}")));
@@ -209,10 +211,7 @@ impl Homes {
                 // Within the container anybody may call himself so.
                 if group.container.as_deref() != Some(id) {
                     let arguments = strings(&of("cmdline").ok()?);
-                    let is = |option: &str, value: &str| after(&arguments, option) == Some(value);
-                    return after(&arguments, "-n")
-                        .filter(|_| is("-c", id))
-                        .map(ToOwned::to_owned);
+                    return (after(&arguments, "-c") == Some(id)).then_some(arguments);
                 }
             }
             pid = stat.parent;

@@ -1,0 +1,84 @@
+//! Logs that are no files of the proxy's: what its container writes, and what its service sends to the
+//! journal. Behind TLS no other source has the status.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::of_log;
+use crate::agent::Capture;
+use crate::cgroup::Cgroup;
+use crate::client::Request;
+use crate::container::Engine;
+use crate::expect::Expect;
+use crate::journal::Journal;
+use crate::netns::NetNs;
+use crate::rows::front::{Front, PLAIN_PORT};
+use crate::run::Run;
+use crate::software::Nginx;
+
+/// From one failure to the next.
+const APART: Duration = Duration::from_millis(100);
+
+fn http(run: &Run, errors: &str, access: &str) -> Result<String> {
+    Ok(format!(
+        "error_log {errors}; server {{ {} access_log {access} combined;
+         location /fine {{ return 200; }}
+         location /refused {{ proxy_pass http://127.0.0.1:9999; }} }}",
+        Front::TlsHttp2.listen(run)?,
+    ))
+}
+
+pub(super) fn of_container(run: &mut Run) -> Result<()> {
+    let engine = Arc::new(Engine::new(&run.folder.join("containers"), &[&run.folder])?);
+    let ns = NetNs::contained(&engine, "proxy")?;
+    let http = http(run, "stderr", "/dev/stdout")?;
+    let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
+    refused(run, &ns, engine.pid("proxy")?)?;
+    run.hold((nginx, ns));
+    run.hold(engine);
+    Ok(())
+}
+
+pub(super) fn of_service(run: &mut Run) -> Result<()> {
+    let ns = NetNs::new()?;
+    let journal = Journal::start(run)?;
+    let service = Cgroup::of_service(&format!("why502-lab-{}.service", std::process::id()))?;
+    let to = format!(
+        "syslog:server=unix:{},nohostname",
+        journal.syslog().display()
+    );
+    let http = http(run, &to, &to)?;
+    let nginx = Nginx::start_in(run, &ns, &service, 1, PLAIN_PORT, &http)?;
+    refused(run, &ns, nginx.pid())?;
+    run.hold((nginx, ns, journal));
+    run.hold(service);
+    Ok(())
+}
+
+fn refused(run: &mut Run, ns: &NetNs, proxy: u32) -> Result<()> {
+    run.add_proxy(proxy)?;
+    // By which the log is known.
+    let fine = Request::get(run.path("/fine"));
+    let fine = run.expecting(fine, &Expect::healthy("fine", &[200]));
+    Front::TlsHttp2.burst(run, ns, vec![(Duration::ZERO, fine)])?;
+    let mut command = Command::new(run.why502()?);
+    command.args(["capture", "--for", "600s", "--json", "--source", "kernel"]);
+    command.args(["--pid", &proxy.to_string()]);
+    let mut agent = Capture::launch(command, &run.out.join("agent"))?;
+    agent.wait_ready()?;
+    run.watched_by(agent);
+    let refused = Expect::verdict("refused", &[502], "connection_refused").variant("no_listener");
+    let refused = of_log(refused);
+    let requests = (0..run.wanted() as u32)
+        .map(|number| {
+            let request = Request::get(run.path("/refused"));
+            (number * APART, run.expecting(request, &refused))
+        })
+        .collect();
+    Front::TlsHttp2.burst(run, ns, requests)?;
+    run.at_least("refused", run.wanted());
+    Ok(())
+}
