@@ -9,6 +9,7 @@ mod beside;
 mod causes;
 mod document;
 mod draw;
+mod failures;
 mod merge;
 mod observers;
 mod pairs;
