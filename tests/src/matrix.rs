@@ -34,6 +34,7 @@ use crate::ledger::Sent;
 use crate::run::{Options, Run};
 use crate::wait::monotonic_ns;
 use draw::Draw;
+use failures::Failures;
 use observers::{Observers, Said, Source};
 use pairs::Pair;
 pub use print::list;
@@ -59,6 +60,9 @@ pub struct Args {
     /// Failed responses wanted of each pair each time.
     #[arg(long, default_value_t = 6)]
     failures: usize,
+    /// How often more each pair is set up that has failed fewer than `--failures` times by then.
+    #[arg(long, default_value_t = 0)]
+    further: u32,
     /// What the conditions are drawn from; without it another one each time, which is printed.
     #[arg(long)]
     seed: Option<u64>,
@@ -134,7 +138,14 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         lossy: false,
     };
     let observers = Observers::start(why502, out, &args.source, &chosen.proxies)?;
-    let played = play_all(chosen.pairs, &options, &observers, seed, args)?;
+    let (mut played, mut failures) = (Vec::new(), Failures::default());
+    for round in chosen.rounds {
+        let pairs = failures.few(round, args.failures);
+        for done in play_all(pairs, &options, &observers, seed, args)? {
+            failures.count(&done.pair, &done.entries);
+            played.push(done);
+        }
+    }
     let kept: Vec<_> = (played.iter())
         .map(|played| (out.join(played.pair.name()), played.pair.proxy, played.part))
         .collect();
@@ -182,8 +193,8 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         println!("SKIPPED {why}");
     }
     let whole = serde_json::json!({
-        "seed": seed, "repeat": args.repeat, "failures": args.failures, "jobs": args.jobs,
-        "seconds": began.elapsed().as_secs(),
+        "seed": seed, "repeat": args.repeat, "failures": args.failures, "further": args.further,
+        "jobs": args.jobs, "seconds": began.elapsed().as_secs(),
         "sources": results, "broken": broken, "skipped": skipped,
     });
     let file = out.join("matrix.json");
@@ -195,6 +206,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
                 seed,
                 repeat: args.repeat,
                 failures: args.failures,
+                further: args.further,
                 jobs: args.jobs,
                 proxies: chosen.proxies.iter().map(|proxy| proxy.name).collect(),
             }],
@@ -223,16 +235,16 @@ fn play_all(
     seed: u64,
     args: &Args,
 ) -> Result<Vec<Played>> {
-    let queue = Mutex::new(pairs.into_iter().enumerate());
+    let queue = Mutex::new(pairs.into_iter());
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("queue").next();
-                    let Some((number, pair)) = next else { break };
+                    let Some(pair) = next else { break };
                     let began = Instant::now();
-                    let played = play(number, pair, options, observers, seed, args.failures);
+                    let played = play(pair, options, observers, seed, args.failures);
                     print::played(
                         played.pair.proxy.name,
                         played.pair.cause.name,
@@ -250,7 +262,6 @@ fn play_all(
 }
 
 fn play(
-    number: usize,
     pair: Pair,
     options: &Options,
     observers: &Observers,
@@ -270,7 +281,8 @@ fn play(
         pair,
     };
     let pair = &played.pair;
-    let result = Run::of_pair(options, &format!("m{number:03}"), &pair.name()).and_then(|run| {
+    let prefix = format!("m{:03}", pair.number);
+    let result = Run::of_pair(options, &prefix, &pair.name()).and_then(|run| {
         let ledger = run.ledger.clone();
         let set = Stage::set(run, pair.proxy, pair.cause, pair.upstream, draw, failures);
         let said = set.and_then(|mut stage| {
@@ -321,4 +333,14 @@ fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
         cell.mixed.add(mixed);
     }
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    /// The matrix's own options, read as the lab's program does.
+    #[derive(clap::Parser)]
+    pub(super) struct Cli {
+        #[command(flatten)]
+        pub(super) matrix: super::Args,
+    }
 }

@@ -21,11 +21,28 @@ pub(super) struct Seeded {
     pub(super) seed: u64,
     pub(super) repeat: u32,
     pub(super) failures: usize,
+    pub(super) further: u32,
     pub(super) jobs: usize,
     pub(super) proxies: BTreeSet<&'static str>,
 }
 
 impl Seeded {
+    /// The options that begin it again.
+    fn options(&self) -> String {
+        let further = match self.further {
+            0 => String::new(),
+            further => format!(" --further {further}"),
+        };
+        format!(
+            "--seed {} --repeat {} --failures {}{further} --jobs {}{}",
+            self.seed,
+            self.repeat,
+            self.failures,
+            self.jobs,
+            self.chosen()
+        )
+    }
+
     /// The option that chooses its proxies, where that is not all of them.
     fn chosen(&self) -> String {
         if proxies::ALL.iter().all(|p| self.proxies.contains(p.name)) {
@@ -60,15 +77,7 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
          ten of the healthy clients beside it give up, checks of the proxy itself end in resets.\n\n```\n",
     );
     for (number, run) in measured.runs.iter().enumerate() {
-        let _ = writeln!(
-            text,
-            "cargo xtask lab --seed {} --repeat {} --failures {} --jobs {}{} --out lab-{number}",
-            run.seed,
-            run.repeat,
-            run.failures,
-            run.jobs,
-            run.chosen()
-        );
+        let _ = writeln!(text, "cargo xtask lab {} --out lab-{number}", run.options());
     }
     if measured.runs.len() > 1 {
         let numbers = 0..measured.runs.len();

@@ -15,6 +15,8 @@ struct Written {
     seed: u64,
     repeat: u32,
     failures: usize,
+    #[serde(default)]
+    further: u32,
     jobs: usize,
     sources: BTreeMap<Source, Pairs>,
     broken: BTreeSet<String>,
@@ -51,6 +53,7 @@ impl Merged {
             seed,
             repeat: written.repeat,
             failures: written.failures,
+            further: written.further,
             jobs: written.jobs,
             proxies: BTreeSet::new(),
         };
