@@ -7,6 +7,7 @@
 mod alike;
 mod beside;
 mod causes;
+mod delays;
 mod document;
 mod draw;
 mod failures;
@@ -33,9 +34,10 @@ use crate::expect::Expect;
 use crate::ledger::Sent;
 use crate::run::{Options, Run};
 use crate::wait::monotonic_ns;
+use delays::Delays;
 use draw::Draw;
 use failures::Failures;
-use observers::{Observers, Said, Source};
+use observers::{Ended, Observers, Said, Source};
 use pairs::Pair;
 pub use print::list;
 use score::{Judged, Score};
@@ -98,6 +100,9 @@ struct Cell {
     /// The second fault, and what failed at its side.
     #[serde(default)]
     mixed: Judged,
+    /// Of the source that is live.
+    #[serde(default)]
+    delays: Delays,
     upstreams: BTreeMap<String, u32>,
 }
 
@@ -109,6 +114,7 @@ impl Cell {
     fn add(&mut self, other: Cell) {
         self.judged.add(other.judged);
         self.mixed.add(other.mixed);
+        self.delays.add(&other.delays);
         for (upstream, failed) in other.upstreams {
             *self.upstreams.entry(upstream).or_default() += failed;
         }
@@ -149,9 +155,9 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     let kept: Vec<_> = (played.iter())
         .map(|played| (out.join(played.pair.name()), played.pair.proxy, played.part))
         .collect();
-    let (of_all, lost) = observers.finish(&kept)?;
-    if lost > 0 {
-        println!("{lost} signals were lost");
+    let ended = observers.finish(&kept)?;
+    if ended.lost > 0 {
+        println!("{} signals were lost", ended.lost);
     }
 
     let name = |played: &Played| format!("{} × {}", played.pair.proxy.name, played.pair.cause.name);
@@ -159,7 +165,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         .filter_map(|played| Some(format!("{}: {}", name(played), played.broken.as_ref()?)))
         .collect();
     let (mut passed, mut failed) = (0, broken.len());
-    let strange = stage::strangers(of_all.values().flatten());
+    let strange = stage::strangers(ended.said.values().flatten());
     for address in &strange {
         println!("FAILED: {address} is called an upstream, and is none");
     }
@@ -167,7 +173,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     let mut results = BTreeMap::new();
     let mut pages = Vec::new();
     for (number, source) in args.source.iter().enumerate() {
-        let cells = judge(&played, *source, &of_all);
+        let cells = judge(&played, *source, &ended);
         print::matrix(*source, &cells);
         let broke = |score: &Score| score.failed == 0;
         if number == 0 {
@@ -304,8 +310,11 @@ fn play(
 }
 
 /// What one source said of the pairs of which it has seen anything.
-fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
-    let verdicts = of_all.get(&source).map(|lines| observers::verdicts(lines));
+fn judge(played: &[Played], source: Source, ended: &Ended) -> Cells {
+    let verdicts = ended
+        .said
+        .get(&source)
+        .map(|lines| observers::verdicts(lines));
     let mut cells = Cells::new();
     for played in played {
         let apart = played.said.get(&source).map(|l| observers::verdicts(l));
@@ -331,6 +340,10 @@ fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
         }
         cell.judged.add(judged);
         cell.mixed.add(mixed);
+        if source == Source::Kernel {
+            let delays = Delays::of(&played.entries, verdicts, &ended.heard);
+            cell.delays.add(&delays);
+        }
     }
     cells
 }

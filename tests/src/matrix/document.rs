@@ -1,5 +1,7 @@
 //! The matrix as a page of the documentation, written by the run that measured it.
 
+mod delays;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -90,6 +92,7 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
     }
     text.push_str("```\n");
     short_of(&mut text, results);
+    delays::write(&mut text, results);
     for (source, cells) in results {
         of_source(&mut text, *source, cells);
     }

@@ -127,9 +127,12 @@ fn known(pair: &Pair) -> Result<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use serde_json::{Value, json};
 
+    use super::super::delays::Delays;
     use super::super::score::Judged;
+    use super::super::tests::Cli;
     use super::*;
 
     fn written(seed: u64, proxy: &str, failed: u32, skipped: &str) -> String {
@@ -139,6 +142,7 @@ mod tests {
         let cell = Cell {
             judged,
             mixed: Judged::default(),
+            delays: Delays::default(),
             upstreams: [("node".to_owned(), failed)].into(),
         };
         let pair = json!({"proxy": proxy, "cause": "worker_killed", "cell": cell});
@@ -175,5 +179,48 @@ mod tests {
         assert!(merged.measured.skipped.is_empty());
         assert!(merged.take(&written(4, "squid", 5, "")).is_err());
         assert!(merged.take("{}").is_err());
+    }
+
+    /// As `written`, with what newer runs write besides.
+    fn newer(seed: u64, failed: u32, delays: &Value) -> String {
+        let old = written(seed, "nginx", failed, "caddy: absent");
+        let mut whole: Value = serde_json::from_str(&old).unwrap();
+        whole["further"] = json!(2);
+        whole["sources"]["kernel"]["pairs"][0]["cell"]["delays"] = delays.clone();
+        whole.to_string()
+    }
+
+    #[test]
+    fn the_document_of_several_runs_has_their_delays_as_of_one() {
+        let mut old: Value =
+            serde_json::from_str(&written(1, "nginx", 4, "caddy: absent")).unwrap();
+        let cell = &mut old["sources"]["kernel"]["pairs"][0]["cell"];
+        cell.as_object_mut().unwrap().remove("delays");
+        let files = [
+            old.to_string(),
+            newer(2, 4, &json!({"0": 3, "251": 1})),
+            newer(3, 6, &json!({"0": 1, "7": 5})),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..files.len())
+            .map(|number| format!("{}/{number}.json", folder.path().display()))
+            .collect();
+        for (name, text) in names.iter().zip(&files) {
+            std::fs::write(name, text).unwrap();
+        }
+        let page = folder.path().join("accuracy.md");
+        let (merge, into) = (names.join(","), page.display().to_string());
+        let args = Cli::parse_from(["lab", "--merge", &merge, "--document", &into]).matrix;
+        assert!(run(&args).unwrap());
+        let page = std::fs::read_to_string(page).unwrap();
+        for line in [
+            "cargo xtask lab --seed 1 --repeat 1 --failures 6 --jobs 3 --proxy nginx --out lab-0",
+            "cargo xtask lab --seed 2 --repeat 1 --failures 6 --further 2 --jobs 3 --proxy nginx \
+             --out lab-1",
+            "| nginx | 10 | 7 | 7 | 251 | 251 |",
+            "| all | 10 | 7 | 7 | 251 | 251 |",
+        ] {
+            assert!(page.lines().any(|own| own == line), "no {line} in {page}");
+        }
     }
 }
