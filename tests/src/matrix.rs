@@ -5,6 +5,7 @@
 //! pair has network namespaces and processes of its own; agents watch all of them from outside.
 
 mod alike;
+mod baseline;
 mod beside;
 mod causes;
 mod delays;
@@ -34,6 +35,7 @@ use crate::expect::Expect;
 use crate::ledger::Sent;
 use crate::run::{Options, Run};
 use crate::wait::monotonic_ns;
+use baseline::Classes;
 use delays::Delays;
 use draw::Draw;
 use failures::Failures;
@@ -198,10 +200,11 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     for why in &skipped {
         println!("SKIPPED {why}");
     }
+    let classes = classes(&played);
     let whole = serde_json::json!({
         "seed": seed, "repeat": args.repeat, "failures": args.failures, "further": args.further,
         "jobs": args.jobs, "seconds": began.elapsed().as_secs(),
-        "sources": results, "broken": broken, "skipped": skipped,
+        "sources": results, "classes": classes, "broken": broken, "skipped": skipped,
     });
     let file = out.join("matrix.json");
     std::fs::write(&file, serde_json::to_string_pretty(&whole)?)
@@ -218,6 +221,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
             }],
             skipped: skipped.iter().cloned().collect(),
             broken: broken.iter().cloned().collect(),
+            classes,
         };
         document::write(file, &measured, &pages)?;
     }
@@ -307,6 +311,17 @@ fn play(
         Err(error) => played.broken = Some(format!("{error:#}")),
     }
     played
+}
+
+/// What can be known of the failed responses that are scored without any source.
+fn classes(played: &[Played]) -> Classes {
+    let mut classes = Classes::default();
+    for played in played {
+        for (sent, truth) in played.entries.iter().filter(|e| failures::is_own(e)) {
+            classes.count(played.pair.proxy.name, sent, truth.cause);
+        }
+    }
+    classes
 }
 
 /// What one source said of the pairs of which it has seen anything.

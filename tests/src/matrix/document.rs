@@ -1,5 +1,6 @@
 //! The matrix as a page of the documentation, written by the run that measured it.
 
+mod baselines;
 mod delays;
 
 use std::collections::BTreeSet;
@@ -8,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::baseline::Classes;
 use super::observers::Source;
 use super::score::{self, Score, Told};
 use super::{Cells, print, proxies};
@@ -61,6 +63,7 @@ pub(super) struct Measured {
     pub(super) runs: Vec<Seeded>,
     pub(super) skipped: BTreeSet<String>,
     pub(super) broken: BTreeSet<String>,
+    pub(super) classes: Classes,
 }
 
 pub(super) fn write(file: &Path, measured: &Measured, results: &[(Source, Cells)]) -> Result<()> {
@@ -92,6 +95,7 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
     }
     text.push_str("```\n");
     short_of(&mut text, results);
+    baselines::write(&mut text, &measured.classes, results);
     delays::write(&mut text, results);
     for (source, cells) in results {
         of_source(&mut text, *source, cells);
