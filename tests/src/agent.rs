@@ -1,5 +1,6 @@
 //! why502 beside a scenario: started as a user would, its lines kept for the judge.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::process::Proc;
-use crate::wait;
+use crate::wait::{self, monotonic_ns};
 
 const ATTACH: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(20);
@@ -39,7 +40,8 @@ pub fn explain(why502: &Path, file: Option<&Path>, logs: &[PathBuf]) -> Result<V
 /// A why502 under way, all that it says kept.
 pub struct Capture {
     proc: Proc,
-    lines: Arc<Mutex<Vec<Value>>>,
+    /// Each with the moment at which it was read.
+    lines: Arc<Mutex<Vec<(u64, Value)>>>,
     messages: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -47,6 +49,8 @@ pub struct Capture {
 /// All it said.
 pub struct Captured {
     pub lines: Vec<Value>,
+    /// When those that have an id were read, by it: monotonic nanoseconds.
+    pub heard: BTreeMap<String, u64>,
     /// The lines of its standard error.
     pub messages: Vec<String>,
     pub exit: i32,
@@ -105,7 +109,7 @@ impl Capture {
         let mut proc = Proc::spawn_as_is("why502", command, &log)?;
         let out = proc.child_mut().stdout.take().context("no stdout")?;
         let err = proc.child_mut().stderr.take().context("no stderr")?;
-        let (lines, messages) = <(Arc<Mutex<Vec<Value>>>, Arc<Mutex<Vec<String>>>)>::default();
+        let (lines, messages) = <(Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<String>>>)>::default();
         let mut log_file = File::create(&log)?;
         let mut json_file = File::create(folder.join("why502.jsonl"))?;
         let readers = vec![
@@ -122,10 +126,11 @@ impl Capture {
                 let lines = lines.clone();
                 thread::spawn(move || {
                     for line in BufReader::new(out).lines().map_while(Result::ok) {
+                        let heard = monotonic_ns();
                         let _ = writeln!(json_file, "{line}");
                         // A line that is no JSON breaks the contract; the judge reports it.
                         let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                        lines.lock().expect("lines").push(value);
+                        lines.lock().expect("lines").push((heard, value));
                     }
                 })
             },
@@ -157,7 +162,15 @@ impl Capture {
 
     /// What it has said so far.
     pub fn lines(&self) -> Vec<Value> {
-        self.lines.lock().expect("lines").clone()
+        let lines = self.lines.lock().expect("lines");
+        lines.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// Shows what it has said from this line on; the line from which to look the next time.
+    pub fn look(&self, from: usize, mut show: impl FnMut(&Value)) -> usize {
+        let lines = self.lines.lock().expect("lines");
+        lines[from..].iter().for_each(|(_, line)| show(line));
+        lines.len()
     }
 
     /// On how many lines of its standard error these words stand so far.
@@ -173,7 +186,7 @@ impl Capture {
     /// How many lines it has said so far that are like this.
     pub fn count_where(&self, like: impl Fn(&Value) -> bool) -> usize {
         let lines = self.lines.lock().expect("lines");
-        lines.iter().filter(|line| like(line)).count()
+        lines.iter().filter(|(_, line)| like(line)).count()
     }
 
     /// Ends it as Ctrl-C does, once the expected lines are there or their time is over.
@@ -199,8 +212,13 @@ impl Capture {
         for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
+        let said = std::mem::take(&mut *self.lines.lock().expect("lines"));
+        let id = |line: &Value| line["id"].as_str().map(str::to_owned);
         Ok(Captured {
-            lines: std::mem::take(&mut *self.lines.lock().expect("lines")),
+            heard: (said.iter())
+                .filter_map(|(at, line)| Some((id(line)?, *at)))
+                .collect(),
+            lines: said.into_iter().map(|(_, line)| line).collect(),
             messages: std::mem::take(&mut *self.messages.lock().expect("messages")),
             exit: status.code().unwrap_or(-1),
         })

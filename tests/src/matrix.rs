@@ -5,10 +5,13 @@
 //! pair has network namespaces and processes of its own; agents watch all of them from outside.
 
 mod alike;
+mod baseline;
 mod beside;
 mod causes;
+mod delays;
 mod document;
 mod draw;
+mod failures;
 mod merge;
 mod observers;
 mod pairs;
@@ -32,8 +35,11 @@ use crate::expect::Expect;
 use crate::ledger::Sent;
 use crate::run::{Options, Run};
 use crate::wait::monotonic_ns;
+use baseline::Classes;
+use delays::Delays;
 use draw::Draw;
-use observers::{Observers, Said, Source};
+use failures::Failures;
+use observers::{Ended, Observers, Said, Source};
 use pairs::Pair;
 pub use print::list;
 use score::{Judged, Score};
@@ -58,6 +64,9 @@ pub struct Args {
     /// Failed responses wanted of each pair each time.
     #[arg(long, default_value_t = 6)]
     failures: usize,
+    /// How often more each pair is set up that has failed fewer than `--failures` times by then.
+    #[arg(long, default_value_t = 0)]
+    further: u32,
     /// What the conditions are drawn from; without it another one each time, which is printed.
     #[arg(long)]
     seed: Option<u64>,
@@ -93,6 +102,9 @@ struct Cell {
     /// The second fault, and what failed at its side.
     #[serde(default)]
     mixed: Judged,
+    /// Of the source that is live.
+    #[serde(default)]
+    delays: Delays,
     upstreams: BTreeMap<String, u32>,
 }
 
@@ -104,6 +116,7 @@ impl Cell {
     fn add(&mut self, other: Cell) {
         self.judged.add(other.judged);
         self.mixed.add(other.mixed);
+        self.delays.add(&other.delays);
         for (upstream, failed) in other.upstreams {
             *self.upstreams.entry(upstream).or_default() += failed;
         }
@@ -133,13 +146,20 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         lossy: false,
     };
     let observers = Observers::start(why502, out, &args.source, &chosen.proxies)?;
-    let played = play_all(chosen.pairs, &options, &observers, seed, args)?;
+    let (mut played, mut failures) = (Vec::new(), Failures::default());
+    for round in chosen.rounds {
+        let pairs = failures.few(round, args.failures);
+        for done in play_all(pairs, &options, &observers, seed, args)? {
+            failures.count(&done.pair, &done.entries);
+            played.push(done);
+        }
+    }
     let kept: Vec<_> = (played.iter())
         .map(|played| (out.join(played.pair.name()), played.pair.proxy, played.part))
         .collect();
-    let (of_all, lost) = observers.finish(&kept)?;
-    if lost > 0 {
-        println!("{lost} signals were lost");
+    let ended = observers.finish(&kept)?;
+    if ended.lost > 0 {
+        println!("{} signals were lost", ended.lost);
     }
 
     let name = |played: &Played| format!("{} × {}", played.pair.proxy.name, played.pair.cause.name);
@@ -147,7 +167,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
         .filter_map(|played| Some(format!("{}: {}", name(played), played.broken.as_ref()?)))
         .collect();
     let (mut passed, mut failed) = (0, broken.len());
-    let strange = stage::strangers(of_all.values().flatten());
+    let strange = stage::strangers(ended.said.values().flatten());
     for address in &strange {
         println!("FAILED: {address} is called an upstream, and is none");
     }
@@ -155,7 +175,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     let mut results = BTreeMap::new();
     let mut pages = Vec::new();
     for (number, source) in args.source.iter().enumerate() {
-        let cells = judge(&played, *source, &of_all);
+        let cells = judge(&played, *source, &ended);
         print::matrix(*source, &cells);
         let broke = |score: &Score| score.failed == 0;
         if number == 0 {
@@ -180,10 +200,11 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     for why in &skipped {
         println!("SKIPPED {why}");
     }
+    let classes = classes(&played);
     let whole = serde_json::json!({
-        "seed": seed, "repeat": args.repeat, "failures": args.failures, "jobs": args.jobs,
-        "seconds": began.elapsed().as_secs(),
-        "sources": results, "broken": broken, "skipped": skipped,
+        "seed": seed, "repeat": args.repeat, "failures": args.failures, "further": args.further,
+        "jobs": args.jobs, "seconds": began.elapsed().as_secs(),
+        "sources": results, "classes": classes, "broken": broken, "skipped": skipped,
     });
     let file = out.join("matrix.json");
     std::fs::write(&file, serde_json::to_string_pretty(&whole)?)
@@ -194,11 +215,13 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
                 seed,
                 repeat: args.repeat,
                 failures: args.failures,
+                further: args.further,
                 jobs: args.jobs,
                 proxies: chosen.proxies.iter().map(|proxy| proxy.name).collect(),
             }],
             skipped: skipped.iter().cloned().collect(),
             broken: broken.iter().cloned().collect(),
+            classes,
         };
         document::write(file, &measured, &pages)?;
     }
@@ -222,16 +245,16 @@ fn play_all(
     seed: u64,
     args: &Args,
 ) -> Result<Vec<Played>> {
-    let queue = Mutex::new(pairs.into_iter().enumerate());
+    let queue = Mutex::new(pairs.into_iter());
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("queue").next();
-                    let Some((number, pair)) = next else { break };
+                    let Some(pair) = next else { break };
                     let began = Instant::now();
-                    let played = play(number, pair, options, observers, seed, args.failures);
+                    let played = play(pair, options, observers, seed, args.failures);
                     print::played(
                         played.pair.proxy.name,
                         played.pair.cause.name,
@@ -249,7 +272,6 @@ fn play_all(
 }
 
 fn play(
-    number: usize,
     pair: Pair,
     options: &Options,
     observers: &Observers,
@@ -269,7 +291,8 @@ fn play(
         pair,
     };
     let pair = &played.pair;
-    let result = Run::of_pair(options, &format!("m{number:03}"), &pair.name()).and_then(|run| {
+    let prefix = format!("m{:03}", pair.number);
+    let result = Run::of_pair(options, &prefix, &pair.name()).and_then(|run| {
         let ledger = run.ledger.clone();
         let set = Stage::set(run, pair.proxy, pair.cause, pair.upstream, draw, failures);
         let said = set.and_then(|mut stage| {
@@ -290,9 +313,23 @@ fn play(
     played
 }
 
+/// What can be known of the failed responses that are scored without any source.
+fn classes(played: &[Played]) -> Classes {
+    let mut classes = Classes::default();
+    for played in played {
+        for (sent, truth) in played.entries.iter().filter(|e| failures::is_own(e)) {
+            classes.count(played.pair.proxy.name, sent, truth.cause);
+        }
+    }
+    classes
+}
+
 /// What one source said of the pairs of which it has seen anything.
-fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
-    let verdicts = of_all.get(&source).map(|lines| observers::verdicts(lines));
+fn judge(played: &[Played], source: Source, ended: &Ended) -> Cells {
+    let verdicts = ended
+        .said
+        .get(&source)
+        .map(|lines| observers::verdicts(lines));
     let mut cells = Cells::new();
     for played in played {
         let apart = played.said.get(&source).map(|l| observers::verdicts(l));
@@ -318,6 +355,20 @@ fn judge(played: &[Played], source: Source, of_all: &Said) -> Cells {
         }
         cell.judged.add(judged);
         cell.mixed.add(mixed);
+        if source == Source::Kernel {
+            let delays = Delays::of(&played.entries, verdicts, &ended.heard);
+            cell.delays.add(&delays);
+        }
     }
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    /// The matrix's own options, read as the lab's program does.
+    #[derive(clap::Parser)]
+    pub(super) struct Cli {
+        #[command(flatten)]
+        pub(super) matrix: super::Args,
+    }
 }

@@ -1,11 +1,15 @@
 //! The matrix as a page of the documentation, written by the run that measured it.
 
+mod baselines;
+mod delays;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::baseline::Classes;
 use super::observers::Source;
 use super::score::{self, Score, Told};
 use super::{Cells, print, proxies};
@@ -21,11 +25,28 @@ pub(super) struct Seeded {
     pub(super) seed: u64,
     pub(super) repeat: u32,
     pub(super) failures: usize,
+    pub(super) further: u32,
     pub(super) jobs: usize,
     pub(super) proxies: BTreeSet<&'static str>,
 }
 
 impl Seeded {
+    /// The options that begin it again.
+    fn options(&self) -> String {
+        let further = match self.further {
+            0 => String::new(),
+            further => format!(" --further {further}"),
+        };
+        format!(
+            "--seed {} --repeat {} --failures {}{further} --jobs {}{}",
+            self.seed,
+            self.repeat,
+            self.failures,
+            self.jobs,
+            self.chosen()
+        )
+    }
+
     /// The option that chooses its proxies, where that is not all of them.
     fn chosen(&self) -> String {
         if proxies::ALL.iter().all(|p| self.proxies.contains(p.name)) {
@@ -42,6 +63,7 @@ pub(super) struct Measured {
     pub(super) runs: Vec<Seeded>,
     pub(super) skipped: BTreeSet<String>,
     pub(super) broken: BTreeSet<String>,
+    pub(super) classes: Classes,
 }
 
 pub(super) fn write(file: &Path, measured: &Measured, results: &[(Source, Cells)]) -> Result<()> {
@@ -60,15 +82,7 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
          ten of the healthy clients beside it give up, checks of the proxy itself end in resets.\n\n```\n",
     );
     for (number, run) in measured.runs.iter().enumerate() {
-        let _ = writeln!(
-            text,
-            "cargo xtask lab --seed {} --repeat {} --failures {} --jobs {}{} --out lab-{number}",
-            run.seed,
-            run.repeat,
-            run.failures,
-            run.jobs,
-            run.chosen()
-        );
+        let _ = writeln!(text, "cargo xtask lab {} --out lab-{number}", run.options());
     }
     if measured.runs.len() > 1 {
         let numbers = 0..measured.runs.len();
@@ -81,6 +95,8 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
     }
     text.push_str("```\n");
     short_of(&mut text, results);
+    baselines::write(&mut text, &measured.classes, results);
+    delays::write(&mut text, results);
     for (source, cells) in results {
         of_source(&mut text, *source, cells);
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::baseline::Classes;
 use super::document::{self, Measured, Seeded};
 use super::observers::Source;
 use super::{Args, Cell, Cells, causes, print, proxies};
@@ -15,8 +16,12 @@ struct Written {
     seed: u64,
     repeat: u32,
     failures: usize,
+    #[serde(default)]
+    further: u32,
     jobs: usize,
     sources: BTreeMap<Source, Pairs>,
+    #[serde(default)]
+    classes: Classes,
     broken: BTreeSet<String>,
     skipped: BTreeSet<String>,
 }
@@ -46,11 +51,13 @@ impl Merged {
             serde_json::from_str(text).context("not what a run of the matrix writes")?;
         self.measured.broken.extend(written.broken);
         self.measured.skipped.extend(written.skipped);
+        self.measured.classes.add(&written.classes);
         let seed = written.seed;
         let mut run = Seeded {
             seed,
             repeat: written.repeat,
             failures: written.failures,
+            further: written.further,
             jobs: written.jobs,
             proxies: BTreeSet::new(),
         };
@@ -124,18 +131,23 @@ fn known(pair: &Pair) -> Result<(&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use serde_json::{Value, json};
 
+    use super::super::delays::Delays;
     use super::super::score::Judged;
+    use super::super::tests::Cli;
     use super::*;
 
     fn written(seed: u64, proxy: &str, failed: u32, skipped: &str) -> String {
         let mut judged = Judged::default();
         judged.score.failed = failed;
         judged.score.right = failed;
+        judged.given = [("worker_killed".to_owned(), failed)].into();
         let cell = Cell {
             judged,
             mixed: Judged::default(),
+            delays: Delays::default(),
             upstreams: [("node".to_owned(), failed)].into(),
         };
         let pair = json!({"proxy": proxy, "cause": "worker_killed", "cell": cell});
@@ -172,5 +184,65 @@ mod tests {
         assert!(merged.measured.skipped.is_empty());
         assert!(merged.take(&written(4, "squid", 5, "")).is_err());
         assert!(merged.take("{}").is_err());
+    }
+
+    /// As `written`, with what newer runs write besides.
+    fn newer(seed: u64, failed: u32, delays: &Value, classes: &Value) -> String {
+        let old = written(seed, "nginx", failed, "caddy: absent");
+        let mut whole: Value = serde_json::from_str(&old).unwrap();
+        whole["further"] = json!(2);
+        whole["classes"] = json!({"nginx": classes});
+        whole["sources"]["kernel"]["pairs"][0]["cell"]["delays"] = delays.clone();
+        whole["sources"]["all"] = whole["sources"]["kernel"].clone();
+        whole.to_string()
+    }
+
+    #[test]
+    fn the_document_of_several_runs_has_their_delays_and_baseline_as_of_one() {
+        let mut old: Value =
+            serde_json::from_str(&written(1, "nginx", 4, "caddy: absent")).unwrap();
+        let cell = &mut old["sources"]["kernel"]["pairs"][0]["cell"];
+        cell.as_object_mut().unwrap().remove("delays");
+        let fast = json!({"worker_killed": 3, "connection_refused": 1});
+        let files = [
+            old.to_string(),
+            newer(
+                2,
+                4,
+                &json!({"0": 3, "251": 1}),
+                &json!({"502 from 0 ms": fast}),
+            ),
+            newer(
+                3,
+                6,
+                &json!({"0": 1, "7": 5}),
+                &json!({"502 from 0 ms": {"connection_refused": 3}, "504 from 1024 ms": fast}),
+            ),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..files.len())
+            .map(|number| format!("{}/{number}.json", folder.path().display()))
+            .collect();
+        for (name, text) in names.iter().zip(&files) {
+            std::fs::write(name, text).unwrap();
+        }
+        let page = folder.path().join("accuracy.md");
+        let (merge, into) = (names.join(","), page.display().to_string());
+        let args = Cli::parse_from(["lab", "--merge", &merge, "--document", &into]).matrix;
+        assert!(run(&args).unwrap());
+        let page = std::fs::read_to_string(page).unwrap();
+        for line in [
+            "cargo xtask lab --seed 1 --repeat 1 --failures 6 --jobs 3 --proxy nginx --out lab-0",
+            "cargo xtask lab --seed 2 --repeat 1 --failures 6 --further 2 --jobs 3 --proxy nginx \
+             --out lab-1",
+            // Fast 502s were 3 and 4, of which the 4 are guessed; slow 504s 3 and 1.
+            "| status and duration | 11 | 7 (63.6 %) | 0.633 | 0.650 | 0 of 2 |",
+            "| `all` | 10 | 10 (100.0 %) | 1.000 | 1.000 | 0 of 1 |",
+            "| nginx | 10 | 7 | 7 | 251 | 251 |",
+            "| all | 10 | 7 | 7 | 251 | 251 |",
+        ] {
+            assert!(page.lines().any(|own| own == line), "no {line} in {page}");
+        }
+        assert!(!page.contains("the same, of"), "{page}");
     }
 }

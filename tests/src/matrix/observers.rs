@@ -56,6 +56,16 @@ impl Source {
 /// What each source said of one pair or of all.
 pub(super) type Said = BTreeMap<Source, Vec<Value>>;
 
+/// What became of all of it, at the end.
+#[derive(Default)]
+pub(super) struct Ended {
+    pub(super) said: Said,
+    /// When the live agent's lines were read, by their ids: monotonic nanoseconds.
+    pub(super) heard: BTreeMap<String, u64>,
+    /// How many signals were lost.
+    pub(super) lost: u64,
+}
+
 pub(super) struct Observers {
     why502: PathBuf,
     out: PathBuf,
@@ -112,15 +122,17 @@ impl Observers {
         if let Some(probes) = &self.probes {
             let silent = silent(&stage.run.ledger);
             let silent: BTreeSet<&str> = silent.iter().map(String::as_str).collect();
-            // Too few lines are the judge's business.
+            let (mut seen, mut told, mut told_of_silent) = (0, 0, 0);
+            // Too few lines are the judge's business. None is looked at twice: who does that for long
+            // keeps the next one from being read.
             let _ = wait::until("the verdicts", SETTLE, || {
-                let of = |line: &Value, paths: &BTreeSet<&str>| {
+                seen = probes.look(seen, |line| {
                     let path = line["request"]["path"].as_str();
-                    path.is_some_and(|path| paths.contains(path))
-                };
-                let verdict = |line: &Value| line["type"] == "verdict" && of(line, &paths);
-                let told = probes.count_where(verdict) >= failed.len();
-                told && probes.count_where(|line| of(line, &silent)) >= silent.len()
+                    let of = |paths: &BTreeSet<&str>| path.is_some_and(|path| paths.contains(path));
+                    told += usize::from(line["type"] == "verdict" && of(&paths));
+                    told_of_silent += usize::from(of(&silent));
+                });
+                told >= failed.len() && told_of_silent >= silent.len()
             });
         }
         let mut said = Said::new();
@@ -147,15 +159,15 @@ impl Observers {
         Ok(said)
     }
 
-    /// Ends the agent: what it said, how many signals were lost, and what its facts and the logs of
-    /// each pair say together. `pairs` come with the folders that are kept of them.
-    pub(super) fn finish(self, pairs: &[(PathBuf, &Proxy, Part)]) -> Result<(Said, u64)> {
-        let mut said = Said::new();
+    /// Ends the agent: what it said and when, how many signals were lost, and what its facts and the
+    /// logs of each pair say together. `pairs` come with the folders that are kept of them.
+    pub(super) fn finish(self, pairs: &[(PathBuf, &Proxy, Part)]) -> Result<Ended> {
         let Some(probes) = self.probes else {
-            return Ok((said, 0));
+            return Ok(Ended::default());
         };
         let captured: Captured = probes.finish(0, 0)?;
         let lost = captured.summary()?["lost"]["signals"].as_u64().unwrap_or(0);
+        let mut said = Said::new();
         if self.sources.contains(&Source::Kernel) {
             said.insert(Source::Kernel, captured.lines);
         }
@@ -172,7 +184,11 @@ impl Observers {
             }
             said.insert(Source::All, lines);
         }
-        Ok((said, lost))
+        Ok(Ended {
+            said,
+            heard: captured.heard,
+            lost,
+        })
     }
 }
 

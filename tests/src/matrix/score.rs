@@ -255,13 +255,19 @@ pub(super) fn macro_f1(causes: &BTreeMap<String, Told>) -> f64 {
     sum / causes.len().max(1) as f64
 }
 
+/// The same of recall.
+pub(super) fn macro_recall(causes: &BTreeMap<String, Told>) -> f64 {
+    let sum: f64 = causes.values().map(|told| told.recall).sum();
+    sum / causes.len().max(1) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use serde_json::{Value, json};
 
-    use super::{Score, by_cause, judge, macro_f1, mixed};
+    use super::{Score, by_cause, judge, macro_f1, macro_recall, mixed};
     use crate::expect::{Expect, HEALTHY};
     use crate::ledger::Sent;
     use crate::matrix::observers::Source;
@@ -369,5 +375,6 @@ mod tests {
         assert_eq!(causes["worker_killed"].recall, 1.0);
         assert_eq!(causes["keepalive_race"].f1, 0.0);
         assert!((macro_f1(&causes) - 1.0 / 3.0).abs() < 1e-9);
+        assert_eq!(macro_recall(&causes), 0.5);
     }
 }

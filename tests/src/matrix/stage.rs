@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::beside::{self, Beside, Second};
 use super::causes::Cause;
 use super::draw::Draw;
+use super::failures;
 use super::proxies::{Again, PORT, Proxy, Route, Target, Wanted};
 use super::upstreams::{Act, Manner, Server, Speaks, Upstream};
 use crate::client::{self, Request, Timed};
@@ -283,12 +284,16 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// `wanted` failing requests in the drawn crowds, after others that were answered well.
+    /// Requests in the drawn crowds until `wanted` of them have failed, after others that were answered
+    /// well.
     pub(in crate::matrix) fn fail(&mut self, query: &str) -> Result<Vec<Sent>> {
         self.introduce()?;
         let mut sent = Vec::new();
-        while sent.len() < self.wanted {
-            let count = self.draw.crowd.min(self.wanted - sent.len());
+        loop {
+            let count = self.draw.crowd.min(failures::missing(&sent, self.wanted));
+            if count == 0 {
+                return Ok(sent);
+            }
             let alike = self.draw.alike.then(|| self.run.path(FAULT));
             let path = |run: &Run| alike.clone().unwrap_or_else(|| run.path(FAULT));
             let requests = (0..count)
@@ -296,7 +301,6 @@ impl<'a> Stage<'a> {
                 .collect();
             sent.extend(self.crowd(requests)?);
         }
-        Ok(sent)
     }
 
     /// The same with several queries, so many failures in sum.
