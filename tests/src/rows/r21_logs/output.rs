@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::of_log;
+use super::{APART, of_log};
 use crate::agent::Capture;
 use crate::cgroup::Cgroup;
 use crate::client::Request;
@@ -18,9 +18,10 @@ use crate::netns::NetNs;
 use crate::rows::front::{Front, PLAIN_PORT};
 use crate::run::Run;
 use crate::software::Nginx;
+use crate::wait;
 
-/// From one failure to the next.
-const APART: Duration = Duration::from_millis(100);
+/// What the agent says of a log that it knows.
+const KNOWN: &str = "access log, format combined";
 
 fn http(run: &Run, errors: &str, access: &str) -> Result<String> {
     Ok(format!(
@@ -66,9 +67,12 @@ fn refused(run: &mut Run, ns: &NetNs, proxy: u32) -> Result<()> {
     Front::TlsHttp2.burst(run, ns, vec![(Duration::ZERO, fine)])?;
     let mut command = Command::new(run.why502()?);
     command.args(["capture", "--for", "600s", "--json", "--source", "kernel"]);
-    command.args(["--pid", &proxy.to_string()]);
+    command.args(["--verbose", "--pid", &proxy.to_string()]);
     let mut agent = Capture::launch(command, &run.out.join("agent"))?;
     agent.wait_ready()?;
+    wait::until("the log's format", Duration::from_secs(10), || {
+        agent.told(KNOWN) > 0
+    })?;
     run.watched_by(agent);
     let refused = Expect::verdict("refused", &[502], "connection_refused").variant("no_listener");
     let refused = of_log(refused);
