@@ -37,7 +37,7 @@ use told::Told;
 /// round trip.
 const SETTLE: Nanos = 250_000_000;
 /// The same where the proxy's lines are in a journal, whose daemon tells its readers of them every 250 ms.
-const JOURNAL: Nanos = 2 * SETTLE;
+const JOURNAL: Nanos = 3 * SETTLE;
 /// An exchange without any response: the next attempt's connect may take a minute.
 const ABANDONED: Nanos = 90_000_000_000;
 /// Longer than any proxy lets an attempt take by default.

@@ -210,10 +210,8 @@ impl Parser {
         }
         let line = String::from_utf8_lossy(message);
         // nginx's access and error log are one here.
-        let stream = match nginx_error::begins(&line) {
-            true => Stream::Err,
-            false => Stream::Out,
-        };
+        let error = nginx_error::begins(&line);
+        let stream = if error { Stream::Err } else { Stream::Out };
         let unwrapped = Unwrapped {
             line,
             stream,
@@ -222,6 +220,10 @@ impl Parser {
             pid,
         };
         self.unwrapped(unwrapped, message.len(), None, out);
+        if error {
+            // It is whole.
+            self.flush(out);
+        }
     }
 
     fn unwrapped(
