@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{APART, of_log};
+use super::of_log;
 use crate::agent::Capture;
 use crate::cgroup::Cgroup;
 use crate::client::Request;
@@ -20,6 +20,8 @@ use crate::run::Run;
 use crate::software::Nginx;
 use crate::wait;
 
+/// From one failure to the next: a verdict waits three quarters of a second for lines of a journal.
+const APART: Duration = Duration::from_secs(1);
 /// What the agent says of a log that it knows.
 const KNOWN: &str = "access log, format combined";
 
