@@ -92,6 +92,7 @@ fn news(news: News) {
         News::NotALog { path } => {
             warning!("{}: not a log that is understood", path.display());
         }
+        News::Lost { path, error } => detail!("{}: {error}; not read for a minute", path.display()),
         News::Distrusted { path, count } => warning!(
             "{}: {count} lines are left out: a client may have written them",
             path.display()

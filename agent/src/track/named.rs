@@ -7,7 +7,7 @@
 use super::Tracker;
 use super::exchange::Exchange;
 use super::moments::{LATE, at_once};
-use super::seen::SLACK;
+use super::seen::{SLACK, is_address};
 use super::told::{Told, port, same_request};
 use crate::diagnose::{self, Tried};
 use crate::signal::{Address, End, LoggedTry, Nanos, Opening, Response, Said, Software, Source};
@@ -117,8 +117,7 @@ impl Tracker {
         };
         // HAProxy has names of its own for its servers: whose address it was is not told. So has Varnish
         // where it got no connection, or one to a Unix socket.
-        let upstream = self.host.upstream_told(attempt.proxy, told);
-        let this = upstream.as_ref() == Some(&attempt.upstream);
+        let this = told.upstream.as_ref() == Some(&attempt.upstream);
         let software = self.host.process(attempt.proxy).map(|p| p.software);
         let names_servers = match software {
             Some(Software::Haproxy) => true,
@@ -126,7 +125,7 @@ impl Tracker {
             Some(Software::Varnish) => said != Said::NotConnected,
             _ => false,
         };
-        let unnamed = names_servers && upstream.is_none();
+        let unnamed = names_servers && !told.upstream.as_ref().is_some_and(is_address);
         let connects = || {
             let its = this && self.connects.ended_alike(tried, until)
                 || unnamed && self.connects.only(tried, until);
@@ -155,17 +154,14 @@ impl Tracker {
                 return true;
             }
         }
-        // Varnish makes none for a while after one that was refused, and its line has that one's error, or none.
-        let varnish = software == Some(Software::Varnish);
-        let held_there = || this && self.connects.only_held_there(tried, until, response);
-        let held = || unnamed && self.connects.only_held(tried, until, response) || held_there();
+        // Varnish makes none for a while after one that was refused, and its line has that one's error.
+        let held = || unnamed && software == Some(Software::Varnish);
         match attempt.end {
             End::ConnectFailed { errno }
-                if varnish && said == (Said::ConnectFailed { errno }) && held() =>
+                if said == (Said::ConnectFailed { errno })
+                    && held()
+                    && self.connects.only_held(tried, until, response) =>
             {
-                true
-            }
-            End::ConnectFailed { .. } if varnish && said == Said::NotConnected && held_there() => {
                 true
             }
             _ if !at_once(tried.at, until) && !self.answers_late(tried, until, response) => false,

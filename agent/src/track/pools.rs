@@ -109,15 +109,12 @@ impl Connects {
 
     /// Whether whichever connect Varnish held back for was this one, or like it.
     pub(super) fn only_held(&self, tried: &Tried, at: Nanos, response: &Response) -> bool {
+        let this = &tried.attempt;
         let held = self.held_back(at, response);
-        are_all_as(&held, &tried.attempt) && self.knows_held(response)
-    }
-
-    /// The same of those to its own upstream: the proxy says that it was that one.
-    pub(super) fn only_held_there(&self, tried: &Tried, at: Nanos, response: &Response) -> bool {
-        let mut held = self.held_back(at, response);
-        held.retain(|held| held.attempt.upstream == tried.attempt.upstream);
-        are_all_as(&held, &tried.attempt) && self.knows_held(response)
+        let same = |held: &&Tried| {
+            (held.attempt.end, &held.attempt.upstream) == (this.end, &this.upstream)
+        };
+        !held.is_empty() && held.iter().all(same) && self.knows_held(response)
     }
 
     /// None was forgotten for which Varnish may have held back when this was asked.
@@ -160,13 +157,6 @@ impl Connects {
         let mut then = self.recent.iter().filter(then);
         known && then.all(|other| like(&other.attempt))
     }
-}
-
-/// Whether there are any, and all called the same upstream and ended alike.
-fn are_all_as(held: &[&Tried], this: &Attempt) -> bool {
-    let same =
-        |held: &&Tried| (held.attempt.end, &held.attempt.upstream) == (this.end, &this.upstream);
-    !held.is_empty() && held.iter().all(same)
 }
 
 impl Tracker {
@@ -221,7 +211,7 @@ impl Tracker {
             return;
         }
         let mut held = self.connects.held_back(*at, response);
-        // Its line may say which upstream it was.
+        // Its line may say which upstream it was, by a name that the VCL may have for another one since.
         let told = self.try_told(exchange);
         let told = told.and_then(|told| self.host.upstream_told(response.proxy, told));
         if let Some(told) = told {

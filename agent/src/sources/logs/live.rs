@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use super::find::open_logs;
 use super::follow::Followed;
-use super::journal::Journal;
+use super::journal::services::Journals;
 use super::{Counts, Template, Timed, Zone};
 use crate::clock::{self, Clock};
 use crate::privileges;
@@ -23,10 +23,12 @@ use crate::sources::process::Homes;
 const EVERY: Duration = Duration::from_millis(25);
 /// How often proxies are asked for further logs.
 const SEARCH: Nanos = 2_000_000_000;
+/// The same where a process has written that may be a new one of a proxy's.
+const AGAIN: Nanos = 250_000_000;
+/// How late a line comes by way of a journal.
+const LATE: Duration = Duration::from_millis(500);
 /// Logs followed at once.
 const LOGS: usize = 256;
-/// Journals followed at once, each by a process of its own.
-const JOURNALS: usize = 16;
 /// One that was found, and has had no file for so long, makes room for others: its container is gone, say.
 const GONE: Nanos = 600_000_000_000;
 /// A healthy exchange's line is of interest where an error of that client came so shortly before.
@@ -47,7 +49,7 @@ pub struct Request {
 }
 
 /// A log that is followed, or why one is not; told once, when that is known.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum News {
     Followed {
         path: PathBuf,
@@ -60,6 +62,11 @@ pub enum News {
     },
     NotALog {
         path: PathBuf,
+    },
+    /// A journal cannot be followed, or no longer.
+    Lost {
+        path: PathBuf,
+        error: std::io::Error,
     },
     /// Lines were left out that a client may have written.
     Distrusted {
@@ -78,7 +85,7 @@ pub fn start(
 ) -> Result<JoinHandle<()>> {
     let mut live = Live {
         logs: Vec::new(),
-        journals: BTreeMap::new(),
+        journals: Journals::default(),
         homes: Homes::default(),
         known: BTreeSet::new(),
         told: BTreeMap::new(),
@@ -95,8 +102,13 @@ pub fn start(
             for path in live.request.named.clone() {
                 live.add(path);
             }
+            let mut over: Option<Instant> = None;
             loop {
-                let last = end.load(Ordering::Relaxed);
+                if end.load(Ordering::Relaxed) && over.is_none() {
+                    let late = live.journals.are_read().then_some(LATE);
+                    over = Some(Instant::now() + late.unwrap_or_default());
+                }
+                let last = over.is_some_and(|over| over <= Instant::now());
                 if !live.turn(&sender, &news, last) || last {
                     return;
                 }
@@ -114,8 +126,7 @@ pub fn start(
 struct Live {
     request: Request,
     logs: Vec<Followed>,
-    /// By their services; `None`: it cannot be followed.
-    journals: BTreeMap<String, Option<Journal>>,
+    journals: Journals,
     homes: Homes,
     known: BTreeSet<PathBuf>,
     /// What was told of a log last.
@@ -158,36 +169,34 @@ impl Live {
 
     /// The logs of these processes: files that they hold open, what their containers write, and the journals
     /// of their services. Who names logs has the lines of a journal there, it may be.
-    fn find(&mut self, pids: &[u32], now: Nanos) {
+    fn find(&mut self, pids: &[u32], now: Nanos, news: &impl Fn(News)) {
         let open = open_logs(pids.iter().copied());
         for path in open.into_iter().chain(self.homes.logs(pids)) {
             self.add(path);
         }
-        let services = self.homes.services(pids);
-        self.journals.retain(|name, _| services.contains(name));
-        if !self.request.named.is_empty() {
-            return;
-        }
-        for service in services {
-            if self.journals.len() >= JOURNALS || self.journals.contains_key(&service) {
-                continue;
-            }
-            let zone = Zone::Host(clock::seconds_east);
-            let journal = Journal::follow(&service, now, &self.request.templates, zone);
-            self.journals.insert(service, journal.ok());
-        }
+        let services = match self.request.named.is_empty() {
+            true => self.homes.services(pids),
+            false => BTreeMap::new(),
+        };
+        let templates = &self.request.templates;
+        self.journals
+            .find(&services, now, templates, |service, error| {
+                let path = PathBuf::from(format!("journal of {service}"));
+                news(News::Lost { path, error });
+            });
     }
 
     /// One look at every log; false when nobody listens any more.
     fn turn(&mut self, sender: &SyncSender<Signal>, news: &impl Fn(News), last: bool) -> bool {
         let unix = clock::unix_now();
         // Whichever way the clock was set meanwhile.
-        if unix.abs_diff(self.searched) >= SEARCH {
+        let every = if self.journals.wait() { AGAIN } else { SEARCH };
+        if unix.abs_diff(self.searched) >= every {
             self.searched = unix;
             self.forget_gone(unix);
             if let Some(proxies) = &self.request.proxies {
                 let pids = proxies();
-                self.find(&pids, unix);
+                self.find(&pids, unix, news);
             }
             self.errors.retain(|_, at| *at + RECENT > unix);
         }
@@ -205,20 +214,20 @@ impl Live {
                 tell(&state, told, looked.err(), &self.request.named, news);
             }
         }
-        for journal in self.journals.values_mut() {
-            let Some(followed) = journal else { continue };
-            let looked = followed.look(&mut lines);
-            let told = self.told.entry(followed.path().to_owned()).or_default();
+        self.journals.look(unix, &mut lines, |journal, error| {
+            let told = self.told.entry(journal.path().to_owned()).or_default();
             let state = State {
-                path: followed.path(),
-                counts: followed.counts(),
-                format: followed.format(),
+                path: journal.path(),
+                counts: journal.counts(),
+                format: journal.format(),
             };
             tell(&state, told, None, &self.request.named, news);
-            if looked.is_err() {
-                *journal = None;
+            if let Some(error) = error {
+                told.kind = false;
+                let path = journal.path().to_owned();
+                news(News::Lost { path, error });
             }
-        }
+        });
         let clock = match self.request.monotonic {
             true => Clock::of_host(),
             false => Clock::from_offset(0),
@@ -226,8 +235,7 @@ impl Live {
         let now = clock.of_unix(unix).unwrap_or(0);
         let before = self.sees.len();
         self.sees.extend(self.logs.iter().flat_map(Followed::tells));
-        let journals = self.journals.values().flatten();
-        self.sees.extend(journals.flat_map(Journal::tells));
+        self.sees.extend(self.journals.tells());
         if self.sees.len() > before {
             let sees = self.sees.iter().map(|s| (*s).to_owned()).collect();
             let fact = Fact::SourceStarted {
@@ -354,7 +362,7 @@ mod tests {
                 alone: false,
             },
             logs: Vec::new(),
-            journals: BTreeMap::new(),
+            journals: Journals::default(),
             homes: Homes::default(),
             known: BTreeSet::new(),
             told: BTreeMap::new(),

@@ -191,11 +191,13 @@ impl Parser {
         self.unwrapped(wrap::unwrap(line), bytes.len(), read_at, out);
     }
 
-    /// Reads an entry of a journal: when it was written, and by which process.
+    /// Reads an entry of a journal: when it was written, and by which process. `whole`: no newline in a line
+    /// has made it two of them.
     pub fn record(
         &mut self,
         message: &[u8],
         (at, pid): (Option<Nanos>, Option<u32>),
+        whole: bool,
         out: &mut Vec<Timed>,
     ) {
         self.counts.lines += 1;
@@ -203,15 +205,18 @@ impl Parser {
             self.counts.too_long += 1;
             return;
         }
-        // One entry is one line: a newline would be a client's.
         if message.contains(&b'\n') {
             self.counts.not_understood += 1;
             return;
         }
         let line = String::from_utf8_lossy(message);
         // nginx's access and error log are one here.
-        let error = nginx_error::begins(&line);
-        let stream = if error { Stream::Err } else { Stream::Out };
+        let error = whole && nginx_error::begins(&line);
+        let stream = match (whole, error) {
+            (false, _) => Stream::Plain,
+            (true, true) => Stream::Err,
+            (true, false) => Stream::Out,
+        };
         let unwrapped = Unwrapped {
             line,
             stream,
@@ -221,7 +226,6 @@ impl Parser {
         };
         self.unwrapped(unwrapped, message.len(), None, out);
         if error {
-            // It is whole.
             self.flush(out);
         }
     }

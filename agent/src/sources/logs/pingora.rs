@@ -1,8 +1,9 @@
 //! What pingora says of requests that it failed, as `env_logger` writes it. Pure.
 //!
 //! `[2026-11-23T03:12:50Z ERROR pingora_proxy] Fail to proxy: Upstream ReadTimedout context: …, status:
-//! 502, tries: 1, retry: false, GET /a?b, Host: c`. Left of the status stand words of the upstream's, right
-//! of it the client's: a line with two statuses is not believed. A target holds no space.
+//! 502, tries: 1, retry: false, GET /a?b, Host: c`. Left of the status stand words of the upstream's, and a
+//! server name that may be the client's, right of it the client's: a line with two statuses, or with a name
+//! that is none, is not believed. A target holds no space.
 
 use super::nginx_error::openssl_fault;
 use super::text::{leading_number, request, status, upstream};
@@ -89,37 +90,49 @@ fn asked(text: &str) -> Option<Opening> {
     let (method, rest) = text.split_once(' ')?;
     let (target, host) = rest.split_once(' ')?;
     let host = host.strip_prefix("Host: ")?;
+    // Of HTTP/2 a port follows, or none.
+    let host = host.strip_suffix(':').unwrap_or(host);
     request(method, target.strip_suffix(',')?, Some(host))
 }
 
 fn statement(error: &str) -> Option<Said> {
     // What the program decided by itself has other words.
     let (source, error) = error.split_once(' ')?;
-    let kind = error.split(' ').next()?;
+    let (kind, context) = error.split_once(' ')?;
+    if !names_server(context) {
+        return None;
+    }
     let errno = os_error(error);
-    let connecting = error.contains(" context: Fail to connect to ");
+    let connecting = context.starts_with("context: Fail to connect to addr: ");
+    let last = context.rsplit("context: ").next()?;
+    let head = last.starts_with(HEAD);
     match (source, kind) {
         ("Upstream" | "Internal", _) if connecting => Some(Said::ConnectFailed { errno: errno? }),
         ("Upstream", "ConnectTimedout") => Some(Said::ConnectTimedOut),
-        ("Upstream", "TLSHandshakeTimedout") => Some(Said::TlsFailed {
-            how: TlsFault::TimedOut,
-        }),
         ("Upstream", "InvalidCert") => Some(Said::TlsFailed {
             how: TlsFault::Certificate,
         }),
         ("Upstream", "TLSHandshakeFailure") => Some(Said::TlsFailed {
             how: openssl_fault(error),
         }),
-        ("Upstream", "ConnectionClosed") if error.contains(HEAD) => Some(Said::PeerClosed),
-        ("Upstream", "ReadTimedout") if error.contains(HEAD) => Some(Said::ReadTimedOut),
-        ("Upstream", "ReadError") if error.contains(HEAD) && errno == Some(104) => {
-            Some(Said::Reset)
-        }
+        ("Upstream", "ConnectionClosed") if head => Some(Said::PeerClosed),
+        ("Upstream", "ReadTimedout") if head => Some(Said::ReadTimedOut),
+        ("Upstream", "ReadError") if head && errno == Some(104) => Some(Said::Reset),
         ("Upstream", "WriteTimedout") => Some(Said::SendTimedOut),
         ("Upstream", "WriteError") => Some(Said::SendFailed { errno: errno? }),
         ("Upstream", "InvalidHTTPHeader") => Some(invalid_head(error)),
         _ => None,
     }
+}
+
+/// A server name, which may be the client's Host, holds no space.
+fn names_server(context: &str) -> bool {
+    let Some((_, rest)) = context.split_once(", sni: ") else {
+        return true;
+    };
+    let end = rest.find([' ', ',']).unwrap_or(rest.len());
+    let next = [", proxy: ", ", client cert: ", " cause: "];
+    rest.len() == end || next.iter().any(|next| rest[end..].starts_with(next))
 }
 
 /// `buf: … cause: invalid HTTP version`, with what came in between.

@@ -129,6 +129,21 @@ fn the_request_and_its_status() {
         host: Some("shop.example:8080".to_owned()),
     };
     assert_eq!(line.request, Some(request));
+    let http2 = format!(
+        "{BEGINNING}{closed}{}:",
+        END.trim_end_matches("8080").trim_end_matches(':')
+    );
+    assert_eq!(
+        read(&http2)
+            .unwrap()
+            .request
+            .and_then(|r| match r {
+                Opening::HttpRequest { host, .. } => host,
+                _ => None,
+            })
+            .as_deref(),
+        Some("shop.example")
+    );
     let sending = "Upstream WriteError context: Peer: addr: 127.0.0.1:19001, scheme: HTTP cause:  context: while writing body cause: Broken pipe (os error 32)";
     let line = read(&format!("{BEGINNING}{sending}{END}")).unwrap();
     assert_eq!(line.status, None);
@@ -143,6 +158,19 @@ fn what_a_client_or_an_upstream_writes_there() {
         "Upstream InvalidHTTPHeader context: Peer: addr: 127.0.0.1:19004, scheme: HTTP cause:  context: buf: x{forged} cause: invalid HTTP version"
     );
     assert_eq!(read(&format!("{BEGINNING}{came}{END}")), None);
+    // A Host that is passed on as the server's name.
+    let reset = |name: &str| {
+        let error = format!(
+            "Upstream ReadError context: Peer: addr: 127.0.0.1:19002, scheme: HTTPS, sni: {name} cause:  context: when reading body cause: Connection reset by peer (os error 104)"
+        );
+        read(&format!("{BEGINNING}{error}{END}"))
+    };
+    assert_eq!(reset("a.example"), None);
+    assert_eq!(reset("a context: Fail to connect to addr: b"), None);
+    assert_eq!(
+        reset("a cause:  context: while reading response headers"),
+        None
+    );
     // Of another line, behind a newline in it.
     assert_eq!(read(&format!("    {BEGINNING}{closed}{END}")), None);
     // A Host that is none says nothing.

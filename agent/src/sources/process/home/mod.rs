@@ -195,13 +195,13 @@ impl Homes {
 
     /// What Docker's file of the container, or the monitor of Podman and CRI-O, calls it.
     fn engines_name(&self, pid: u32, id: &str) -> Option<String> {
-        let monitors = || after(&self.monitor(pid, id)?, "-n").map(ToOwned::to_owned);
+        let monitors = || after(&self.monitor(pid, id)?.1, "-n").map(ToOwned::to_owned);
         let name = monitors().or_else(|| self.dockers(id));
         name.filter(|name| is_name(name))
     }
 
-    /// What `conmon`, which every container of Podman and CRI-O is a child of, is told of this container.
-    fn monitor(&self, pid: u32, id: &str) -> Option<Vec<String>> {
+    /// `conmon`, which every container of Podman and CRI-O is a child of, and what it is told of this container.
+    fn monitor(&self, pid: u32, id: &str) -> Option<(u32, Vec<String>)> {
         let mut pid = pid;
         for _ in 0..PARENTS {
             let of = |name: &str| bytes(&self.proc.join(format!("{pid}/{name}")));
@@ -211,7 +211,7 @@ impl Homes {
                 // Within the container anybody may call himself so.
                 if group.container.as_deref() != Some(id) {
                     let arguments = strings(&of("cmdline").ok()?);
-                    return (after(&arguments, "-c") == Some(id)).then_some(arguments);
+                    return (after(&arguments, "-c") == Some(id)).then_some((pid, arguments));
                 }
             }
             pid = stat.parent;

@@ -1,7 +1,8 @@
 //! Where engines, kubelets and systemd keep what a container or a service writes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::group::{self, Group};
@@ -26,22 +27,38 @@ impl Homes {
         found
     }
 
-    /// The systemd services that these processes are part of, outside of containers.
-    pub fn services(&self, pids: &[u32]) -> BTreeSet<String> {
-        let services = pids.iter().filter_map(|pid| self.group(*pid).service);
-        services.collect()
+    /// The host's systemd services that these processes are part of, with those of each. A user's services
+    /// may have the same names.
+    pub fn services(&self, pids: &[u32]) -> BTreeMap<String, BTreeSet<u32>> {
+        let mut services: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+        for pid in pids {
+            let text = self.groups(*pid);
+            let service = group::parse(&text).service;
+            if let Some(service) = service.filter(|_| text.contains(":/system.slice/")) {
+                services.entry(service).or_default().insert(*pid);
+            }
+        }
+        services
     }
 
     pub(super) fn group(&self, pid: u32) -> Group {
-        let text = bytes(&self.proc.join(format!("{pid}/cgroup"))).unwrap_or_default();
-        group::parse(&String::from_utf8_lossy(&text))
+        group::parse(&self.groups(pid))
     }
 
-    /// Where `conmon` writes it: `-l k8s-file:PATH`.
+    fn groups(&self, pid: u32) -> String {
+        let text = bytes(&self.proc.join(format!("{pid}/cgroup"))).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Where the host's own `conmon` writes it: `-l k8s-file:PATH`. A user's may name any file.
     fn monitors_log(&self, pid: u32, id: &str) -> Option<PathBuf> {
-        let arguments = self.monitor(pid, id)?;
+        let (monitor, arguments) = self.monitor(pid, id)?;
         let file = arguments.iter().find_map(|a| a.strip_prefix("k8s-file:"))?;
-        let mut roots = self.roots.iter();
+        let owner = fs::metadata(self.proc.join(monitor.to_string()))
+            .ok()?
+            .uid();
+        let hosts = |root: &&PathBuf| fs::metadata(root).is_ok_and(|root| root.uid() == owner);
+        let mut roots = self.roots.iter().filter(hosts);
         roots.find_map(|root| within(root, Path::new(file)))
     }
 
@@ -63,14 +80,18 @@ impl Homes {
     }
 }
 
-/// A file of the host whose root this is, whatever links lead to it there.
+/// A file of the host whose root this is, also where its name is a link there; the owner of the root's alone.
 fn within(root: &Path, path: &Path) -> Option<PathBuf> {
     let mut path = below(root, path);
     for _ in 0..LINKS {
         match fs::read_link(&path) {
             Ok(target) if target.is_absolute() => path = below(root, &target),
             Ok(target) => path = path.parent()?.join(target),
-            Err(_) => return path.is_file().then_some(path),
+            Err(_) => {
+                let file = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+                let owner = fs::metadata(root).ok()?.uid();
+                return (file.uid() == owner).then_some(path);
+            }
         }
     }
     None
@@ -173,7 +194,10 @@ mod tests {
         let host = Host::new()
             .process(11, "caddy", 1, "caddy", "/system.slice/caddy.service")
             .process(12, "nginx", 1, "nginx", "/docker/{ID}");
-        let services = host.homes().services(&[11, 12, 99]);
-        assert_eq!(services.into_iter().collect::<Vec<_>>(), ["caddy.service"]);
+        let users = "/user.slice/user@1.service/app.slice/nginx.service";
+        let host = host.process(13, "nginx", 1, "nginx", users);
+        let services = host.homes().services(&[11, 12, 13, 99]);
+        let caddy = ("caddy.service".to_owned(), BTreeSet::from([11]));
+        assert_eq!(services.into_iter().collect::<Vec<_>>(), [caddy]);
     }
 }
