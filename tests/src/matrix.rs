@@ -316,7 +316,7 @@ fn play(
 /// What can be known of the failed responses that are scored without any source.
 fn classes(played: &[Played]) -> Classes {
     let mut classes = Classes::default();
-    for played in played {
+    for played in played.iter().filter(|played| played.broken.is_none()) {
         for (sent, truth) in played.entries.iter().filter(|e| failures::is_own(e)) {
             classes.count(played.pair.proxy.name, sent, truth.cause);
         }

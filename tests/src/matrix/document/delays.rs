@@ -23,7 +23,7 @@ pub(super) fn write(text: &mut String, results: &[(Source, Cells)]) {
         "\n## Time to verdict\n\n\
          From the moment at which the client had all of a failed response to the one at which the live \
          agent's line about it was read, in whole milliseconds, rounded down; 0 also where the line was \
-         first. Of source `kernel`, which alone is live here (the others are read afterwards), all \
+         first. Of source `kernel`, which alone is live here, without logs to wait for (the others are read afterwards), all \
          verdicts that are scored below, on a machine that runs several pairs at once.\n\n\
          | proxy | verdicts | median | 90 % within | 99 % within | longest |\n\
          |---|---:|---:|---:|---:|---:|"
