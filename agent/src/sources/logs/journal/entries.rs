@@ -291,7 +291,7 @@ mod tests {
         );
         let mut all = entries();
         assert_eq!(all.tells(), [""; 0]);
-        assert_eq!(lines(&mut all, &[old.clone()]), []);
+        assert_eq!(lines(&mut all, std::slice::from_ref(&old)), []);
         assert!(all.tells().contains(&"journal"));
         // However late it is printed.
         assert_eq!(
