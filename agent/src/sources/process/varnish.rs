@@ -1,5 +1,4 @@
-//! Varnish's settings: the parameters of its command line, and the backends of the VCL that it was started
-//! with, as far as a tolerant reader can tell.
+//! Where Varnish's backends are: by the VCL that it was started with, as far as a tolerant reader can tell.
 
 use std::net::IpAddr;
 
@@ -9,45 +8,30 @@ const MAX_FILES: usize = 64;
 const MAX_DEPTH: usize = 8;
 const MAX_BACKENDS: usize = 64;
 
-/// Timers of a backend, named with it.
-const TIMERS: &[&str] = &[
-    ".connect_timeout",
-    ".first_byte_timeout",
-    ".between_bytes_timeout",
-];
-
 /// `read` gives the files that are still what was loaded.
 pub(super) fn settings(
     arguments: &[String],
     read: impl Fn(&str) -> Option<String>,
 ) -> Vec<(String, String)> {
-    let values = |option: &'static str| {
-        let places = (0..arguments.len()).filter(move |at| arguments[*at] == option);
-        places.filter_map(|at| arguments.get(at + 1))
-    };
-    let parameters = values("-p").filter_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        Some((format!("-p {name}"), value.to_owned()))
-    });
     let mut reader = Reader {
         read: &read,
         files: 0,
         backends: Vec::new(),
-        timers: Vec::new(),
     };
-    for file in values("-f") {
+    let places = (0..arguments.len()).filter(|at| arguments[*at] == "-f");
+    for file in places.filter_map(|at| arguments.get(at + 1)) {
         reader.file(file, 0);
     }
     let addresses = reader.backends.into_iter();
-    let addresses = addresses.map(|(name, address)| (format!("backend {name} server"), address));
-    addresses.chain(parameters).chain(reader.timers).collect()
+    addresses
+        .map(|(name, address)| (format!("backend {name} server"), address))
+        .collect()
 }
 
 struct Reader<'a> {
     read: &'a dyn Fn(&str) -> Option<String>,
     files: usize,
     backends: Vec<(String, String)>,
-    timers: Vec<(String, String)>,
 }
 
 impl Reader<'_> {
@@ -92,11 +76,6 @@ impl Reader<'_> {
                         (".host", Token::Text(value)) => host = Some(*value),
                         (".port", Token::Text(value)) => port = Some(*value),
                         (".path", Token::Text(value)) => path = Some(*value),
-                        (timer, Token::Word(value)) if TIMERS.contains(&timer) => {
-                            let timer = timer.trim_start_matches('.');
-                            let named = format!("backend {name} {timer}");
-                            self.timers.push((named, (*value).to_owned()));
-                        }
                         _ => {}
                     }
                 }
@@ -192,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn backends_and_timers() {
+    fn backends() {
         let main = r#"
             vcl 4.1; # backend hash { .path = "/x"; }
             include "more.vcl";
@@ -205,13 +184,7 @@ mod tests {
         let more = r#"backend unix { .path = "/run/a b.sock"; } backend default none;"#;
         assert_eq!(
             found(
-                &[
-                    "varnishd",
-                    "-f",
-                    "/etc/varnish/default.vcl",
-                    "-p",
-                    "connect_timeout=1"
-                ],
+                &["varnishd", "-f", "/etc/varnish/default.vcl"],
                 &[
                     ("/etc/varnish/default.vcl", main),
                     ("/etc/varnish/more.vcl", more)
@@ -221,8 +194,6 @@ mod tests {
                 "backend unix server: unix:/run/a b.sock",
                 "backend app server: 10.0.0.1:9000",
                 "backend plain server: [::1]:80",
-                "-p connect_timeout: 1",
-                "backend app first_byte_timeout: 5s",
             ]
         );
     }
