@@ -100,7 +100,7 @@ impl Journal {
 
     /// Its processes are to be looked for: another one has written.
     pub fn waits(&self) -> bool {
-        self.entries.wait()
+        self.entries.waits()
     }
 
     /// Takes in what was written since the last look; an error when there will be no more.

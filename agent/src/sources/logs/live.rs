@@ -1,4 +1,5 @@
-//! The live source: logs that were named, and those that proxies hold open, on a thread of its own.
+//! The live source: logs that were named, and the proxies' own (files that they hold open, what their containers
+//! write, their services' journals), on a thread of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -190,7 +191,11 @@ impl Live {
     fn turn(&mut self, sender: &SyncSender<Signal>, news: &impl Fn(News), last: bool) -> bool {
         let unix = clock::unix_now();
         // Whichever way the clock was set meanwhile.
-        let every = if self.journals.wait() { AGAIN } else { SEARCH };
+        let every = if self.journals.any_waits() {
+            AGAIN
+        } else {
+            SEARCH
+        };
         if unix.abs_diff(self.searched) >= every {
             self.searched = unix;
             self.forget_gone(unix);

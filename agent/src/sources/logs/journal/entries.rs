@@ -101,7 +101,7 @@ impl Entries {
     }
 
     /// Somebody of the service wrote whose process is not known.
-    pub(super) fn wait(&self) -> bool {
+    pub(super) fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }
 
@@ -305,9 +305,9 @@ mod tests {
         let of = |pid: &str| entry(json!(HAPROXY), json!({"_PID": pid}));
         let mut all = entries();
         assert_eq!(lines(&mut all, &[of("308"), of("309")]), []);
-        assert!(all.wait());
+        assert!(all.waits());
         all.know(&[308].into());
-        assert!(!all.wait());
+        assert!(!all.waits());
         let mut out = Vec::new();
         all.take_known(&mut out);
         assert_eq!(out.len(), 1);

@@ -21,8 +21,27 @@ const LINES: usize = 1024;
 pub struct Journals {
     /// By their services, or when one could not be followed.
     followed: BTreeMap<String, Result<Journal, Nanos>>,
-    /// What files told lately, and when: the same lines may come by way of a journal.
-    of_files: VecDeque<(Nanos, Fact)>,
+    of_files: Lately,
+}
+
+/// What files told lately, and when: the same lines may come by way of a journal.
+#[derive(Default)]
+struct Lately(VecDeque<(Nanos, Fact)>);
+
+impl Lately {
+    fn add(&mut self, now: Nanos, lines: &[Timed]) {
+        self.0.retain(|(at, _)| *at <= now && *at + LATER >= now);
+        for timed in lines {
+            if self.0.len() >= LINES {
+                self.0.pop_front();
+            }
+            self.0.push_back((now, timed.fact.clone()));
+        }
+    }
+
+    fn has(&self, timed: &Timed) -> bool {
+        self.0.iter().any(|(_, told)| *told == timed.fact)
+    }
 }
 
 impl Journals {
@@ -60,7 +79,7 @@ impl Journals {
     }
 
     /// A process has written that may be a proxy's since its processes were looked for.
-    pub fn wait(&self) -> bool {
+    pub fn any_waits(&self) -> bool {
         self.all().any(Journal::waits)
     }
 
@@ -83,14 +102,7 @@ impl Journals {
         if self.followed.is_empty() {
             return;
         }
-        self.of_files
-            .retain(|(at, _)| *at <= now && *at + LATER >= now);
-        for timed in lines.iter() {
-            if self.of_files.len() >= LINES {
-                self.of_files.pop_front();
-            }
-            self.of_files.push_back((now, timed.fact.clone()));
-        }
+        self.of_files.add(now, lines);
         let mut written = Vec::new();
         for known in self.followed.values_mut() {
             let Ok(journal) = known else { continue };
@@ -101,8 +113,31 @@ impl Journals {
                 *known = Err(now);
             }
         }
-        let of_files = &self.of_files;
-        written.retain(|timed| !of_files.iter().any(|(_, told)| *told == timed.fact));
+        written.retain(|timed| !self.of_files.has(timed));
         lines.append(&mut written);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_a_file_had_is_not_told_again_until_it_may_be_another() {
+        let line = |count| Timed {
+            at: 1,
+            fact: Fact::LinesDistrusted { count },
+        };
+        let mut lately = Lately::default();
+        lately.add(10, &[line(1)]);
+        assert!(lately.has(&line(1)) && !lately.has(&line(2)));
+        lately.add(10 + LATER, &[]);
+        assert!(lately.has(&line(1)));
+        lately.add(11 + LATER, &[]);
+        assert!(!lately.has(&line(1)));
+        for count in 0..=LINES as u64 {
+            lately.add(20 + LATER, &[line(count)]);
+        }
+        assert!(!lately.has(&line(0)) && lately.has(&line(1)));
     }
 }
