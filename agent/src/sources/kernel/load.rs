@@ -416,16 +416,18 @@ fn describe(error: &anyhow::Error) -> String {
 impl Probes {
     /// A fresh reading of the sockets that listen on this host.
     pub fn listening_sockets(&mut self) -> Result<File> {
-        let only = self
-            .ebpf
-            .map_mut("LISTENERS_ONLY")
-            .context("no LISTENERS_ONLY map")?;
-        aya::maps::Array::<_, u32>::try_from(only)?.set(0, 1, 0)?;
-        self.open_sockets()
+        self.sockets(true)
     }
 
-    /// A fresh reading of every open socket on the host; only until `listening_sockets` is called.
+    /// A fresh reading of every open socket on the host.
     pub fn open_sockets(&mut self) -> Result<File> {
+        self.sockets(false)
+    }
+
+    fn sockets(&mut self, listeners_only: bool) -> Result<File> {
+        let only = self.ebpf.map_mut("LISTENERS_ONLY");
+        let only = only.context("no LISTENERS_ONLY map")?;
+        aya::maps::Array::<_, u32>::try_from(only)?.set(0, u32::from(listeners_only), 0)?;
         let program: &mut Iter = self
             .ebpf
             .program_mut("task_file")

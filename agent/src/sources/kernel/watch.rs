@@ -24,11 +24,13 @@ use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
 use crate::sources::process::{self, Homes, Sampler};
 use described::Described;
 use far_ends::Servers;
+use leftovers::Leftovers;
 use queues::Queues;
 
 mod complete;
 mod described;
 mod far_ends;
+mod leftovers;
 mod maps;
 mod queues;
 mod second;
@@ -74,6 +76,7 @@ pub(super) struct Watch {
     sampler: Sampler,
     queues: Queues,
     servers: Servers,
+    leftovers: Leftovers,
     refresh_at: Option<Instant>,
     /// When processes were last searched for one that is being started to serve this address.
     looked: StdMap<Address, Instant>,
@@ -116,6 +119,7 @@ impl Watch {
             sampler: Sampler::default(),
             queues: Queues::default(),
             servers: Servers::default(),
+            leftovers: Leftovers::default(),
             refresh_at: None,
             looked: StdMap::new(),
             next_second: now + SECOND,
@@ -271,6 +275,7 @@ impl Watch {
         self.name_workloads();
         self.decide_strangers();
         self.read_servers();
+        self.forget_leftovers();
     }
 
     fn send(&mut self, at: Nanos, fact: Fact) {

@@ -35,6 +35,7 @@ impl Watch {
                 let new = missed.saturating_sub(self.missed[i]);
                 if new > 0 && self.tell_loss_of(Some(probe), "probes", "recursion", new) {
                     self.missed[i] = missed;
+                    self.leftovers.suspect(Instant::now());
                 }
             }
         }
