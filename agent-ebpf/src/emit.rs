@@ -15,7 +15,7 @@ use aya_ebpf::{
 use crate::{
     flow, kernel,
     maps::{EVENTS, count},
-    sample,
+    offset, sample,
 };
 
 /// Reserves a record, or counts its loss.
@@ -166,6 +166,13 @@ pub fn noticed(flow: &Flow, thread: &mut Thread) {
     thread.failed_cookie = flow.cookie;
     thread.failed_link_sk = flow.link_sk;
     thread.failed_link_cookie = flow.link_cookie;
+    if offset!(tls_status) != 0
+        && let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie)
+        && downstream.noticed_cookie != flow.cookie
+    {
+        downstream.noticed_cookie = flow.cookie;
+        downstream.noticed += 1;
+    }
 }
 
 /// An upstream connection ends whose answer has begun, before the client is answered: should the proxy
@@ -207,9 +214,16 @@ fn words(head: &[u8; HEAD]) -> [u64; HEAD / 8] {
     unsafe { head.as_ptr().cast::<[u64; HEAD / 8]>().read_unaligned() }
 }
 
-/// The proxy began to answer `flow` (a downstream), with what is known of its latest attempt.
+/// The proxy began to answer `flow` (a downstream), with what is known of its latest attempt; `sealed` in
+/// TLS, of which `adjacent` alone is known.
 #[inline(always)]
-pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut Thread, now: u64) {
+pub fn response_sent(
+    flow: &mut Flow,
+    (status, sealed): (u16, bool),
+    adjacent: u64,
+    thread: &mut Thread,
+    now: u64,
+) {
     if flow.flags & flow_flag::OPAQUE == 0 {
         flow::read_head(flow);
     }
@@ -226,8 +240,8 @@ pub fn response_sent(flow: &mut Flow, status: u16, adjacent: u64, thread: &mut T
         kernel::clear(&raw mut (*out).sample);
         (*out).has_attempt = 0;
         (*out).attempt_end = end::ANSWERED;
-        if status == 0 {
-            // Not HTTP/1: the latest attempt may be another stream's.
+        if status == 0 || sealed {
+            // Not plain HTTP/1: the latest attempt may be another stream's.
         } else if let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie)
             && attempt.link_cookie == flow.cookie
             && (thread.lazy != 0 || !asks_otherwise(attempt, flow))

@@ -5,11 +5,13 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 mod places;
+mod plaintext;
 mod values;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use places::{bucket_of, spoken};
+pub use plaintext::{PLAINTEXT, Told, told};
 pub use values::*;
 
 macro_rules! abi {
@@ -153,6 +155,8 @@ abi! {
         /// Not an offset: ticks of the kernel's clock in a second where the ends of connections from
         /// elsewhere are told, else 0.
         pub second_ticks: u32,
+        /// Not an offset: 1 where OpenSSL's `SSL_write` is probed for the status of responses in TLS.
+        pub tls_status: u32,
     }
 
     /// Both ends of a socket. TCP: addresses in network order, IPv4 in the first four bytes; ports in
@@ -186,6 +190,11 @@ abi! {
         pub link_cookie: u64,
         /// Upstream: the failed attempt that this one follows.
         pub retry_of: u64,
+        /// Downstream, where the status in TLS is asked for: the failed attempt that was noticed last, how
+        /// many were since anything was sent, and `tls` flags.
+        pub noticed_cookie: u64,
+        pub noticed: u32,
+        pub tls: u32,
         /// When the current attempt began; until then, of one older than the agent: when it last
         /// carried anything, 0 if unknown.
         pub begun_ns: u64,
@@ -300,6 +309,13 @@ abi! {
         pub begun: u16,
         /// Downstreams read since the thread last slept: 1 means one, more several.
         pub reads: u16,
+        /// What it has handed to its TLS library and not sent yet: how many bytes, the status that they
+        /// begin with (0: none), and whether that is one of several streams'.
+        pub said_len: u32,
+        pub said_status: u16,
+        pub said_in_stream: u16,
+        /// Its first bytes.
+        pub said: [u8; PLAINTEXT],
         /// The upstream flow closed last with bytes of a response read, before the downstream was answered.
         pub stash: Flow,
     }

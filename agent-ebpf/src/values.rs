@@ -50,6 +50,15 @@ pub mod flow_flag {
     pub const SEALED: u16 = 32768;
 }
 
+/// `Flow::tls`.
+pub mod tls {
+    /// What was handed to the TLS library first: a line of HTTP/1, or a frame of HTTP/2.
+    pub const LINES: u32 = 1;
+    pub const FRAMES: u32 = 2;
+    /// The socket has once taken nothing: what was to be sent then comes later.
+    pub const PUT_OFF: u32 = 4;
+}
+
 /// `Flow::order`.
 pub mod order {
     pub const NONE: u8 = 0;

@@ -17,6 +17,7 @@ use crate::sources::kernel::{layout, load, object};
 use crate::sources::packets::watch;
 
 mod others;
+mod proxies;
 
 /// One fact's line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -57,7 +58,7 @@ pub fn check(settings: &Check) -> Result<Exit> {
             );
         }
     }
-    let loaded = match load::load(false) {
+    let loaded = match load::load(load::Asked::default()) {
         Ok(probes) => Ok((probes.facts, names(probes.missing))),
         Err(error) => Err(format!("{error:#}")),
     };
@@ -69,14 +70,20 @@ pub fn check(settings: &Check) -> Result<Exit> {
         machine: std::env::consts::ARCH,
         held: &held,
     });
+    let proxies = proxies::running();
     let mut out = std::io::stdout().lock();
     if settings.json {
         for line in &lines {
             serde_json::to_writer(&mut out, line)?;
             writeln!(out)?;
         }
+        for proxy in &proxies {
+            serde_json::to_writer(&mut out, proxy)?;
+            writeln!(out)?;
+        }
     } else {
         table(&mut out, &lines, &held)?;
+        proxies::table(&mut out, &proxies)?;
     }
     let blocked: Vec<&str> = lines
         .iter()
@@ -171,7 +178,7 @@ fn probes_need(version: (u32, u32), through_tracefs: bool) -> Needs {
     if through_tracefs {
         start.extend(privileges::FILES);
     }
-    let kept = privileges::of_kernel_source(version);
+    let kept = privileges::of_kernel_source(version, false);
     let probes = privileges::PROBES.iter().copied();
     let keep: Vec<_> = probes.filter(|one| kept.contains(one)).collect();
     Needs::new(&start, &keep)

@@ -244,6 +244,13 @@ pub struct WatchArgs {
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_NO_LOGS", hide_env_values = true)]
     pub no_logs: bool,
+    /// Also read the status of responses in TLS, where proxies hand them to OpenSSL
+    ///
+    /// For nginx, HAProxy and Apache without a log that tells it. A uprobe on SSL_write in each
+    /// libssl.so that a watched proxy has loaded: every program with that library pays for it.
+    #[arg(long, value_parser = BoolishValueParser::new(),
+          env = "WHY502_TLS_STATUS", hide_env_values = true)]
+    pub tls_status: bool,
     /// The name of this host in verdicts [default: its host name]
     ///
     /// In a pod of Kubernetes the host name is the pod's.

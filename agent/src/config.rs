@@ -17,6 +17,7 @@ use clap::{CommandFactory, FromArgMatches, ValueEnum};
 use crate::cli::{self, Cli, Command, Exit};
 use crate::sinks::otlp::Endpoint;
 use crate::sinks::privacy::Privacy;
+use crate::sources::kernel::load::Asked;
 use crate::sources::process::Wanted;
 
 /// Process names of the proxies that are watched when none is named.
@@ -211,9 +212,8 @@ pub struct Watch {
     pub logs: Logs,
     /// The logs that proxies hold open are followed as well.
     pub find_logs: bool,
-    /// Ends of connections from other hosts are told as well: for an export, where they meet the
-    /// verdicts of those.
-    pub far_ends: bool,
+    /// What probes tell only where it is asked for.
+    pub asked: Asked,
 }
 
 impl Watch {
@@ -236,7 +236,10 @@ impl Watch {
             addresses: args.proxy_address,
             logs: args.logs.into(),
             find_logs: !args.no_logs,
-            far_ends: false,
+            asked: Asked {
+                far_ends: false,
+                tls_status: args.tls_status,
+            },
         }
     }
 
@@ -297,9 +300,11 @@ impl Settings {
         let job = match cli.command {
             Command::Run(args) => Job::Run(Run {
                 listen: args.listen,
-                watch: Watch {
-                    far_ends: args.otlp.is_some(),
-                    ..Watch::new(args.watch, ANY_INTERFACE.to_owned())
+                watch: {
+                    let mut watch = Watch::new(args.watch, ANY_INTERFACE.to_owned());
+                    // They meet the verdicts of those hosts where both are sent to.
+                    watch.asked.far_ends = args.otlp.is_some();
+                    watch
                 },
                 privacy: args.privacy,
                 json: args.json,

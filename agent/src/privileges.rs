@@ -14,6 +14,8 @@ pub const PROBES: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_PERFMON
 pub const PROCESSES: &[Capability] = &[Capability::CAP_SYS_PTRACE];
 /// Other users' logs and configurations, and tracefs.
 pub const FILES: &[Capability] = &[Capability::CAP_DAC_READ_SEARCH];
+/// Puts uprobes into libraries that proxies have loaded, wherever these came from (`map_files`).
+pub const UPROBES: &[Capability] = &[Capability::CAP_SYS_ADMIN];
 /// Captures packets.
 pub const PACKETS: &[Capability] = &[Capability::CAP_NET_RAW];
 /// Enters other processes' network namespaces.
@@ -46,9 +48,12 @@ pub fn lacking(held: &Held, wanted: &[Capability]) -> Vec<Capability> {
 }
 
 /// What the kernel source needs when its probes are attached: the rest is for what it finds in `/proc`
-/// of processes that come later.
-pub fn of_kernel_source(version: (u32, u32)) -> Vec<Capability> {
+/// of processes that come later, and for their libraries where these are probed.
+pub fn of_kernel_source(version: (u32, u32), uprobes: bool) -> Vec<Capability> {
     let mut keep = [PROCESSES, FILES].concat();
+    if uprobes {
+        keep.extend(UPROBES);
+    }
     if version < CALLS_NEED_NO_RIGHT {
         keep.push(Capability::CAP_BPF);
     }
@@ -129,11 +134,14 @@ mod tests {
 
     #[test]
     fn old_kernels_want_their_right_to_call_kept() {
-        assert!(of_kernel_source((5, 18)).contains(&Capability::CAP_BPF));
-        assert!(!of_kernel_source((5, 19)).contains(&Capability::CAP_BPF));
+        assert!(of_kernel_source((5, 18), false).contains(&Capability::CAP_BPF));
+        assert!(!of_kernel_source((5, 19), false).contains(&Capability::CAP_BPF));
         for version in [(5, 10), (7, 3)] {
-            assert!(!of_kernel_source(version).contains(&Capability::CAP_PERFMON));
-            assert!(!of_kernel_source(version).contains(&Capability::CAP_SYS_ADMIN));
+            assert!(!of_kernel_source(version, true).contains(&Capability::CAP_PERFMON));
+            for right in UPROBES {
+                assert!(!of_kernel_source(version, false).contains(right));
+                assert!(of_kernel_source(version, true).contains(right));
+            }
         }
     }
 }

@@ -305,7 +305,7 @@ fn what_is_kept_is_what_check_says_is_kept() {
     for (kernel, recording) in recordings() {
         let version = recording.offer.version();
         let sources = [
-            privileges::of_kernel_source(version),
+            privileges::of_kernel_source(version, false),
             privileges::of_log_source(),
         ];
         let kept: BTreeSet<_> = sources.concat().iter().map(ToString::to_string).collect();

@@ -165,6 +165,8 @@ pub enum Check {
     SaysAnywhere(String),
     /// The status, where a source can see it at all.
     StatusUnseen,
+    /// The status is this one, or unseen.
+    StatusUnseenOr(u16),
 }
 
 impl Check {
@@ -194,6 +196,11 @@ impl Check {
                 let text = texts(&verdict["evidence"]) + &texts(&verdict["advice"]);
                 (!text.contains(words.as_str()))
                     .then(|| format!("neither evidence nor advice says `{words}`: {text}"))
+            }
+            Check::StatusUnseenOr(status) => {
+                let got = &verdict["status"];
+                (!got.is_null() && *got != *status)
+                    .then(|| format!("status is {got}, not {status}"))
             }
             Check::StatusUnseen => (!verdict["status"].is_null())
                 .then(|| format!("status is {}, where TLS hides it", verdict["status"])),

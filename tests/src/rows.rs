@@ -32,6 +32,7 @@ mod r27_probe_costs;
 mod r28_cluster;
 mod r29_one_shot;
 mod r30_far_upstream;
+mod r31_tls_status;
 
 use crate::run::{Need, Scenario};
 
@@ -71,6 +72,7 @@ pub fn all() -> Vec<Scenario> {
         r28_cluster::scenarios(),
         r29_one_shot::scenarios(),
         r30_far_upstream::scenarios(),
+        r31_tls_status::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -13,6 +13,7 @@ mod sched_process_fork;
 mod signal_generate;
 mod sock_recv_length;
 mod sock_send_length;
+mod ssl_write;
 mod sys_close;
 mod sys_enter_close;
 mod sys_exit_connect;

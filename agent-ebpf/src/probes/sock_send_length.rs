@@ -10,6 +10,8 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Socket, TCP_CLOSE},
+    offset,
+    probes::ssl_write,
     user::{self, Buffer},
 };
 
@@ -30,7 +32,13 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 /// A send on this socket has ended with this result.
 #[inline(always)]
 pub fn sent(sk: impl Socket, ret: i32) -> i32 {
-    if !flow::is_watched() || interrupted(ret) {
+    if !flow::is_watched() {
+        return 0;
+    }
+    if interrupted(ret) {
+        if offset!(tls_status) != 0 {
+            ssl_write::put_off(sk);
+        }
         return 0;
     }
     let flow = match flow::find(sk.address()) {
@@ -44,6 +52,9 @@ pub fn sent(sk: impl Socket, ret: i32) -> i32 {
         let awaited = flow_flag::AWAITED | flow_flag::FAILED;
         if ret > 0 && flow.flags & awaited != 0 {
             response(flow);
+        }
+        if offset!(tls_status) != 0 {
+            ssl_write::sent(flow);
         }
         if let Some((thread, _, _)) = flow::thread()
             && thread.lazy == 0
@@ -169,13 +180,18 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
 /// The first send after a request was read is the response's beginning.
 #[inline(always)]
 fn response(flow: &mut Flow) {
+    let opaque = flow.flags & flow_flag::OPAQUE != 0;
     if flow.flags & (flow_flag::FAILED | flow_flag::SUSPECT) == 0
-        && (flow.flags & flow_flag::OPAQUE != 0 || (answered_well(flow) && closes_first()))
+        && (opaque || (answered_well(flow) && closes_first()))
     {
         flow.flags &= !flow_flag::AWAITED;
         return;
     }
-    let status = user::buffer().map_or(0, first_status);
+    let mut status = user::buffer().map_or(0, first_status);
+    let sealed = status == 0 && opaque && offset!(tls_status) != 0;
+    if sealed {
+        status = ssl_write::status(flow);
+    }
     if status != 0 && status < 200 && status != 101 {
         // An interim response: the final one is still awaited.
         return;
@@ -195,16 +211,17 @@ fn response(flow: &mut Flow) {
         thread.failed_cookie = 0;
     }
     // Bytes that are not HTTP/1 may be any stream's: only adjacency ties them to a failed attempt.
-    let failed = awaited && status != 0 && flow.flags & flow_flag::FAILED != 0;
+    let own = awaited && status != 0 && !sealed;
+    let failed = own && flow.flags & flow_flag::FAILED != 0;
     if failed || noticed {
         flow.flags &= !flow_flag::FAILED;
     }
-    if (awaited && status >= 500) || failed || noticed {
+    if (own && status >= 500) || failed || noticed {
         let now = kernel::now();
         if status >= 500 {
             thread.refused_ns = now;
         }
-        emit::response_sent(flow, status, adjacent, thread, now);
+        emit::response_sent(flow, (status, sealed), adjacent, thread, now);
     }
 }
 

@@ -500,6 +500,9 @@ impl<W: Write> Pipeline<W> {
         if let Some(why) = &status.no_far_ends {
             warning!("ends of connections from other hosts cannot be told: {why}");
         }
+        if let Some(why) = &status.no_tls_status {
+            warning!("the status in TLS of no proxy is read: {why}");
+        }
         if let Some(metrics) = &self.metrics {
             metrics.source_up("kernel", status.sees_responses());
             for seen in &status.facts {

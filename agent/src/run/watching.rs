@@ -71,7 +71,7 @@ impl Watching {
             pids: watch.pids.clone(),
             places: watch.places.clone(),
             cluster: cluster.clone(),
-            far_ends: watch.far_ends,
+            asked: watch.asked,
         };
         let (mut watching, signals) = Watching::main(watch, &selection, channel, ring)?;
         let monotonic = match watching.source {

@@ -13,6 +13,13 @@ use crate::ledger::{Ledger, Sent};
 use crate::netns::NetNs;
 use crate::wait::monotonic_ns;
 
+/// What is spoken in TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Http {
+    One,
+    Two,
+}
+
 /// Sends all requests at once over HTTP/2, as many on a connection as the proxy allows.
 pub fn together(
     ns: &NetNs,
@@ -22,18 +29,48 @@ pub fn together(
     requests: &[Request],
 ) -> Result<Vec<Sent>> {
     let config = folder.join(format!("curl-{}.conf", monotonic_ns()));
-    std::fs::write(&config, config_text(to, requests))?;
+    std::fs::write(&config, config_text(to, Http::Two, requests))?;
+    talk(
+        ns,
+        &config,
+        &["--parallel", "--parallel-max", "300"],
+        ledger,
+        requests,
+    )
+}
+
+/// Sends one request after the other, each on a connection of its own: HAProxy leaves one that fails on a
+/// connection that was used before to the client, which tries again.
+pub fn in_turn(
+    ns: &NetNs,
+    to: SocketAddr,
+    http: Http,
+    ledger: &Arc<Ledger>,
+    folder: &Path,
+    requests: &[Request],
+) -> Result<()> {
+    for request in requests {
+        let config = folder.join(format!("curl-{}.conf", monotonic_ns()));
+        let request = std::slice::from_ref(request);
+        std::fs::write(&config, config_text(to, http, request))?;
+        talk(ns, &config, &[], ledger, request)?;
+    }
+    Ok(())
+}
+
+fn talk(
+    ns: &NetNs,
+    config: &Path,
+    options: &[&str],
+    ledger: &Arc<Ledger>,
+    requests: &[Request],
+) -> Result<Vec<Sent>> {
     let began = monotonic_ns();
     let output = ns
         .outside("curl")
-        .args([
-            "--parallel",
-            "--parallel-max",
-            "300",
-            "--silent",
-            "--config",
-        ])
-        .arg(&config)
+        .args(options)
+        .args(["--silent", "--config"])
+        .arg(config)
         .stderr(Stdio::null())
         .output()
         .context("run curl")?;
@@ -67,7 +104,11 @@ pub fn together(
     Ok(all)
 }
 
-fn config_text(to: SocketAddr, requests: &[Request]) -> String {
+fn config_text(to: SocketAddr, http: Http, requests: &[Request]) -> String {
+    let version = match http {
+        Http::One => "http1.1",
+        Http::Two => "http2",
+    };
     let mut text = String::new();
     for (number, request) in requests.iter().enumerate() {
         if number > 0 {
@@ -75,7 +116,7 @@ fn config_text(to: SocketAddr, requests: &[Request]) -> String {
         }
         let _ = write!(
             text,
-            "url = \"https://{to}{}\"\noutput = \"/dev/null\"\nhttp2\ninsecure\nrequest = \"{}\"\n\
+            "url = \"https://{to}{}\"\noutput = \"/dev/null\"\n{version}\ninsecure\nrequest = \"{}\"\n\
              write-out = \"%{{http_code}} %{{time_total}} %{{url_effective}}\\n\"\nmax-time = 90\n",
             request.target(),
             request.method,

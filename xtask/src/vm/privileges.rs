@@ -26,6 +26,7 @@ const TAIL: &str = "
 - CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, and CAP_DAC_OVERRIDE for CAP_DAC_READ_SEARCH, where these are not given.
 - Where fentry and fexit are refused, `connect_errors`, `closes` and `unix_listens` are seen through tracefs, which needs CAP_DAC_READ_SEARCH besides, and CAP_SYS_ADMIN where it is not mounted; without these, from the way into and out of every system call, for which the whole host pays.
 - Before 5.11 BPF maps count as locked memory: there the limit (`ulimit -l`, LimitMEMLOCK) has to be raised, or CAP_SYS_RESOURCE given.
+- `--tls-status` puts uprobes into libraries, also into those of proxies that start later: CAP_SYS_ADMIN is needed for that (on 6.18 CAP_PERFMON is not enough), and kept.
 - `packets` and `namespaces` matter to `--source packets` and `capture -w` alone; so does what is kept for them.
 - Without `processes` it is not told what a slow upstream's thread waits for, nor how long the queue of a Unix socket was that another user's process holds; advice knows no settings of other users' proxies.
 - Proxies that start later, in any network namespace, are watched with what is kept. Probes are loaded once: if the thread that reads them fails, `run` ends with an error, and whoever supervises it starts it again.

@@ -48,6 +48,7 @@ const QUICK: &[Scenarios] = &[
     scenarios("2", "other-variants"),
     scenarios("4", "on-reused"),
     scenarios("7", ""),
+    scenarios("31", "loads"),
 ];
 /// On every kernel: what has to be proven on each, what others see of it, and that no start leaves anything.
 const EVERY: &[Scenarios] = &[
@@ -55,6 +56,7 @@ const EVERY: &[Scenarios] = &[
     scenarios("2", "fin-in-flight"),
     scenarios("4", "on-reused"),
     scenarios("7,25", ""),
+    scenarios("31", "loads"),
     Scenarios {
         least: true,
         ..scenarios("4", "older-in-three-namespaces")

@@ -61,6 +61,7 @@ macro_rules! layout {
             victim_pid: ABSENT,
             untyped: 0,
             second_ticks: 0,
+            tls_status: 0,
             task_nvcsw_untyped: $btf.offset("task_struct", "nvcsw").unwrap_or(ABSENT),
             stack_regs: ABSENT,
             mark_victim_task: u32::from($btf.arguments("btf_trace_mark_victim") == Some(2)),

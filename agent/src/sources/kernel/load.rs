@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::ProgramArray,
-    programs::{BtfTracePoint, FEntry, FExit, Iter, Program, TracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, Program, TracePoint, UProbe},
 };
 
 use super::hooks::{self, Hook, Kind, Ladder, Rung};
@@ -30,6 +30,8 @@ pub struct Probes {
     pub misses: Misses,
     /// Why ends of connections from elsewhere are not told, where they were asked for.
     pub no_far_ends: Option<String>,
+    /// Why the status of responses in TLS is not told, where it was asked for.
+    pub no_tls_status: Option<String>,
     /// Of the kernel: `(5, 10)`.
     pub version: (u32, u32),
 }
@@ -117,9 +119,17 @@ pub fn refused(held: &Held) -> Option<String> {
     Some(missing + RIGHTS)
 }
 
-/// Loads and attaches everything that loads and attaches; what tells of ends of connections from
-/// elsewhere only where it is asked for.
-pub fn load(far_ends: bool) -> Result<Probes> {
+/// What is loaded only where it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Ends of connections from other hosts are told.
+    pub far_ends: bool,
+    /// The status of responses in TLS is read where proxies hand them to OpenSSL.
+    pub tls_status: bool,
+}
+
+/// Loads and attaches everything that loads and attaches.
+pub fn load(asked: Asked) -> Result<Probes> {
     if object::PROBES.is_empty() {
         bail!(
             "this program was built without its kernel half; build it with `cargo xtask build`, \
@@ -153,7 +163,8 @@ pub fn load(far_ends: bool) -> Result<Probes> {
     }
     let lacking = missing.iter().find(|m| layout::OF_FAR_ENDS.contains(m));
     let mut no_far_ends = lacking.map(|member| format!("this kernel has no {member}"));
-    if far_ends && no_far_ends.is_none() {
+    layout.tls_status = u32::from(asked.tls_status);
+    if asked.far_ends && no_far_ends.is_none() {
         let ticks = 1_000_000_000 / clock::tick_ns().max(1);
         layout.second_ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
     }
@@ -180,9 +191,14 @@ pub fn load(far_ends: bool) -> Result<Probes> {
         let linked = link(&mut ebpf, "tell_far_end", tail::FAR_END, &kernel);
         no_far_ends = linked.err().map(|error| describe(&error));
     }
+    let tls_status = match asked.tls_status {
+        true => load_ssl_write(&mut ebpf),
+        false => Ok(()),
+    };
     Ok(Probes {
         misses: Misses::of(&ebpf),
-        no_far_ends: no_far_ends.filter(|_| far_ends),
+        no_far_ends: no_far_ends.filter(|_| asked.far_ends),
+        no_tls_status: tls_status.err().map(|error| describe(&error)),
         ebpf,
         facts,
         missing,
@@ -379,6 +395,17 @@ fn link(ebpf: &mut Ebpf, program: &str, place: u32, kernel: &Names) -> Result<()
     Ok(ProgramArray::try_from(map)?.set(place, &program, 0)?)
 }
 
+/// The program for OpenSSL's functions: which proxies have which library is found later.
+pub const SSL_WRITE: &str = "ssl_write";
+
+fn load_ssl_write(ebpf: &mut Ebpf) -> Result<()> {
+    if !privileges::has(&privileges::held(), privileges::UPROBES) {
+        bail!("CAP_SYS_ADMIN is missing, which uprobes need");
+    }
+    let program: &mut UProbe = named(ebpf, SSL_WRITE)?.try_into()?;
+    Ok(program.load()?)
+}
+
 fn named<'a>(ebpf: &'a mut Ebpf, program: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(program)
         .context("the kernel half lacks this program")
@@ -391,7 +418,7 @@ fn detach(ebpf: &mut Ebpf, hook: &Hook) -> Result<()> {
 }
 
 /// One line of an error's chain, without the verifier's log but with its verdict.
-fn describe(error: &anyhow::Error) -> String {
+pub(super) fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

@@ -18,10 +18,10 @@ impl Misses {
             let number = program.fd().ok()?.as_fd().as_raw_fd();
             File::open(format!("/proc/self/fdinfo/{number}")).ok()
         };
-        // An iterator runs only when it is read.
+        // An iterator runs only when it is read, and where OpenSSL's is left out a status is not known.
         let events = ebpf
             .programs()
-            .filter(|(_, program)| !matches!(program, Program::Iter(_)));
+            .filter(|(_, program)| !matches!(program, Program::Iter(_) | Program::UProbe(_)));
         let named = |(name, program): (&str, &Program)| Some((name.to_owned(), open(program)?));
         Misses(events.filter_map(named).collect())
     }

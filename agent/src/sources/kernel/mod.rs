@@ -9,6 +9,7 @@ pub mod load;
 mod misses;
 pub mod object;
 pub mod offer;
+pub mod openssl;
 pub mod plan;
 pub mod proxies;
 pub mod sockets;
@@ -39,6 +40,8 @@ pub struct Status {
     pub missing: Vec<&'static str>,
     /// Why ends of connections from elsewhere are not told, where they were asked for.
     pub no_far_ends: Option<String>,
+    /// Why the status of responses in TLS is not read, where that was asked for.
+    pub no_tls_status: Option<String>,
     /// Proxies that ran when the source started.
     pub proxies: usize,
 }
@@ -117,16 +120,18 @@ fn open(
     selection: Selection,
     out: SyncSender<Signal>,
 ) -> Result<(Status, Watch, RingBuf<MapData>)> {
-    let mut probes = load::load(selection.far_ends)?;
+    let mut probes = load::load(selection.asked)?;
     let ring = RingBuf::try_from(probes.ebpf.take_map("EVENTS").context("no EVENTS map")?)?;
     let (facts, missing) = (probes.facts.clone(), probes.missing.clone());
     let (version, no_far_ends) = (probes.version, probes.no_far_ends.clone());
+    let (tls_status, no_tls_status) = (selection.asked.tls_status, probes.no_tls_status.clone());
     let watch = Watch::start(probes, selection, out)?;
-    privileges::keep(&privileges::of_kernel_source(version));
+    privileges::keep(&privileges::of_kernel_source(version, tls_status));
     let status = Status {
         facts,
         missing,
         no_far_ends,
+        no_tls_status,
         proxies: watch.proxies(),
     };
     Ok((status, watch, ring))

@@ -6,6 +6,7 @@ use std::fs;
 use agent_ebpf::COMM;
 
 use crate::sources::cluster;
+use crate::sources::kernel::load::Asked;
 use crate::sources::process::{Homes, Wanted};
 
 /// What to watch.
@@ -19,8 +20,8 @@ pub struct Selection {
     pub places: Vec<Wanted>,
     /// Who knows what runs pods.
     pub cluster: cluster::Pods,
-    /// Ends of connections from elsewhere are told as well.
-    pub far_ends: bool,
+    /// What is watched only where it is asked for.
+    pub asked: Asked,
 }
 
 impl Selection {

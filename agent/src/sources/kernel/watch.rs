@@ -17,6 +17,7 @@ use zerocopy::FromZeros as _;
 use super::decode::{self, Beside, Record};
 use super::listeners::Listeners;
 use super::load::Probes;
+use super::openssl::Openssl;
 use super::state::{Spoken, State};
 use super::{Selection, layout, proxies, sockets};
 use crate::clock;
@@ -76,6 +77,7 @@ pub(super) struct Watch {
     sampler: Sampler,
     queues: Queues,
     servers: Servers,
+    openssl: Openssl,
     leftovers: Leftovers,
     refresh_at: Option<Instant>,
     /// When processes were last searched for one that is being started to serve this address.
@@ -119,6 +121,7 @@ impl Watch {
             sampler: Sampler::default(),
             queues: Queues::default(),
             servers: Servers::default(),
+            openssl: Openssl::default(),
             leftovers: Leftovers::default(),
             refresh_at: None,
             looked: StdMap::new(),
@@ -150,6 +153,7 @@ impl Watch {
         watch.mark_watched()?;
         watch.mark_watched()?;
         watch.pick_up()?;
+        watch.probe_openssl();
         Ok(watch)
     }
 
@@ -180,6 +184,13 @@ impl Watch {
 
     pub(super) fn proxies(&self) -> usize {
         self.proxies.len()
+    }
+
+    /// Looks for OpenSSL in proxies that have come lately.
+    fn probe_openssl(&mut self) {
+        if self.selection.asked.tls_status && self.probes.no_tls_status.is_none() {
+            self.openssl.probe(&mut self.probes.ebpf, &self.proxies);
+        }
     }
 
     /// One record of the ring buffer.
@@ -275,6 +286,7 @@ impl Watch {
         self.name_workloads();
         self.decide_strangers();
         self.read_servers();
+        self.probe_openssl();
         self.forget_leftovers();
     }
 

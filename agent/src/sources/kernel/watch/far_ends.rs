@@ -53,7 +53,7 @@ impl Watch {
 
     /// Reads ahead who listens, and their workers.
     pub(super) fn read_servers(&mut self) {
-        if !self.selection.far_ends {
+        if !self.selection.asked.far_ends {
             return;
         }
         let tcp = self.listeners.iter().filter(|k| !k.address.is_unix());
