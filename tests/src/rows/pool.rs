@@ -222,9 +222,6 @@ impl Drop for Continued {
     }
 }
 
-/// A proxy that waits for a processor reads what came by a tick or two of the scheduler later.
-const LATE_US: f64 = 8_000.0;
-
 /// Waits until the upstream's FINs for all pooled connections are at the proxy.
 pub(super) fn wait_close_wait(ns: &NetNs, port: u16, count: usize) -> Result<()> {
     wait_connections(ns, port, CLOSE_WAIT, |arrived| arrived >= count)
@@ -262,7 +259,7 @@ pub(super) fn state_truth(
                 last.judgement
             );
             let idle = last.idle.unwrap_or(0.0) * 1e6;
-            let near = Check::Near("/attempts/last/idle_us", idle, (LATE_US / idle).max(0.05));
+            let near = Check::Near("/attempts/last/idle_us", idle, 0.05);
             let expect = Expect::verdict(cell, &[502], "keepalive_race").with(near);
             if variant.starts_with("fin_") {
                 // Both kernels are this one: it knows why it sent the reset.

@@ -32,7 +32,7 @@ const KEEP_ALIVE_MS: u32 = 1000;
 pub(super) const NODE: u16 = 9000;
 const UNREAD: u16 = 9001;
 /// Long enough that 5 % of it is more than a scheduler's turn.
-const UNREAD_IDLE: Duration = Duration::from_millis(300);
+const IDLE_AGE: Duration = Duration::from_millis(300);
 const HALF: u16 = 9002;
 pub(super) const ABORT: u16 = 9003;
 /// A few more than an agent wants to see, for a connection may be closed early.
@@ -229,12 +229,13 @@ pub(super) fn other_variants(run: &mut Run, front: Front) -> Result<()> {
         pool::wait_close_wait(near, NODE, count)
     })?;
     pool::strike_stopped(run, front, near, worker, of("/half", ""), || {
+        std::thread::sleep(IDLE_AGE);
         half.signal(libc::SIGUSR1);
         pool::wait_close_wait(near, HALF, count)
     })?;
     pool::fill(run, near, "/unread", count, "")?;
     let requests = (0..count)
-        .map(|_| (UNREAD_IDLE, Request::post(run.path("/unread"))))
+        .map(|_| (IDLE_AGE, Request::post(run.path("/unread"))))
         .collect();
     front.burst(run, near, requests)?;
 
