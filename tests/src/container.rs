@@ -3,7 +3,9 @@
 mod podman;
 
 use std::cell::Cell;
+use std::ffi::CString;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -107,6 +109,12 @@ impl Drop for Engine {
             .podman()
             .args(["rm", "--all", "--force", "--time", "0"])
             .output();
+        // Podman mounts it on itself and leaves it: the folder could not be removed.
+        let overlay = self.folder.join("storage/overlay");
+        if let Ok(overlay) = CString::new(overlay.as_os_str().as_bytes()) {
+            // SAFETY: a string that lives in this frame.
+            unsafe { libc::umount2(overlay.as_ptr(), libc::MNT_DETACH) };
+        }
     }
 }
 
