@@ -2,7 +2,7 @@
 
 use agent_ebpf::{
     ANSWER, Attempt, Closed, Flow, HEAD, Header, Idle, REQUEST, Response, Retried, Stall, Thread,
-    counter, end, flow_flag, kind,
+    counter, end, flow_flag, kind, order,
 };
 use aya_ebpf::{
     helpers::{
@@ -166,12 +166,23 @@ pub fn noticed(flow: &Flow, thread: &mut Thread) {
     thread.failed_cookie = flow.cookie;
     thread.failed_link_sk = flow.link_sk;
     thread.failed_link_cookie = flow.link_cookie;
-    if offset!(tls_status) != 0
-        && let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie)
-        && downstream.noticed_cookie != flow.cookie
+    may_fail(flow, thread);
+}
+
+/// What this attempt's client is told next may be a failure's status.
+#[inline(always)]
+pub fn may_fail(flow: &Flow, thread: &Thread) {
+    if offset!(tls_status) == 0 {
+        return;
+    }
+    if let Some(downstream) = flow::of(flow.link_sk, flow.link_cookie)
+        // One without identity may be another one each time.
+        && (flow.cookie == 0 || downstream.noticed_cookie != flow.cookie)
     {
         downstream.noticed_cookie = flow.cookie;
-        downstream.noticed += 1;
+        // It may have been made for another client.
+        let surely = thread.lazy != 0 || flow.order == order::AFTER_READ;
+        downstream.noticed += if surely { 1 } else { 2 };
     }
 }
 

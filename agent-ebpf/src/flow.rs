@@ -245,6 +245,7 @@ pub fn begin_request(flow: &mut Flow, sk: u64, thread: &mut Thread, now: u64) {
 pub fn forget_answer(flow: &mut Flow) {
     const { assert!(core::mem::offset_of!(Flow, response).is_multiple_of(8)) };
     kernel::clear((&raw mut flow.response).cast::<[u64; RESPONSE / 8]>());
+    flow.response_size = 0;
 }
 
 /// Ties an attempt to nobody.

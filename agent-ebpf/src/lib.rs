@@ -194,7 +194,9 @@ abi! {
         /// many were since anything was sent, and `tls` flags.
         pub noticed_cookie: u64,
         pub noticed: u32,
-        pub tls: u32,
+        pub tls: u16,
+        /// Bytes in `response`: of the first read alone.
+        pub response_size: u16,
         /// When the current attempt began; until then, of one older than the agent: when it last
         /// carried anything, 0 if unknown.
         pub begun_ns: u64,

@@ -25,7 +25,7 @@ pub fn told(bytes: &[u8; PLAINTEXT]) -> Told {
     }
     let mut at = 0;
     for _ in 0..FRAMES {
-        if at + FRAME_HEADER + FIELD > PLAINTEXT {
+        if at + FRAME_HEADER > PLAINTEXT {
             break;
         }
         if byte(bytes, at + 3) == HEADERS {
@@ -33,8 +33,9 @@ pub fn told(bytes: &[u8; PLAINTEXT]) -> Told {
             at += FRAME_HEADER;
             at += (flags & PADDED != 0) as usize;
             at += if flags & PRIORITY != 0 { 5 } else { 0 };
+            let whole = at + FIELD <= PLAINTEXT;
             return Told {
-                status: field(bytes, at),
+                status: if whole { field(bytes, at) } else { 0 },
                 in_stream: true,
             };
         }

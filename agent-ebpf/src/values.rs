@@ -52,11 +52,11 @@ pub mod flow_flag {
 
 /// `Flow::tls`.
 pub mod tls {
-    /// What was handed to the TLS library first: a line of HTTP/1, or a frame of HTTP/2.
-    pub const LINES: u32 = 1;
-    pub const FRAMES: u32 = 2;
+    /// What was handed to the TLS library behind the first failure: a line of HTTP/1, or anything else.
+    pub const LINES: u16 = 1;
+    pub const FRAMES: u16 = 2;
     /// The socket has once taken nothing: what was to be sent then comes later.
-    pub const PUT_OFF: u32 = 4;
+    pub const PUT_OFF: u16 = 4;
 }
 
 /// `Flow::order`.

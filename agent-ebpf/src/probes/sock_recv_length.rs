@@ -161,11 +161,18 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
         let mut read = 0;
         if let Some(buffer) = user::buffer() {
             flow.answer_ptr = buffer.ptr;
-            read = user::read_user(buffer.ptr, buffer.len, &mut flow.response);
+            // What lies behind what was read is of an earlier answer.
+            let len = if buffer.len < ret as u64 {
+                buffer.len
+            } else {
+                ret as u64
+            };
+            read = user::read_user(buffer.ptr, len, &mut flow.response);
+            flow.response_size = read as u16;
             fastcgi(flow, buffer.ptr, FASTCGI_HEADER, ret as u32);
         }
         // A head that trickles in says nothing yet of what is spoken.
-        if ret as u32 >= STATUS && read >= STATUS && !speaks_in_turns(&flow.response) {
+        if read >= STATUS && !speaks_in_turns(&flow.response) {
             flow.flags |= flow_flag::UPGRADED;
         }
         if flow.request_ns != 0 && waited > STALL_NS {
@@ -179,6 +186,9 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
                     .is_some_and(|downstream| downstream.flags & flow_flag::OPAQUE != 0))
         {
             flow.received = ret as u32;
+            if let Some((thread, _, _)) = flow::thread() {
+                emit::may_fail(flow, thread);
+            }
             emit::attempt_ended(sk, flow, end::ANSWERED, 0, now);
             flow.flags &= !flow_flag::ENDED;
             flow.received = 0;
@@ -213,6 +223,7 @@ fn fastcgi(flow: &mut Flow, answer: u64, header: u32, read: u32) {
         return;
     }
     flow.response = LINE;
+    flow.response_size = RESPONSE as u16;
     let [a, b, c, d, e, f, g, h, status @ ..] = line;
     // As a number: the kernel half has no memcmp.
     if u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == u64::from_ne_bytes(*b"Status: ") {

@@ -44,8 +44,10 @@ pub fn ssl_write(ctx: ProbeContext) -> u32 {
 
 /// The status of the response in TLS that begins in what is sent now, after a failure; 0: it is not known.
 ///
-/// Of one of several streams' only a failure counts, and only where it is that of the one attempt that has
-/// failed since anything was sent: another stream's status may go out in the same write, or be put off.
+/// Another exchange's status may go out in the same write, or be put off. So of one of several streams' only a
+/// failure counts, and only where it is that of the one attempt that has failed since anything was sent. A
+/// proxy that goes on with others meanwhile may have made that attempt for another client: none of its
+/// streams' counts, and of its other responses only a failure behind one attempt that surely was for this one.
 #[inline(always)]
 pub fn status(flow: &mut Flow) -> u16 {
     let Some((thread, _, _)) = flow::thread() else {
@@ -58,14 +60,16 @@ pub fn status(flow: &mut Flow) -> u16 {
     if flow.tls & (tls::LINES | tls::FRAMES) == 0 {
         flow.tls |= if in_stream { tls::FRAMES } else { tls::LINES };
     }
-    // Bodies may begin like anything.
-    if !in_stream {
-        return if flow.tls & tls::LINES != 0 { said } else { 0 };
-    }
-    if flow.tls & tls::FRAMES == 0 || flow.tls & tls::PUT_OFF != 0 || flow.noticed != 1 {
-        return 0;
-    }
-    if said >= 500 { said } else { 0 }
+    let (in_turn, failure) = (thread.lazy != 0, said >= 500);
+    let one = flow.noticed == 1;
+    let sure = if in_stream {
+        let at_once = flow.tls & tls::PUT_OFF == 0;
+        flow.tls & tls::FRAMES != 0 && one && at_once && in_turn && failure
+    } else {
+        // Bodies may begin like anything, where frames were seen.
+        flow.tls & tls::LINES != 0 && (in_turn || one && failure)
+    };
+    if sure { said } else { 0 }
 }
 
 /// Something was sent to this client: what the thread handed to OpenSSL was for that, or is late.

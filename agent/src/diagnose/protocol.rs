@@ -6,7 +6,7 @@
 
 use crate::cause::{Cause, Variant};
 use crate::settings;
-use crate::signal::{Address, Opening, Process, Software, Source};
+use crate::signal::{Address, Opening, Process, Software};
 
 use super::finding::Finding;
 use super::known::Known;
@@ -17,9 +17,8 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
     let request = known.request().map(|r| &r.opening)?;
     if let Some(response) = &attempt.response {
         let finding = by_bytes(request, response, attempt.received)?;
-        // Where packets are misread, the end of the response before it was.
-        let later = attempt.requests_before > 0 && known.tried.source == Source::Packets;
-        return Some(if later {
+        // More than the response before it had announced may be taken for the next one.
+        return Some(if attempt.requests_before > 0 {
             finding.at_most_likely("response_sent: this connection had spoken HTTP before")
         } else {
             finding

@@ -63,8 +63,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 enum Seen {
     /// Its verdict has the status.
     Status,
-    /// Where HAProxy writes its first frames meanwhile, there is none.
-    Mostly,
     /// Its verdict has none.
     Verdict,
     /// The proxy answers before it lets go of the upstream, or passes an answer on among others: nothing but
@@ -140,7 +138,7 @@ const HAPROXY_TLS: Proxy = Proxy {
         ),
         (
             Http::Two,
-            [Seen::Mostly, Seen::Unclear, Seen::Nothing, Seen::Status],
+            [Seen::Verdict, Seen::Unclear, Seen::Nothing, Seen::Verdict],
         ),
     ],
     // Of several connects that fail at once it is not known which was whose.
@@ -297,7 +295,6 @@ fn watched(run: &mut Run, proxy: &Proxy) -> Result<()> {
                     Seen::Status => verdict
                         .with(Check::Equals("/status", statuses[0].into()))
                         .with(Check::Equals("/status_source", "kernel".into())),
-                    Seen::Mostly => verdict.with(Check::StatusUnseenOr(statuses[0])),
                     Seen::Verdict => verdict.with(Check::StatusUnseen),
                     Seen::Nothing => Expect::healthy(cell, statuses),
                     Seen::Unclear => continue,

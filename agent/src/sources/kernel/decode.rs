@@ -221,7 +221,7 @@ fn fault(record: &abi::Attempt) -> Option<HeadFault> {
     let kept = (record.answer_len as usize).min(abi::ANSWER);
     let answer = &record.answer[..kept.min(received)];
     // The buffer may hold something else by now.
-    let first = &record.flow.response[..received.min(abi::RESPONSE)];
+    let first = answer_begins(&record.flow);
     let same = !first.is_empty() && answer.starts_with(first);
     same.then(|| wire::head_fault(answer, answer.len() == received))?
 }
@@ -265,8 +265,7 @@ fn attempt(
             write_errno: (flow.send_errno != 0).then_some(flow.send_errno),
         }),
         received: u64::from(flow.received),
-        response: (flow.received > 0)
-            .then(|| wire::response(&flow.response[..(flow.received as usize).min(abi::RESPONSE)])),
+        response: answer_opening(flow),
         end: ending(how, errno),
         tcp: (tcp && sample.known & sampled::TCP != 0).then(|| tcp_facts(flow, sample)),
         peer: peer(flow, sample, how, at, beside),
@@ -285,6 +284,25 @@ fn attempt(
         spoke_http: (beside.spoken)(flow),
         fault: None,
     }
+}
+
+/// What the first read of the answer gave, as far as it is kept.
+fn answer_begins(flow: &abi::Flow) -> &[u8] {
+    let size = u32::from(flow.response_size).min(flow.received);
+    &flow.response[..(size as usize).min(abi::RESPONSE)]
+}
+
+fn answer_opening(flow: &abi::Flow) -> Option<Opening> {
+    /// Bytes of `HTTP/1.x NNN`.
+    const STATUS: usize = 12;
+    let begins = answer_begins(flow);
+    let opening = wire::response(begins);
+    let whole = begins.len() >= STATUS || begins.len() == flow.received as usize;
+    (flow.received > 0).then_some(match opening {
+        // More came, of which nothing is known.
+        Opening::Other if !whole => Opening::Unseen,
+        opening => opening,
+    })
 }
 
 fn link(flow: &abi::Flow) -> Option<Link> {

@@ -42,8 +42,8 @@ struct Mapped {
 pub(super) struct Openssl {
     libraries: HashMap<Id, Vec<UProbeLinkId>>,
     processes: HashMap<u32, Looked>,
-    /// What was said, of each program once.
-    said: HashSet<String>,
+    /// What was warned of, of each program once.
+    warned: HashSet<String>,
 }
 
 /// What became of a process.
@@ -68,10 +68,8 @@ impl Openssl {
             match look(ebpf, &mut self.libraries, pid) {
                 Ok(Some((library, path))) => {
                     looked.library = Some(library);
-                    if self.said.insert(format!("{pid} {path}")) {
-                        let (name, path) = (name(pid), visible(&path));
-                        detail!("status in TLS: read of {name} ({pid}) where it calls {path}");
-                    }
+                    let (name, path) = (name(pid), visible(&path));
+                    detail!("status in TLS: read of {name} ({pid}) where it calls {path}");
                 }
                 Ok(None) if last => self.warn(pid, "it has loaded no libssl.so"),
                 Ok(None) => {}
@@ -94,7 +92,7 @@ impl Openssl {
 
     fn warn(&mut self, pid: u32, why: &str) {
         let line = format!("the status in TLS of {} is not read: {why}", name(pid));
-        if self.said.insert(line.clone()) {
+        if self.warned.insert(line.clone()) {
             warning!("{line}");
         }
     }
@@ -110,8 +108,13 @@ fn name(pid: u32) -> String {
 
 /// The library of a process, by its own name for it.
 pub fn loaded_by(pid: u32) -> Option<String> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
-    mapped(&maps).map(|library| library.path)
+    mapped(&maps(pid).ok()?).map(|library| library.path)
+}
+
+/// Names of files may be any bytes.
+fn maps(pid: u32) -> Result<String> {
+    let bytes = fs::read(format!("/proc/{pid}/maps"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Has the library of a process probed.
@@ -120,8 +123,7 @@ fn look(
     libraries: &mut HashMap<Id, Vec<UProbeLinkId>>,
     pid: u32,
 ) -> Result<Option<(Id, String)>> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    let Some(Mapped { range, path }) = mapped(&maps) else {
+    let Some(Mapped { range, path }) = mapped(&maps(pid)?) else {
         return Ok(None);
     };
     // What is mapped, whatever is at its path by now, or is there for this process.
@@ -129,7 +131,7 @@ fn look(
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(format!("/proc/{pid}/map_files/{range}"))
-        .with_context(|| format!("open {path} as process {pid} has it"))?;
+        .with_context(|| format!("open {path} as it has been loaded"))?;
     let metadata = file.metadata()?;
     let id = (metadata.dev(), metadata.ino());
     if let Entry::Vacant(new) = libraries.entry(id) {

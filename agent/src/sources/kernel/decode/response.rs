@@ -4,7 +4,7 @@ use agent_ebpf as abi;
 use agent_ebpf::{end, flow_flag};
 
 use super::address::{local, remote};
-use super::{Beside, attempt, is_client, text, time};
+use super::{Beside, answer_begins, attempt, is_client, text, time};
 use crate::signal::Response;
 use crate::sources::wire;
 
@@ -50,8 +50,7 @@ pub(super) fn response(record: &abi::Response, beside: Beside<'_>) -> Response {
 /// the head never became complete.
 fn broken_answer(record: &abi::Response) -> Option<u8> {
     let flow = &record.attempt;
-    let bytes = &flow.response[..(flow.received as usize).min(abi::RESPONSE)];
-    let passed_on = wire::status(bytes) == Some(record.status);
+    let passed_on = wire::status(answer_begins(flow)) == Some(record.status);
     if record.attempt_end != end::ANSWERED || record.status < 500 || passed_on {
         return None;
     }

@@ -42,6 +42,7 @@ fn a_head_that_was_cut_short_is_told_from_one_that_was_refused() {
             .flow
             .response
             .copy_from_slice(&answer[..abi::RESPONSE]);
+        record.flow.response_size = abi::RESPONSE as u16;
         record.answer[..answer.len()].copy_from_slice(answer);
         record.answer_len = abi::ANSWER as u32;
         let beside = Beside {
