@@ -426,7 +426,9 @@ impl Tracker {
             .map(|t| diagnose::diagnose_attempt(&case, t))
             .collect();
         let advice = diagnose::advise(&case, &diagnosis);
-        let kind = kind(exchange, self.tries_again_unseen(exchange));
+        // That the client was served well may be all that tells of the answer.
+        let unseen = self.tries_again_unseen(exchange) || lost > 0;
+        let kind = kind(exchange, unseen);
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
@@ -465,7 +467,8 @@ impl Tracker {
 }
 
 /// A response that no upstream saved is a failure; a failed attempt without a failed response is not.
-fn kind(exchange: &Exchange, tries_again_unseen: bool) -> Kind {
+/// `unseen`: it may have been saved by what was not seen.
+fn kind(exchange: &Exchange, unseen: bool) -> Kind {
     if let (Source::Log, Some(told)) = (exchange.source(), &exchange.told) {
         return match told.saved() || told.client_left() {
             true => Kind::NearMiss,
@@ -476,13 +479,13 @@ fn kind(exchange: &Exchange, tries_again_unseen: bool) -> Kind {
         Some((_, _, response)) => {
             let failed_status = response.status.is_some_and(|status| status >= 500);
             let good_status = response.status.is_some_and(|status| status < 500);
-            if (exchange.saved() && !failed_status) || (tries_again_unseen && good_status) {
+            if (exchange.saved() && !failed_status) || (unseen && good_status) {
                 Kind::NearMiss
             } else {
                 Kind::Verdict
             }
         }
-        None if exchange.failed_unseen(tries_again_unseen) => Kind::Verdict,
+        None if exchange.failed_unseen(unseen) => Kind::Verdict,
         None => Kind::NearMiss,
     }
 }
