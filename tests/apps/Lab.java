@@ -45,8 +45,10 @@ public class Lab extends HttpServlet {
             response.setStatus(413);
             return;
         }
-        request.getInputStream().readAllBytes();
-        if ("close".equals(act)) {
+        if (!"spurn".equals(act)) {
+            request.getInputStream().readAllBytes();
+        }
+        if ("close".equals(act) || "spurn".equals(act)) {
             // Tomcat survives it and says nothing to the client.
             throw new OutOfMemoryError("as it was asked");
         }

@@ -38,6 +38,9 @@ func serve(answer http.ResponseWriter, request *http.Request) {
 		answer.WriteHeader(http.StatusRequestEntityTooLarge)
 		return
 	}
+	if act == "spurn" {
+		panic(http.ErrAbortHandler)
+	}
 	io.Copy(io.Discard, request.Body)
 	if act == "hold" {
 		// Until the proxy gives up.

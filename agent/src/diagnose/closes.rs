@@ -100,7 +100,8 @@ fn shape(known: &Known<'_>) -> Finding {
     let all_taken = taken.is_none_or(|taken| taken >= bytes);
     let sending = matches!(attempt.end, End::SendFailed { .. }) && bytes > 0;
     let broken = matches!(attempt.end, End::Reset | End::SendFailed { .. });
-    if sending || (broken && !all_taken && (answered || known.read() == Read::Yes)) {
+    // With a FIN as well: what it acknowledged is all that the upstream had got when it closed.
+    if sending || (!all_taken && (answered || known.read() == Read::Yes)) {
         return Finding::proven(Cause::RequestBodyRejected);
     }
     if known.request().is_none() && !attempt.reused {

@@ -76,8 +76,9 @@ pub(in crate::matrix) enum Act {
     Banner,
     BigHead,
     BadHead,
-    /// Answers before it has read the body, and closes.
+    /// Answers before it has read the body, and closes; or says nothing and closes.
     Reject,
+    Spurn,
     /// Has a worker for each request, of which no other's depends.
     Alone,
     /// Its supervisor kills a worker that is busy for longer than `Manner::limit`.

@@ -81,7 +81,7 @@ fn misbehave(stream: &Stream, what: &str) {
         }
         "hold" => Ok(()),
         "banner" => stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
-        // "close", and anything unknown.
+        // "close", "spurn", and anything unknown.
         _ => return,
     };
     // The proxy gives up, and so closes.
@@ -95,7 +95,7 @@ struct Request {
 }
 
 impl Request {
-    /// The next one, with its body unless that is to be rejected; `None` at the end.
+    /// The next one, with its body unless that is not to be read; `None` at the end.
     fn read(stream: &Stream) -> Option<Request> {
         let mut bytes = Vec::new();
         let mut buffer = [0_u8; 4096];
@@ -112,7 +112,8 @@ impl Request {
                 path: path.to_owned(),
                 query: query.to_owned(),
             };
-            if request.asked("do") == Some("reject") || body_is_there(&head, &bytes[end + 4..]) {
+            let unread = matches!(request.asked("do"), Some("reject" | "spurn"));
+            if unread || body_is_there(&head, &bytes[end + 4..]) {
                 return Some(request);
             }
         }

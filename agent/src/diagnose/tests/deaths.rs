@@ -330,6 +330,18 @@ fn resets_by_a_living_process() {
     let shut_down = reset(true).reused().tcp(|t| t.acked = 124);
     let shut_down = shut_down.close(|c| c.taken = Some(100));
     assert_ne!(shut_down.judge().cause, Cause::RequestBodyRejected);
+    // A FIN that left a part of the request to a socket that nobody reads any more.
+    let spurned = |acked| {
+        fin(scene(TCP, End::PeerClosed, S), T + S, acked, true)
+            .tcp(|t| t.acked = acked)
+            .peer_closed(true, true, false, MS)
+            .close(|c| c.taken = Some(100))
+            .workers(Software::Node)
+            .reused()
+            .late()
+    };
+    spurned(100).is(Cause::RequestBodyRejected, None, Proven, true);
+    spurned(124).is(Cause::UpstreamClosedEarly, Variant::NoBytes, Proven, true);
     // The upstream on this host did not close: something between did.
     scene(TCP, End::Reset, S)
         .tcp(|t| t.reset_at = Some(T + S))

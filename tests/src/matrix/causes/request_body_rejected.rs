@@ -1,4 +1,5 @@
-//! The upstream answers and closes before it has read a body that is still being sent.
+//! The upstream closes before it has read a body that is still being sent, with or without an answer. Some
+//! proxies pass most such answers on.
 
 use super::{By, Cause};
 use crate::client::Request;
@@ -11,20 +12,20 @@ const BODY: usize = 8_000_000;
 
 pub(super) const CAUSE: Cause = Cause {
     name: "request_body_rejected",
-    by: By::Upstreams(&[Act::Reject]),
+    by: By::Upstreams(&[Act::Reject, Act::Spurn]),
     unix: false,
     spares: &[],
     inject: |stage| {
         stage.tries_connects_alone();
         let log = stage.ask_of_workers(1)?;
         stage.introduce()?;
-        let query = stage.ask(Act::Reject);
+        let queries = [Act::Reject, Act::Spurn].map(|act| stage.ask(act));
         let truth = stage.truth();
         // One after the other: a crowd of such bodies says nothing more.
-        for _ in 0..stage.wanted {
+        for query in queries.iter().cycle().take(stage.wanted) {
             let request = Request {
                 body: BODY,
-                ..Request::post(stage.run.path(FAULT)).query(&query)
+                ..Request::post(stage.run.path(FAULT)).query(query)
             };
             let request = stage.run.expecting(request, &truth);
             for sent in stage.crowd(vec![request])? {

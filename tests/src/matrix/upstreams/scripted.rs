@@ -22,6 +22,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::BigHead => "do=big-head".to_owned(),
             Act::BadHead => "do=bad-head".to_owned(),
             Act::Reject => "do=reject".to_owned(),
+            Act::Spurn => "do=spurn".to_owned(),
             // It has no workers.
             Act::Alone | Act::Exit | Act::Crash | Act::Limit | Act::Quit => return None,
         })

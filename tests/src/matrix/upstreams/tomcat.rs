@@ -56,6 +56,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Close => "do=close".to_owned(),
             Act::BigHead => "do=big-head".to_owned(),
             Act::Reject => "do=reject".to_owned(),
+            Act::Spurn => "do=spurn".to_owned(),
             _ => return None,
         })
     },
