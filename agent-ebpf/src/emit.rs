@@ -2,7 +2,7 @@
 
 use agent_ebpf::{
     ANSWER, Attempt, Closed, Flow, HEAD, Header, Idle, REQUEST, Response, Retried, Stall, Thread,
-    counter, end, flow_flag, kind, order,
+    counter, end, flow_flag, kind, order, records,
 };
 use aya_ebpf::{
     helpers::{
@@ -328,7 +328,8 @@ pub fn idle_closed(flow: &Flow, by_upstream: bool, reset: bool, now: u64) {
         flow.last_send_ns
     };
     let idle_ns = now.saturating_sub(last);
-    if last == 0 || idle_ns < IDLE_NS {
+    // It may wait for its first answer.
+    if last == 0 || idle_ns < IDLE_NS || records::is_doubtful(flow) {
         return;
     }
     let Some(mut entry) = reserve::<Idle>() else {

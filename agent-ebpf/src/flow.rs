@@ -1,7 +1,7 @@
 //! The state kept per connection of a proxy: creation, request boundaries, and links between the two sides.
 
 use agent_ebpf::{
-    Flow, HEAD, RESPONSE, Read, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role,
+    Flow, HEAD, RESPONSE, Read, SLOTS, Thread, WATCHED_BLOCK, counter, flow_flag, order, role, tls,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
 
@@ -301,6 +301,18 @@ pub fn read_head(flow: &mut Flow) {
 #[inline(always)]
 pub fn is_ours(flow: &Flow) -> bool {
     flow.tgid == (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// An upstream connection in TLS, of which requests and answers take turns.
+#[inline(always)]
+pub fn is_sealed(flow: &Flow) -> bool {
+    flow.flags & flow_flag::SEALED != 0 && flow.tls & tls::SEVERAL == 0
+}
+
+/// Whether the upstream has said that it closes.
+#[inline(always)]
+pub fn was_left(flow: &Flow) -> bool {
+    flow.fin_ns != 0 || flow.tls & tls::FAREWELL != 0
 }
 
 /// A request is on this upstream connection and no response byte has been read.

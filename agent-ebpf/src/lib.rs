@@ -6,6 +6,7 @@
 
 mod places;
 mod plaintext;
+pub mod records;
 mod values;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -191,12 +192,17 @@ abi! {
         /// Upstream: the failed attempt that this one follows.
         pub retry_of: u64,
         /// Downstream, where the status in TLS is asked for: the failed attempt that was noticed last, how
-        /// many were since anything was sent, and `tls` flags.
+        /// many were since anything was sent.
         pub noticed_cookie: u64,
         pub noticed: u32,
+        /// `tls` flags.
         pub tls: u16,
         /// Bytes in `response`: of the first read alone.
         pub response_size: u16,
+        /// Upstream, in TLS: bytes to come of the record that was read last, and how many records of
+        /// application data since the request.
+        pub record_left: u32,
+        pub records: u32,
         /// When the current attempt began; until then, of one older than the agent: when it last
         /// carried anything, 0 if unknown.
         pub begun_ns: u64,

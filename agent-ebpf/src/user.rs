@@ -1,5 +1,6 @@
 //! Reads of the bytes a proxy sends or receives, from the arguments of its current system call.
 
+use agent_ebpf::records::{HEADER, UNREAD};
 use aya_ebpf::helpers::{
     bpf_probe_read_user, bpf_probe_read_user_buf,
     generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
@@ -163,6 +164,34 @@ fn vector(iov: u64) -> Option<Buffer> {
     // SAFETY: the helper checks the address.
     let [ptr, len] = unsafe { bpf_probe_read_user(iov as *const [u64; 2]) }.ok()?;
     Some(Buffer { ptr, len })
+}
+
+/// What is at this offset of the data of a TLS hello, of which there are so many bytes.
+#[inline(always)]
+pub fn hello_at(buffer: Buffer, at: u32) -> [u8; 8] {
+    let mut bytes = UNREAD;
+    if u64::from(at) < buffer.len {
+        read_at(buffer, at, &mut bytes);
+    }
+    bytes
+}
+
+/// The header of a TLS record at this offset of the data, of which there are so many bytes; zero where
+/// not all of it is there.
+#[inline(always)]
+pub fn record_at(buffer: Buffer, there: u64, at: u32) -> [u8; HEADER as usize] {
+    let mut bytes = [0; HEADER as usize];
+    let end = u64::from(at) + u64::from(HEADER);
+    if end <= buffer.len && end <= there {
+        read_at(buffer, at, &mut bytes);
+    }
+    bytes
+}
+
+#[inline(always)]
+fn read_at(buffer: Buffer, at: u32, out: &mut [u8]) {
+    // SAFETY: the helper checks the address; what cannot be read it makes zero.
+    let _ = unsafe { bpf_probe_read_user_buf((buffer.ptr + u64::from(at)) as *const u8, out) };
 }
 
 /// Bytes of `HTTP/1.x NNN`: a first piece that is shorter is no line by itself.

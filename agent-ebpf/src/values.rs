@@ -57,6 +57,22 @@ pub mod tls {
     pub const FRAMES: u16 = 2;
     /// The socket has once taken nothing: what was to be sent then comes later.
     pub const PUT_OFF: u16 = 4;
+
+    // Upstream:
+    /// A request was sent: the handshake is over.
+    pub const ASKED: u16 = 8;
+    /// TLS 1.3: application data came within the handshake.
+    pub const SECRET: u16 = 16;
+    /// The proxy's own part of the handshake is over.
+    pub const FINISHED: u16 = 32;
+    /// The record that was read last is of an answer.
+    pub const WITHIN: u16 = 64;
+    /// Since the request, an alert: the upstream closes the connection.
+    pub const FAREWELL: u16 = 128;
+    /// Where the next record begins is not known, until the next request.
+    pub const LOST: u16 = 256;
+    /// Requests may be sent before others are answered, or where they begin is not known.
+    pub const SEVERAL: u16 = 512;
 }
 
 /// `Flow::order`.

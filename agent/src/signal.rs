@@ -175,6 +175,9 @@ pub struct Response {
     pub request: Option<Opening>,
     /// When the proxy read the request's first byte, as far as seen.
     pub request_at: Option<Nanos>,
+    /// Bytes of body that the request's head announces (`Content-Length`), where that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_body: Option<u64>,
     /// The attempt that this thread ended last, with nothing else begun since (adjacency).
     pub adjacent: Option<FlowId>,
     /// The last attempt begun for this downstream, failed or not.

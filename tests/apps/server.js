@@ -1,10 +1,11 @@
-// A Node.js upstream: keeps connections alive for --keepalive ms (plus what Node adds) and dies as
-// the query's `do` says, after reading the request.
+// A Node.js upstream: keeps connections alive for so many ms (plus what Node adds) and dies as the
+// query's `do` says, after reading the request. With a key, a certificate and a version it speaks TLS.
 'use strict';
 const fs = require('fs');
 const http = require('http');
+const https = require('https');
 
-const [address, keepAlive, logFile] = process.argv.slice(2);
+const [address, keepAlive, logFile, key, cert, version] = process.argv.slice(2);
 const log = fs.openSync(logFile, 'a');
 function say(what, path) {
   const t = Number(process.hrtime.bigint());
@@ -14,12 +15,13 @@ function say(what, path) {
 const acts = {
   hold: () => {},
   close: (socket) => socket.destroy(),
+  later: (socket) => setTimeout(() => socket.destroy(), 300),
   reset: (socket) => socket.resetAndDestroy(),
   exit: () => process.exit(3),
   segv: () => process.kill(process.pid, 'SIGSEGV'),
 };
 
-const server = http.createServer((request, response) => {
+const handle = (request, response) => {
   const url = new URL(request.url, 'http://lab');
   request.resume();
   request.on('end', () => {
@@ -35,7 +37,18 @@ const server = http.createServer((request, response) => {
       say('answered', url.pathname);
     }, Number(url.searchParams.get('ms') || 0));
   });
-});
+};
+const server = key
+  ? https.createServer(
+      {
+        key: fs.readFileSync(key),
+        cert: fs.readFileSync(cert),
+        minVersion: version,
+        maxVersion: version,
+      },
+      handle,
+    )
+  : http.createServer(handle);
 server.keepAliveTimeout = Number(keepAlive);
 server.on('connection', (socket) => {
   say('accepted');

@@ -33,6 +33,7 @@ mod r28_cluster;
 mod r29_one_shot;
 mod r30_far_upstream;
 mod r31_tls_status;
+mod r32_tls_upstream;
 
 use crate::run::{Need, Scenario};
 
@@ -73,6 +74,7 @@ pub fn all() -> Vec<Scenario> {
         r29_one_shot::scenarios(),
         r30_far_upstream::scenarios(),
         r31_tls_status::scenarios(),
+        r32_tls_upstream::scenarios(),
     ]
     .into_iter()
     .flatten()

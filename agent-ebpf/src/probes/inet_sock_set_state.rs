@@ -330,7 +330,7 @@ fn proxy_closes(flow: &mut Flow, sk: *const u8, old: i32, new: i32) -> bool {
     } else if new == TCP_CLOSE && old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT {
         // The end of a connection that the proxy had closed before.
         return false;
-    } else if flow.fin_ns != 0 {
+    } else if flow::was_left(flow) {
         end::PEER_CLOSED
     } else {
         end::GIVEN_UP

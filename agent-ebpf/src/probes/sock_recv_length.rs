@@ -2,7 +2,7 @@
 //!
 //! `void sock_recv_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the read.
 
-use agent_ebpf::{Flow, HEAD, RESPONSE, Thread, end, flow_flag, role};
+use agent_ebpf::{Flow, HEAD, RESPONSE, Thread, end, flow_flag, records, role};
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns},
     macros::btf_tracepoint,
@@ -62,6 +62,11 @@ pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     if flow.role == role::UPSTREAM && ret > 0 {
+        if flow::is_sealed(flow) {
+            answer_in_tls(flow, ret as u32, now);
+            several(flow.cookie);
+            return 0;
+        }
         answer(flow, sk.raw(), ret, now);
         several(flow.cookie);
         // Last: what comes after it would be verified for every way through it.
@@ -201,6 +206,23 @@ fn answer(flow: &mut Flow, sk: u64, ret: i32, now: u64) {
         fastcgi(flow, buffer.ptr, 0, ret as u32);
     }
     flow.received = flow.received.wrapping_add(ret as u32);
+    flow.last_receive_ns = now;
+}
+
+/// The same in TLS, of which nothing can be read but where records begin.
+#[inline(always)]
+fn answer_in_tls(flow: &mut Flow, read: u32, now: u64) {
+    const NONE: user::Buffer = user::Buffer { ptr: 0, len: 0 };
+    let buffer = user::buffer().unwrap_or(NONE);
+    let header = |at| user::record_at(buffer, u64::from(read), at);
+    if !records::answers(flow, read, header) {
+        return;
+    }
+    let waited = now.saturating_sub(flow.request_ns);
+    if flow.received == 0 && flow.request_ns != 0 && waited > STALL_NS {
+        emit::stalled(flow, waited, now);
+    }
+    flow.received = flow.received.wrapping_add(read);
     flow.last_receive_ns = now;
 }
 

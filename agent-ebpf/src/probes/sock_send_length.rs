@@ -2,7 +2,7 @@
 //!
 //! `void sock_send_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the send.
 
-use agent_ebpf::{Flow, RESPONSE, Thread, end, flow_flag, role};
+use agent_ebpf::{Flow, RESPONSE, Thread, end, flow_flag, records, role, tls};
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
@@ -10,8 +10,12 @@ use aya_ebpf::{
 use crate::{
     emit, field, flow,
     kernel::{self, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Socket, TCP_CLOSE},
+    maps::CONNECTIONS,
     offset,
-    probes::ssl_write,
+    probes::{
+        inet_sock_set_state::{key_of, listener_at},
+        ssl_write,
+    },
     user::{self, Buffer},
 };
 
@@ -78,7 +82,8 @@ pub fn sent(sk: impl Socket, ret: i32) -> i32 {
 }
 
 /// A socket not seen before that a proxy writes to first is an upstream connection, or a client that asked
-/// nothing and is told that it took too long: the agent, which knows all listeners, tells them apart.
+/// nothing and is told that it took too long: where its listener is not known here, the agent, which knows
+/// all, tells them apart.
 #[inline(always)]
 fn first_send(sk: impl Socket) -> Option<&'static mut Flow> {
     if !stream(sk.raw()) {
@@ -91,6 +96,11 @@ fn first_send(sk: impl Socket) -> Option<&'static mut Flow> {
     }
     let id = bpf_get_current_pid_tgid();
     let flow = flow::create(sk, role::UPSTREAM, (id >> 32) as u32, id as u32)?;
+    if tcp && listener_at(key_of(&flow.ends)).is_some() {
+        // Taken from a listener here: a client.
+        CONNECTIONS.remove(sk.address());
+        return None;
+    }
     flow.flags |= flow_flag::OLDER;
     Some(flow)
 }
@@ -115,7 +125,12 @@ pub fn stream(sk: u64) -> bool {
 fn request(flow: &mut Flow, sk: impl Socket, thread: &mut Thread, ret: i32, now: u64) {
     let tcp = flow.ends.family != AF_UNIX;
     let idle = flow.request_ns == 0 || flow.received > 0 || flow.flags & flow_flag::ENDED != 0;
-    if idle && flow.flags & flow_flag::UPGRADED == 0 && !only_continue(flow) {
+    let begins = if flow::is_sealed(flow) {
+        begins_in_tls(flow, idle, now)
+    } else {
+        idle && flow.flags & flow_flag::UPGRADED == 0 && !only_continue(flow)
+    };
+    if begins {
         flow::begin_request(flow, sk.raw(), thread, now);
         keep_request(flow, thread);
         if tcp && let Some((write_seq, retransmits)) = sk.sent_so_far() {
@@ -140,6 +155,43 @@ fn request(flow: &mut Flow, sk: impl Socket, thread: &mut Thread, ret: i32, now:
         flow.send_errno = -ret;
         emit::attempt_ended(sk.raw(), flow, end::SEND_FAILED, -ret, now);
         emit::noticed(flow, thread);
+    }
+}
+
+/// The first request takes the handshake's place.
+#[inline(always)]
+fn begins_in_tls(flow: &mut Flow, idle: bool, now: u64) -> bool {
+    let asked = flow.tls & tls::ASKED != 0;
+    if asked && (!idle || (records::is_doubtful(flow) && !was_answered(flow, now))) {
+        return false;
+    }
+    let Some(buffer) = user::buffer() else {
+        return false;
+    };
+    if !records::asks(flow, user::record_at(buffer, buffer.len, 0)) {
+        return false;
+    }
+    if !asked {
+        flow.ordinal = flow.ordinal.wrapping_sub(1);
+    }
+    records::asked(flow);
+    true
+}
+
+/// What came may be session tickets, and what is sent now the rest of a request.
+#[inline(always)]
+fn was_answered(flow: &Flow, now: u64) -> bool {
+    const IDLE_NS: u64 = 200_000_000;
+    match flow::of(flow.link_sk, flow.link_cookie) {
+        Some(downstream) if downstream.flags & flow_flag::OPAQUE == 0 => {
+            downstream.flags & flow_flag::AWAITED == 0 || downstream.ordinal != flow.link_ordinal
+        }
+        // Its client is gone: this is for another one.
+        None if flow.link_cookie != 0 => true,
+        _ => {
+            now.saturating_sub(flow.last_send_ns) > IDLE_NS
+                && now.saturating_sub(flow.last_receive_ns) > IDLE_NS
+        }
     }
 }
 
@@ -174,6 +226,13 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
     flow::complete_head(flow);
     if first && flow.head_size != 0 && RECORDS.contains(&flow.head[0]) && flow.head[1] == 3 {
         flow.flags |= flow_flag::SEALED;
+        // Of a connection that is older than the agent it is not known what was agreed.
+        let turns = records::is_hello(flow.head[0])
+            && user::buffer()
+                .is_some_and(|hello| !records::offers_http2(|at| user::hello_at(hello, at)));
+        if !turns {
+            flow.tls |= tls::SEVERAL;
+        }
     }
 }
 
@@ -195,6 +254,14 @@ fn response(flow: &mut Flow) {
     if status != 0 && status < 200 && status != 101 {
         // An interim response: the final one is still awaited.
         return;
+    }
+    if status == 101
+        && let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie)
+        && flow::is_sealed(attempt)
+    {
+        // Both sides may speak when they like from now on.
+        attempt.tls |= tls::SEVERAL;
+        attempt.flags |= flow_flag::UPGRADED;
     }
     let awaited = flow.flags & flow_flag::AWAITED != 0;
     flow.flags &= !(flow_flag::AWAITED | flow_flag::SUSPECT);

@@ -3,7 +3,7 @@
 //!
 //! Of its record `fd`. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
 
-use agent_ebpf::{Flow, Thread, end, flow_flag, role};
+use agent_ebpf::{Flow, Thread, end, flow_flag, role, tls};
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
 };
@@ -113,7 +113,7 @@ fn decide(sk: u64, flow: &mut Flow, thread: &mut Thread, now: u64) {
     } else if flow::outstanding(flow) || flow.flags & flow_flag::ENDED != 0 {
         ending = u16::from(if flow.reset_ns != 0 {
             end::RESET
-        } else if flow.fin_ns != 0 || flow.flags & flow_flag::EOF != 0 {
+        } else if flow::was_left(flow) || flow.flags & flow_flag::EOF != 0 {
             end::PEER_CLOSED
         } else {
             end::GIVEN_UP
@@ -147,7 +147,7 @@ const SHORT: u32 = 64;
 fn refuses(flow: &Flow, thread: &Thread, now: u64) -> bool {
     let [first, .., hundreds, _, _, _, _, _, _] = flow.response;
     let failed = (first == b'H') & (hundreds == b'5');
-    if thread.lazy != 0 || flow.received == 0 || failed {
+    if thread.lazy != 0 || flow.received == 0 || failed || flow.tls & tls::ASKED != 0 {
         return false;
     }
     let idle = now.saturating_sub(flow.last_receive_ns) > IDLE_NS;

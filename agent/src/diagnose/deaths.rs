@@ -22,6 +22,8 @@ const EXIT_WITHIN: Nanos = 250 * MILLISECOND;
 const DYING: Nanos = 2 * SECOND;
 /// Servers that obey an order to stop tidy up between closing their connections and their exit.
 const LEAVING: Nanos = SECOND;
+/// An exit closes what is open; a program that goes may have done so itself just before.
+const TIDYING: Nanos = 20 * MILLISECOND;
 const GRACEFUL: Nanos = 35 * SECOND;
 /// Services may be given longer (uWSGI's `worker-reload-mercy` is 60 s): whose end falls into this
 /// time may have been told to stop, or ran into a limit.
@@ -376,8 +378,15 @@ impl<'a> Death<'a> {
             };
             Finding::likely(Cause::WorkerCrashed, missing).variant(Variant::Signal)
         } else {
-            Finding::proven_if(host.sees("signal_sent"), Cause::WorkerCrashed, NO_SENDER)
-                .variant(Variant::Exit)
+            let finding =
+                Finding::proven_if(host.sees("signal_sent"), Cause::WorkerCrashed, NO_SENDER)
+                    .variant(Variant::Exit);
+            match exit.at > self.closed + TIDYING {
+                true => finding.at_most_likely(
+                    "upstream_closed: whether it closed this because it was to exit",
+                ),
+                false => finding,
+            }
         };
         Some(finding.settled())
     }

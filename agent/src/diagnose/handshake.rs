@@ -12,6 +12,11 @@ use super::known::Known;
 /// What it is called instead where the end came within the handshake.
 pub(super) fn instead(known: &Known<'_>, finding: Finding) -> Finding {
     let attempt = known.attempt();
+    if attempt.tickets {
+        return finding.at_most_likely(
+            "response_received: whether what came within TLS was session tickets or an answer",
+        );
+    }
     let tls = known.request().is_some_and(|r| r.opening == Opening::Tls);
     if !tls {
         return finding;

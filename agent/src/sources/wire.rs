@@ -110,6 +110,21 @@ pub fn origin_form(target: &[u8]) -> &[u8] {
 
 /// The Host header, where it lies complete within the bytes.
 fn host(bytes: &[u8]) -> Option<String> {
+    let value = String::from_utf8_lossy(field(bytes, b"host")?)
+        .trim()
+        .to_owned();
+    Some(value).filter(|v| !v.is_empty())
+}
+
+/// The body that a request's head announces, where that lies complete within the bytes.
+pub fn announced_body(bytes: &[u8]) -> Option<u64> {
+    method(bytes)?;
+    let value = std::str::from_utf8(field(bytes, b"content-length")?).ok()?;
+    value.trim().parse().ok()
+}
+
+/// The value of a head's first field of this name, in small letters.
+fn field<'a>(bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut lines = bytes.split(|&b| b == b'\n');
     lines.next()?;
     let mut lines = lines.peekable();
@@ -120,9 +135,10 @@ fn host(bytes: &[u8]) -> Option<String> {
         if line.is_empty() {
             return None;
         }
-        if line.len() > 5 && line[..5].eq_ignore_ascii_case(b"host:") {
-            let value = String::from_utf8_lossy(&line[5..]).trim().to_owned();
-            return Some(value).filter(|v| !v.is_empty());
+        if let Some((start, [b':', value @ ..])) = line.split_at_checked(name.len())
+            && start.eq_ignore_ascii_case(name)
+        {
+            return Some(value);
         }
     }
     None
@@ -222,6 +238,29 @@ mod tests {
             assert_eq!(
                 response(bytes),
                 expected,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_announced() {
+        for (bytes, body) in [
+            (
+                &b"POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 17 \r\n\r\n"[..],
+                Some(17),
+            ),
+            (b"POST / HTTP/1.1\r\nContent-Length: 17\r\n", Some(17)),
+            (b"POST / HTTP/1.1\r\nContent-Length: 17", None),
+            (b"POST / HTTP/1.1\r\nContent-Lengths: 17\r\n\r\n", None),
+            (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", None),
+            (b"POST / HTTP/1.1\r\n\r\nContent-Length: 17\r\n\r\n", None),
+            (b"\x16\x03\x01\r\nContent-Length: 17\r\n\r\n", None),
+        ] {
+            assert_eq!(
+                announced_body(bytes),
+                body,
                 "{:?}",
                 String::from_utf8_lossy(bytes)
             );

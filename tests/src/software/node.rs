@@ -1,6 +1,7 @@
 //! Node.js with its own `http.Server`: the upstream of the keep-alive races.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +36,19 @@ impl Node {
         Node::start_in(run, ns, name, address, keep_alive_ms, None)
     }
 
+    /// The same in TLS of this version alone (`TLSv1.2`, `TLSv1.3`).
+    pub fn start_tls(
+        run: &Run,
+        ns: &NetNs,
+        name: &str,
+        address: &str,
+        keep_alive_ms: u32,
+        (key, certificate, version): (&Path, &Path, &str),
+    ) -> Result<Node> {
+        let sealed = [key.as_os_str(), certificate.as_os_str(), version.as_ref()];
+        Node::launch(run, ns, name, address, keep_alive_ms, &sealed, None)
+    }
+
     /// The same in a control group from its first instruction on, as engines start containers.
     pub fn start_in(
         run: &Run,
@@ -42,6 +56,18 @@ impl Node {
         name: &str,
         address: &str,
         keep_alive_ms: u32,
+        group: Option<&Cgroup>,
+    ) -> Result<Node> {
+        Node::launch(run, ns, name, address, keep_alive_ms, &[], group)
+    }
+
+    fn launch(
+        run: &Run,
+        ns: &NetNs,
+        name: &str,
+        address: &str,
+        keep_alive_ms: u32,
+        sealed: &[&OsStr],
         group: Option<&Cgroup>,
     ) -> Result<Node> {
         let script = run.folder.join("server.js");
@@ -56,7 +82,8 @@ impl Node {
         command
             .arg(&script)
             .args([address, &keep_alive_ms.to_string()])
-            .arg(log.file());
+            .arg(log.file())
+            .args(sealed);
         if let Some(group) = group {
             group.starts(&mut command)?;
         }

@@ -91,6 +91,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         netns: 1,
         upstream_end: None,
         spoke_http: false,
+        tickets: false,
         fault: None,
     };
     let response = Response {
@@ -103,6 +104,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         proxy_address: None,
         request: Some(request_line()),
         request_at: Some(T),
+        request_body: None,
         adjacent: Some(FLOW),
         last_attempt: None,
         untied: None,
@@ -302,6 +304,13 @@ impl Scene {
                 link.state = DownstreamState::ClosedByClient;
             }
         })
+    }
+
+    pub(super) fn announces(mut self, body: u64) -> Self {
+        if let Some(response) = &mut self.response {
+            response.request_body = Some(body);
+        }
+        self
     }
 
     pub(super) fn status(mut self, status: u16) -> Self {

@@ -185,6 +185,10 @@ fn a_supervisor_that_kills_is_not_proven_to_be_anybody() {
 #[test]
 fn an_exit_of_its_own() {
     let exit = T + 2 * S - MS;
+    // Closed for one reason, gone for another: nothing tells.
+    worker_gone(End::PeerClosed, Software::Node)
+        .signal(T + 2 * S + 100 * MS, exited(0, 1))
+        .is(Cause::WorkerCrashed, Variant::Exit, Likely, true);
     let crashed = worker_gone(End::PeerClosed, Software::Node).signal(exit, exited(0, 1));
     crashed.is(Cause::WorkerCrashed, Variant::Exit, Proven, true);
     // Signals are not seen here: the exit may have been a timeout's work.
@@ -342,6 +346,13 @@ fn resets_by_a_living_process() {
     };
     spurned(100).is(Cause::RequestBodyRejected, None, Proven, true);
     spurned(124).is(Cause::UpstreamClosedEarly, Variant::NoBytes, Proven, true);
+    // All that was sent was read, but that was not all of the body.
+    spurned(124)
+        .announces(124)
+        .is(Cause::UpstreamClosedEarly, Variant::NoBytes, Proven, true);
+    spurned(124)
+        .announces(125)
+        .is(Cause::RequestBodyRejected, None, Proven, true);
     // The upstream on this host did not close: something between did.
     scene(TCP, End::Reset, S)
         .tcp(|t| t.reset_at = Some(T + S))

@@ -6,7 +6,7 @@ mod response;
 mod tests;
 
 use agent_ebpf as abi;
-use agent_ebpf::{downstream, end, flow_flag, kind, order, peer_reset, sampled};
+use agent_ebpf::{downstream, end, flow_flag, kind, order, peer_reset, records, sampled, tls};
 use zerocopy::FromBytes as _;
 
 use self::address::remote;
@@ -245,6 +245,7 @@ fn attempt(
     let older = flow.flags & flow_flag::OLDER != 0;
     let reused = flow.ordinal > 1 || (older && flow.ordinal > 0);
     let tcp = flow.ends.family != AF_UNIX;
+    let tickets = how != end::ANSWERED && are_tickets(flow, at);
     Attempt {
         flow: flow.cookie,
         proxy: flow.tgid,
@@ -261,11 +262,12 @@ fn attempt(
         request: (flow.request_ns != 0).then(|| RequestSent {
             at: flow.request_ns,
             bytes: u64::from(flow.sent),
-            opening: wire::request(&flow.head[..(flow.head_size as usize).min(abi::HEAD)]),
+            opening: request_opening(flow),
             write_errno: (flow.send_errno != 0).then_some(flow.send_errno),
         }),
-        received: u64::from(flow.received),
-        response: answer_opening(flow),
+        received: if tickets { 0 } else { u64::from(flow.received) },
+        response: answer_opening(flow).filter(|_| !tickets),
+        tickets,
         end: ending(how, errno),
         tcp: (tcp && sample.known & sampled::TCP != 0).then(|| tcp_facts(flow, sample)),
         peer: peer(flow, sample, how, at, beside),
@@ -290,6 +292,21 @@ fn attempt(
 fn answer_begins(flow: &abi::Flow) -> &[u8] {
     let size = u32::from(flow.response_size).min(flow.received);
     &flow.response[..(size as usize).min(abi::RESPONSE)]
+}
+
+/// In TLS, once the handshake is over, nothing can be read.
+fn request_opening(flow: &abi::Flow) -> Opening {
+    if flow.tls & (tls::ASKED | tls::SEVERAL) == tls::ASKED {
+        return Opening::Other;
+    }
+    wire::request(&flow.head[..(flow.head_size as usize).min(abi::HEAD)])
+}
+
+/// An answer is passed on at once, and an end that was announced in it comes with it. What came in TLS 1.3
+/// this long before the end was session tickets, or the beginning of an answer.
+fn are_tickets(flow: &abi::Flow, end: u64) -> bool {
+    const APART_NS: u64 = 50_000_000;
+    records::is_doubtful(flow) && end.saturating_sub(flow.last_receive_ns) > APART_NS
 }
 
 fn answer_opening(flow: &abi::Flow) -> Option<Opening> {

@@ -112,6 +112,7 @@ impl Packets {
             netns: 0,
             upstream_end: None,
             spoke_http: false,
+            tickets: false,
             fault: None,
         }
     }
@@ -209,6 +210,7 @@ impl Packets {
             proxy_address: Some(address(flow.server())),
             request: seen.then_some(opening),
             request_at: seen.then_some(exchange.at),
+            request_body: None,
             adjacent,
             last_attempt,
             untied: None,

@@ -168,6 +168,7 @@ fn attempt(end: End) -> Attempt {
             netns: 4_026_532_246,
         }),
         spoke_http: false,
+        tickets: false,
         fault: None,
         queue: Some(Queue {
             length: 129,
@@ -213,6 +214,7 @@ fn signals() -> Vec<Signal> {
             proxy_address: None,
             request: Some(opening),
             request_at: Some(1),
+            request_body: None,
             adjacent: Some(5),
             last_attempt: Some(Box::new(attempt(End::Answered))),
             untied: Some(Untied {

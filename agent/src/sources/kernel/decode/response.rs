@@ -1,10 +1,10 @@
 //! What the proxy sent its client.
 
 use agent_ebpf as abi;
-use agent_ebpf::{end, flow_flag};
+use agent_ebpf::{end, flow_flag, tls};
 
 use super::address::{local, remote};
-use super::{Beside, answer_begins, attempt, is_client, text, time};
+use super::{Beside, answer_begins, are_tickets, attempt, is_client, text, time};
 use crate::signal::Response;
 use crate::sources::wire;
 
@@ -24,6 +24,7 @@ pub(super) fn response(record: &abi::Response, beside: Beside<'_>) -> Response {
         proxy_address: local(&flow.ends),
         request: (flow.head_size > 0).then(|| wire::request(text(request))),
         request_at: time(flow.request_ns),
+        request_body: wire::announced_body(text(request)),
         adjacent: time(record.adjacent),
         last_attempt: (record.has_attempt != 0 && !is_client(&record.attempt, beside)).then(|| {
             let at = record.header.at;
@@ -51,7 +52,10 @@ pub(super) fn response(record: &abi::Response, beside: Beside<'_>) -> Response {
 fn broken_answer(record: &abi::Response) -> Option<u8> {
     let flow = &record.attempt;
     let passed_on = wire::status(answer_begins(flow)) == Some(record.status);
-    if record.attempt_end != end::ANSWERED || record.status < 500 || passed_on {
+    // Of what came in TLS nothing tells whether it was this status.
+    let sealed = flow.tls & tls::ASKED != 0;
+    let unread = sealed && !are_tickets(flow, record.header.at);
+    if record.attempt_end != end::ANSWERED || record.status < 500 || passed_on || unread {
         return None;
     }
     if flow.reset_ns != 0 {

@@ -1,0 +1,219 @@
+//! TLS to an upstream, as the kernel half walks its records: requests, answers, and what is neither.
+
+use agent_ebpf::records::{UNREAD, answers, asked, asks, is_doubtful, offers_http2};
+use agent_ebpf::{Flow, flow_flag, tls};
+use zerocopy::FromZeros as _;
+
+const HANDSHAKE: u8 = 22;
+const SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const DATA: u8 = 23;
+
+fn record(kind: u8, length: u16) -> Vec<u8> {
+    let mut bytes = vec![kind, 3, 3];
+    bytes.extend(length.to_be_bytes());
+    bytes.resize(5 + usize::from(length), 0xaa);
+    bytes
+}
+
+/// A connection in the middle of its first request, as nginx's first reads leave it.
+fn connection(records: &[(u8, u16)]) -> Flow {
+    let mut flow = Flow::new_zeroed();
+    flow.ordinal = 1;
+    let flight: Vec<u8> = records.iter().flat_map(|&(k, n)| record(k, n)).collect();
+    assert!(came(&mut flow, &flight));
+    flow
+}
+
+fn tls12() -> Flow {
+    let mut flow = connection(&[(HANDSHAKE, 900), (SPEC, 1), (HANDSHAKE, 40)]);
+    sends(&mut flow, DATA, 180);
+    flow
+}
+
+fn tls13() -> Flow {
+    let mut flow = connection(&[
+        (HANDSHAKE, 122),
+        (SPEC, 1),
+        (DATA, 23),
+        (DATA, 800),
+        (DATA, 53),
+    ]);
+    assert!(!asks(&mut flow, [SPEC, 3, 3, 0, 1]));
+    sends(&mut flow, DATA, 180);
+    flow
+}
+
+fn sends(flow: &mut Flow, kind: u8, length: u16) {
+    let [high, low] = length.to_be_bytes();
+    assert!(asks(flow, [kind, 3, 3, high, low]));
+    asked(flow);
+    flow.received = 0;
+}
+
+/// One read of these bytes; whether they are of an answer.
+fn came(flow: &mut Flow, bytes: &[u8]) -> bool {
+    let read = bytes.len() as u32;
+    let is_answer = answers(flow, read, |at| {
+        let from = bytes.get(at as usize..at as usize + 5);
+        from.map_or([0; 5], |from| from.try_into().unwrap())
+    });
+    if is_answer {
+        flow.received += read;
+    }
+    is_answer
+}
+
+#[test]
+fn an_answer_is_told_from_alerts_and_tickets() {
+    for (mut flow, doubtful) in [(tls12(), false), (tls13(), true)] {
+        assert!(!is_doubtful(&flow));
+        assert!(!came(&mut flow, &record(DATA, 42)), "100 Continue");
+        assert!(came(&mut flow, &record(DATA, 300)));
+        assert_eq!(is_doubtful(&flow), doubtful);
+        assert!(came(&mut flow, &record(DATA, 300)));
+        assert_eq!(is_doubtful(&flow), doubtful);
+        assert!(came(&mut flow, &record(DATA, 300)));
+        assert!(!is_doubtful(&flow), "more than two tickets");
+    }
+    for close in [(ALERT, 26), (DATA, 19)] {
+        let mut flow = tls13();
+        assert!(!came(&mut flow, &record(close.0, close.1)));
+        assert_eq!(
+            (flow.received, flow.tls & tls::FAREWELL),
+            (0, tls::FAREWELL)
+        );
+    }
+    let mut update = tls13();
+    assert!(!came(&mut update, &record(DATA, 22)));
+    assert_eq!(update.tls & tls::FAREWELL, 0, "a key update");
+    // Larger than tickets are.
+    let mut flow = tls13();
+    assert!(came(&mut flow, &record(DATA, 4200)));
+    assert!(!is_doubtful(&flow));
+    // The second answer of a connection, and one older than the agent.
+    let mut flow = tls13();
+    flow.ordinal = 2;
+    assert!(came(&mut flow, &record(DATA, 300)));
+    assert!(!is_doubtful(&flow));
+    flow.ordinal = 1;
+    assert!(is_doubtful(&flow));
+    flow.flags = flow_flag::OLDER;
+    assert!(!is_doubtful(&flow));
+}
+
+/// OpenSSL reads headers by themselves, nginx as much as there is; segments end anywhere.
+#[test]
+fn records_are_followed_through_reads_of_any_size() {
+    let parts = [record(DATA, 22), record(DATA, 300), record(DATA, 19)];
+    let all = parts.concat();
+    let mut whole = tls12();
+    assert!(came(&mut whole, &all));
+    let mut by_header = tls12();
+    let mut told = Vec::new();
+    for part in &parts {
+        told.push(came(&mut by_header, &part[..5]));
+        told.push(came(&mut by_header, &part[5..]));
+    }
+    assert_eq!(told, [false, false, true, true, false, false]);
+    for flow in [whole, by_header] {
+        assert_eq!(flow.tls & (tls::FAREWELL | tls::LOST), tls::FAREWELL);
+        assert_eq!((flow.record_left, flow.records), (0, 1));
+    }
+    for cut in 1..all.len() {
+        let mut flow = tls12();
+        let first = came(&mut flow, &all[..cut]);
+        let second = came(&mut flow, &all[cut..]);
+        assert!(first || second, "{cut}");
+        // Within a header nothing is known any more, which must not look like no answer.
+        let lost = flow.tls & tls::LOST != 0;
+        let header = [0, 27, 332]
+            .iter()
+            .any(|at| (at + 1..at + 5).contains(&cut));
+        assert_eq!(lost, header, "{cut}");
+        assert!(lost || flow.tls & tls::FAREWELL != 0, "{cut}");
+    }
+}
+
+#[test]
+fn who_is_lost_finds_back_with_the_next_request() {
+    let mut flow = tls12();
+    let body = record(DATA, 16_000);
+    assert!(came(&mut flow, &[&body[..], &body[..3]].concat()));
+    assert!(came(&mut flow, &body[3..]));
+    assert_eq!(flow.tls & (tls::LOST | tls::SEVERAL), tls::LOST);
+    flow.ordinal = 2;
+    sends(&mut flow, DATA, 180);
+    assert!(!came(&mut flow, &record(ALERT, 26)));
+    // Where it is not even known whether that was an answer, nothing more is told of the connection.
+    let mut flow = tls13();
+    assert!(came(&mut flow, b"HTTP/1.1 200 OK\r\n"));
+    assert_eq!(flow.tls & tls::SEVERAL, tls::SEVERAL);
+    assert_eq!(flow.flags, flow_flag::UPGRADED);
+}
+
+#[test]
+fn a_request_is_told_from_what_ends_the_handshake() {
+    let mut flow = connection(&[(HANDSHAKE, 122), (DATA, 900)]);
+    // A client that sends no change of cipher.
+    assert!(!asks(&mut flow, [DATA, 3, 3, 0, 53]));
+    assert!(asks(&mut flow, [DATA, 3, 3, 0, 53]));
+    for no in [
+        [HANDSHAKE, 3, 3, 1, 0],
+        [ALERT, 3, 3, 0, 26],
+        [DATA, 3, 3, 0, 19],
+        *b"GET /",
+    ] {
+        assert!(!asks(&mut tls13(), no), "{no:?}");
+    }
+}
+
+fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![HANDSHAKE, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+    bytes.extend([7; 32]);
+    bytes.push(32);
+    bytes.extend([8; 32]);
+    bytes.extend([0, 4, 0x13, 1, 0x13, 2]);
+    bytes.extend([1, 0]);
+    let mut all = Vec::new();
+    for (kind, data) in extensions {
+        all.extend(kind.to_be_bytes());
+        all.extend((data.len() as u16).to_be_bytes());
+        all.extend(*data);
+    }
+    bytes.extend((all.len() as u16).to_be_bytes());
+    bytes.extend(all);
+    bytes
+}
+
+fn offers(bytes: &[u8]) -> bool {
+    offers_http2(|at| {
+        let from = bytes.get(at as usize..).unwrap_or_default();
+        let there = from.len().min(8);
+        let mut eight = if there > 0 { [0; 8] } else { UNREAD };
+        eight[..there].copy_from_slice(&from[..there]);
+        eight
+    })
+}
+
+#[test]
+fn who_offers_http2_may_send_several_requests_at_once() {
+    let names = |list: &[&[u8]]| {
+        let all: Vec<u8> = list
+            .iter()
+            .flat_map(|name| [&[name.len() as u8], *name].concat())
+            .collect();
+        [&(all.len() as u16).to_be_bytes()[..], &all[..]].concat()
+    };
+    let server = (0_u16, &b"\x00\x0b\x00\x00\x08upstream"[..]);
+    let versions = (43_u16, &b"\x04\x03\x04\x03\x03"[..]);
+    let (old, new) = (names(&[b"http/1.1"]), names(&[b"http/1.1", b"h2"]));
+    assert!(!offers(&hello(&[server, versions])));
+    assert!(!offers(&hello(&[server, (16, &old), versions])));
+    assert!(offers(&hello(&[server, (16, &new), versions])));
+    // What is cut off may have offered it.
+    let whole = hello(&[server, (16, &new), versions]);
+    for cut in 0..whole.len() - 20 {
+        assert!(offers(&whole[..cut]), "{cut}");
+    }
+}
