@@ -48,6 +48,7 @@ enum Command {
     /// Run every check: format, lints, unit tests, replays, the lab
     Test(test::Args),
     /// Run the lab alone: its scenarios and the matrix of proxies and causes
+    #[command(disable_help_flag = true)]
     Lab(lab::Args),
     /// Rewrite the recordings that the agent's tests replay from a lab's output
     Streams(streams::Args),
@@ -85,5 +86,25 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labs_help_is_the_labs_own() {
+        for asked in [&["--help"][..], &["-h"], &["matrix", "--help"]] {
+            let words = ["xtask", "lab"].iter().chain(asked);
+            match Cli::try_parse_from(words).map(|cli| cli.command) {
+                Ok(Command::Lab(args)) => assert!(args.asks_for_help(), "{asked:?}"),
+                Ok(_) => panic!("{asked:?} is another command"),
+                Err(error) => panic!("{asked:?}: {error}"),
+            }
+        }
+        let short = Cli::try_parse_from(["xtask", "help", "lab"]);
+        let short = short.err().map(|shown| shown.to_string());
+        assert!(short.is_some_and(|shown| shown.contains("--row 2,4")));
     }
 }
