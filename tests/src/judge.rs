@@ -23,6 +23,9 @@ pub struct Cell {
     pub unproven: u32,
     /// Of the right ones, those that are less sure because a loss was told, where losses are no fault.
     pub unsure_by_loss: u32,
+    /// Requests of which the truth is to be proven, and those of them that are, rightly.
+    pub provable: u32,
+    pub proven: u32,
     /// Healthy requests (or near misses) that got a verdict.
     pub flagged: u32,
     /// The fault did not do to the client what the scenario says.
@@ -261,6 +264,8 @@ fn compare(
         Kind::NearMiss => near_misses,
         Kind::Healthy | Kind::Apart => return None,
     };
+    let provable = truth.confidence == "proven";
+    cell.provable += u32::from(provable);
     let Some(line) = lines.first() else {
         cell.missing += 1;
         return Some(format!("{name}: nothing said, truth is {}", truth.label()));
@@ -299,6 +304,7 @@ fn compare(
         .collect();
     if failures.is_empty() {
         cell.right += 1;
+        cell.proven += u32::from(provable && line["confidence"] == "proven");
         None
     } else {
         cell.wrong += 1;
@@ -350,6 +356,32 @@ mod tests {
         assert!(judged(true, 1));
         assert!(!judged(true, 0));
         assert!(!judged(false, 1));
+    }
+
+    #[test]
+    fn of_what_is_to_be_proven_it_is_counted_what_is() {
+        let counted = |unproven: bool, said: &[&str]| {
+            let ledger = Ledger::new("t").lossy(true).unproven(unproven);
+            let mut lines = Vec::new();
+            for confidence in said {
+                let path = ledger.path("/x");
+                ledger.record(Sent {
+                    path: path.clone(),
+                    status: Some(502),
+                    ..Sent::default()
+                });
+                ledger.expect(&path, Expect::verdict("c", &[502], "worker_killed"));
+                let mut line = line(&path, "worker_killed", confidence);
+                line["lost_signals"] = 1.into();
+                line["missing"] = json!(["signals"]);
+                lines.push(line);
+            }
+            let judged = judge(&ledger, Some(&lines), &BTreeSet::from([7]), 0);
+            let cell = &judged.cells["c"];
+            (cell.proven, cell.provable, cell.right)
+        };
+        assert_eq!(counted(false, &["proven", "likely", "proven"]), (2, 3, 3));
+        assert_eq!(counted(true, &["likely"]), (0, 0, 1));
     }
 
     #[test]

@@ -193,7 +193,9 @@ fn run(args: &Args, wanted: &Rows) -> Result<bool> {
     }
     report.print_confusion();
     report.check_packets(whole);
-    let settings = serde_json::json!({"full": wanted.full, "agent": options.why502});
+    let settings = serde_json::json!({
+        "full": wanted.full, "agent": options.why502, "lossy": wanted.lossy
+    });
     let results = options.out.join("results.json");
     std::fs::write(
         &results,
