@@ -109,10 +109,10 @@ fn system(suite: &str) -> Result<PathBuf> {
     make.args(["--mode=root", "--variant=minbase", "--quiet"])
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
         .args(["--aptopt=APT::Sandbox::User \"root\""])
-        .arg(format!("--keyring={}", vm::packages::KEYRING))
+        .arg(format!("--keyring={}", vm::apt::KEYRING))
         .arg(suite)
         .arg(&root)
-        .arg(vm::packages::archive(false)?);
+        .arg(vm::apt::archive(false)?);
     shell::run(&mut make).with_context(|| format!("make a clean {suite}"))?;
     Ok(root)
 }

@@ -86,11 +86,11 @@ fn make(place: &Path, packages: &str) -> Result<()> {
     make.args(["--mode=root", "--variant=minbase", "--quiet"])
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
         .args(["--aptopt=APT::Sandbox::User \"root\""])
-        .arg(format!("--keyring={}", vm::packages::KEYRING))
+        .arg(format!("--keyring={}", vm::apt::KEYRING))
         .arg(format!("--include={packages}"))
         .arg(SUITE)
         .arg(place)
-        .arg(vm::packages::archive(false)?);
+        .arg(vm::apt::archive(false)?);
     shell::run(&mut make)
 }
 

@@ -7,7 +7,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::shell;
-use crate::vm::packages::Apt;
+use crate::vm::apt::Apt;
 
 /// A suite of Debian whose Prometheus is 3.
 const SUITE: &str = "sid";

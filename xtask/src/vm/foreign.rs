@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::apt::{self, Apt};
 use super::arch::Arch;
 use super::image::{LEFT_OUT, PACKAGES};
-use super::packages::{self, Apt};
+use super::packages;
 use crate::{build, process, setup, shell};
 
 /// The suites of the host in the machine, which is also that of the cross compiler's C library.
@@ -137,7 +138,7 @@ fn host_packages(arch: Arch) -> Result<Vec<PathBuf>> {
         }
         fs::write(&done, names)?;
     }
-    let packages = packages::debs(&kept)?;
+    let packages = apt::debs(&kept)?;
     ensure!(
         packages.len() > PACKAGES.len(),
         "{} has only {} packages: delete it",

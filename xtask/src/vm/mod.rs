@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: the agent and the lab on Debian's kernels, each in a virtual machine of its own.
 
+pub(crate) mod apt;
 pub(crate) mod arch;
 mod costs;
 mod document;
@@ -7,7 +8,7 @@ pub(crate) mod foreign;
 mod image;
 mod kernels;
 mod machine;
-pub(crate) mod packages;
+mod packages;
 mod poorer;
 mod privileges;
 mod result;
@@ -23,7 +24,7 @@ use anyhow::{Context as _, Result, bail};
 
 use self::arch::Arch;
 use self::kernels::Kernel;
-use self::packages::Unpacked;
+use self::packages::{Found, Unpacked};
 use self::result::Recording;
 use self::task::Task;
 use crate::test::Count;
@@ -275,12 +276,22 @@ fn one(kernel: &Kernel, trees: &Trees, task: Task<'_>) -> Became {
         // One at a time: several may be of the same suite.
         let _alone = UNPACKING.lock();
         match packages::unpack(kernel) {
-            Ok(unpacked) => unpacked,
-            Err(error) => return Became::Skipped(format!("{error:#}")),
+            Ok(Found::Unpacked(unpacked)) => unpacked,
+            Ok(Found::Nowhere(why)) => return Became::Skipped(why),
+            Err(error) => return Became::Judged(vec![format!("{error:#}")]),
         }
     };
+    if task.record
+        && let Some(refused) = unpacked.unrecordable()
+    {
+        return Became::Judged(vec![refused]);
+    }
     let problems = judge(kernel, &unpacked, tree, task);
-    Became::Judged(problems.unwrap_or_else(|error| vec![format!("{error:#}")]))
+    let mut problems = problems.unwrap_or_else(|error| vec![format!("{error:#}")]);
+    if let Some(instead) = unpacked.instead.filter(|_| !problems.is_empty()) {
+        problems.push(format!("FALL-BACK: it is {instead}"));
+    }
+    Became::Judged(problems)
 }
 
 /// Boots one kernel; what is wrong with it.
@@ -359,5 +370,8 @@ fn judge(
         },
         ran.took.as_secs()
     );
+    if let Some(instead) = &unpacked.instead {
+        println!("    FALL-BACK: it is {instead}");
+    }
     Ok(problems)
 }
