@@ -3,7 +3,7 @@
 //!
 //! What is to be done is in `/vm/run`, one shell command a line. Each one's end is told on the console
 //! as `vm: STATUS COMMAND`. What they leave in `/vm/out` is read from the disk's image afterwards. The
-//! last line on the console is `vm: done`.
+//! last line on the console is `vm: done`, or `vm: failed` with the reason.
 
 use std::ffi::CString;
 use std::fs;
@@ -36,10 +36,10 @@ fn main() -> ExitCode {
         eprintln!("vm-init: this is process 1 of a virtual machine; `cargo xtask vm` starts it");
         return ExitCode::from(2);
     }
-    if let Err(error) = run() {
-        println!("vm: failed: {error:#}");
+    match run() {
+        Ok(()) => println!("vm: done"),
+        Err(error) => println!("vm: failed: {error:#}"),
     }
-    println!("vm: done");
     // SAFETY: calls with constant strings, and with no memory at all.
     unsafe {
         libc::sync();
@@ -77,6 +77,7 @@ fn run() -> Result<()> {
     for folder in ON_DISK {
         read_once(Path::new(folder)).with_context(|| format!("read {folder}"))?;
     }
+    println!("vm: files read");
     for command in lines("/vm/run")? {
         let mut child = Command::new("/bin/sh")
             .args(["-c", &command])

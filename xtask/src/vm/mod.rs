@@ -2,20 +2,24 @@
 
 pub(crate) mod apt;
 pub(crate) mod arch;
+mod console;
 mod costs;
 mod document;
 pub(crate) mod foreign;
 mod image;
 mod kernels;
 mod machine;
+mod pace;
 mod packages;
 mod poorer;
 mod privileges;
 mod result;
 mod rights;
+mod scenarios;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -26,6 +30,7 @@ use self::arch::Arch;
 use self::kernels::Kernel;
 use self::packages::{Found, Unpacked};
 use self::result::Recording;
+use self::scenarios::Scenario;
 use self::task::Task;
 use crate::test::Count;
 use crate::{build, process, setup, shell};
@@ -304,48 +309,46 @@ fn judge(
     let place = packages::folder().join(kernel.id());
     process::fresh_folder(&place)?;
     let disk = place.join("disk");
+    let work = task.work(kernel);
     {
         let Ok(tree) = tree.lock() else {
             bail!("another machine's thread panicked");
         };
-        image::make(&tree, unpacked, &task.commands(kernel), &disk)?;
+        image::make(&tree, unpacked, &work.commands, &disk)?;
     }
-    let ran = machine::run(
-        kernel.arch,
-        unpacked,
-        &disk,
-        &place.join("console"),
-        task.limit(kernel),
-    )?;
+    let console = place.join("console");
+    let ran = machine::run(kernel.arch, unpacked, &disk, &console, task.limit(kernel))?;
+    let took = ran.pace.took();
+    let mut problems: Vec<_> = ran.too_long.into_iter().collect();
+    problems.extend(ran.told.lacks(&work.commands));
+    let whole = problems.is_empty();
+    problems.extend(ran.told.failed());
+    if !whole {
+        // What is on its disk may be anything.
+        problems.push(format!("its console is {}", console.display()));
+        return Ok(problems);
+    }
     let results = image::results(&disk, &place)?;
     std::fs::remove_file(&disk).context("remove the disk's image")?;
 
     let check = result::check(&results.join("check.json"))?;
     let least = result::check(&results.join("least.json"))?;
-    let scenarios = result::scenarios(&results)?;
-    if task.record {
+    let (scenarios, wrong) = scenarios::read(&results, &work.labs);
+    if task.record && wrong.is_empty() && !scenarios.iter().any(Scenario::is_missing) {
         let mut now = Recording::of(&results, &check, &scenarios)?;
         if !task.full {
-            now.keep_scenarios_of(Recording::scenarios(kernel));
+            now.keep_scenarios_of(Recording::before(kernel));
         }
         now.write(kernel)?;
     }
     let passed = scenarios
         .iter()
-        .filter(|one| one.passed == Some(true))
+        .filter(|one| one.passed() == Some(true))
         .count();
-    let mut problems = result::problems(&check, kernel);
+    problems.extend(wrong);
+    problems.extend(result::problems(&check, kernel));
     problems.extend(result::blind_with_least(&least, kernel));
-    for one in &scenarios {
-        match one.passed {
-            Some(true) => {}
-            Some(false) => problems.push(format!("scenario {} failed", one.name)),
-            None => problems.push(format!("scenario {} was skipped", one.name)),
-        }
-    }
-    for (status, command) in ran.commands.iter().filter(|(status, _)| *status != 0) {
-        problems.push(format!("status {status}: {command}"));
-    }
+    problems.extend(scenarios.iter().filter_map(Scenario::problem));
     if passed == 0 {
         problems.push("no scenario passed".to_owned());
     }
@@ -358,8 +361,8 @@ fn judge(
         true => String::new(),
         false => format!(" ({})", blind.join(", ")),
     };
-    println!(
-        "vm: Linux {} passed: {} facts, {} blind{named}; {passed} scenarios right, {}; {} s",
+    let mut told = format!(
+        "vm: Linux {} passed: {} facts, {} blind{named}; {passed} scenarios right, {}; {} s\n",
         unpacked.release,
         check.len(),
         blind.len(),
@@ -368,10 +371,15 @@ fn judge(
         } else {
             "none proven"
         },
-        ran.took.as_secs()
+        took.as_secs()
     );
     if let Some(instead) = &unpacked.instead {
-        println!("    FALL-BACK: it is {instead}");
+        let _ = writeln!(told, "    FALL-BACK: it is {instead}");
     }
+    for (scenario, proven) in scenarios.iter().filter_map(|one| Some((one, one.proven?))) {
+        let _ = writeln!(told, "    {}: proven {proven}", scenario.name);
+    }
+    // At once: another machine may have something to tell too.
+    println!("{told}    longest: {}", ran.pace.longest());
     Ok(problems)
 }

@@ -12,6 +12,7 @@ use super::costs::{self, Cost};
 use super::kernels::Kernel;
 use super::poorer;
 use super::rights::{self, Rights};
+use super::scenarios::{Proven, Scenario};
 use crate::shell;
 
 /// One line of `why502 check`.
@@ -49,11 +50,21 @@ pub(super) struct Recording {
     /// Scenarios of the lab by name, and whether each passed.
     #[serde(default)]
     pub(super) scenarios: BTreeMap<String, bool>,
+    /// Of those in which signals may be lost, how much was proven.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) proven: BTreeMap<String, Proven>,
+}
+
+/// The recorded scenarios alone, of whatever else a recording has.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Before {
+    scenarios: BTreeMap<String, bool>,
+    #[serde(default)]
+    proven: BTreeMap<String, Proven>,
 }
 
 impl Recording {
     pub(super) fn of(results: &Path, check: &[Fact], scenarios: &[Scenario]) -> Result<Recording> {
-        let scenarios = scenarios.iter();
         let offer = fs::read_to_string(results.join("offer.json")).context("read offer.json")?;
         let offer: Value = serde_json::from_str(&offer).context("parse offer.json")?;
         let offered = BTreeSet::deserialize(&offer["btf"]).context("offer.json names no BTF")?;
@@ -65,25 +76,31 @@ impl Recording {
             without: poorer::read(results, check, &offered)?,
             costs: costs::read(results)?,
             scenarios: scenarios
-                .filter_map(|one| Some((one.name.clone(), one.passed?)))
+                .iter()
+                .filter_map(|one| Some((one.name.clone(), one.passed()?)))
+                .collect(),
+            proven: scenarios
+                .iter()
+                .filter_map(|one| Some((one.name.clone(), one.proven?)))
                 .collect(),
         })
     }
 
-    /// The recorded scenarios alone, of whatever else the recording has.
-    pub(super) fn scenarios(kernel: &Kernel) -> BTreeMap<String, bool> {
-        #[derive(Deserialize)]
-        struct Scenarios {
-            scenarios: BTreeMap<String, bool>,
-        }
+    pub(super) fn before(kernel: &Kernel) -> Before {
         let text = fs::read_to_string(Recording::path(kernel)).unwrap_or_default();
-        serde_json::from_str(&text).map_or_else(|_| BTreeMap::new(), |s: Scenarios| s.scenarios)
+        serde_json::from_str(&text).unwrap_or_default()
     }
 
     /// Those that were not run this time.
-    pub(super) fn keep_scenarios_of(&mut self, before: BTreeMap<String, bool>) {
-        for (name, passed) in before {
-            self.scenarios.entry(name).or_insert(passed);
+    pub(super) fn keep_scenarios_of(&mut self, mut before: Before) {
+        for (name, passed) in before.scenarios {
+            if self.scenarios.contains_key(&name) {
+                continue;
+            }
+            if let Some(proven) = before.proven.remove(&name) {
+                self.proven.insert(name.clone(), proven);
+            }
+            self.scenarios.insert(name, passed);
         }
     }
 
@@ -178,54 +195,11 @@ fn blindness(check: &[Fact], allowed: &BTreeSet<String>) -> Vec<String> {
     problems
 }
 
-/// One scenario of the lab.
-#[derive(Debug)]
-pub(super) struct Scenario {
-    pub(super) name: String,
-    /// `None` where the host lacked something.
-    pub(super) passed: Option<bool>,
-}
-
-/// All scenarios of every lab that ran.
-pub(super) fn scenarios(results: &Path) -> Result<Vec<Scenario>> {
-    let mut all = Vec::new();
-    let mut labs: Vec<PathBuf> = fs::read_dir(results)?
-        .flatten()
-        .map(|entry| entry.path().join("results.json"))
-        .filter(|path| path.is_file())
-        .collect();
-    labs.sort();
-    for lab in labs {
-        let folder = lab.parent().and_then(Path::file_name).unwrap_or_default();
-        let least = folder.as_encoded_bytes().starts_with(b"least");
-        let text = fs::read_to_string(&lab)?;
-        let lab: Value = serde_json::from_str(&text).context("parse the lab's results")?;
-        for scenario in lab["scenarios"].as_array().into_iter().flatten() {
-            let name = format!(
-                "{:02} {}",
-                scenario["row"].as_u64().unwrap_or(0),
-                scenario["scenario"].as_str().unwrap_or("?")
-            );
-            let name = match least {
-                true => format!("{name}, least privileges"),
-                false => name,
-            };
-            let passed = match scenario {
-                one if !one["skipped"].is_null() => None,
-                one => Some(one["failed"].is_null() && passed(&one["judgement"])),
-            };
-            all.push(Scenario { name, passed });
-        }
-    }
-    Ok(all)
-}
-
-fn passed(judgement: &Value) -> bool {
-    judgement["problems"].as_array().is_some_and(Vec::is_empty)
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::kernels;
     use super::*;
 
     fn fact(name: &str, visible: bool) -> Fact {
@@ -249,5 +223,40 @@ mod tests {
             blindness(&check, &list(&["filter_drops", "reads"])).len(),
             1
         );
+    }
+
+    #[test]
+    fn what_was_not_run_this_time_stays_as_it_was_recorded() {
+        let before = json!({"scenarios": {"a": true, "b": false, "c": true},
+                            "proven": {"a": {"proven": 1, "of": 3}, "c": {"proven": 2, "of": 3}}});
+        let mut now: Recording = serde_json::from_value(json!({
+            "offer": {}, "check": [], "rights": [], "kept": [],
+            "scenarios": {"c": true, "d": true}, "proven": {"d": {"proven": 3, "of": 3}}
+        }))
+        .unwrap();
+        now.keep_scenarios_of(serde_json::from_value(before).unwrap());
+        let now = serde_json::to_value(now).unwrap();
+        assert_eq!(
+            now["scenarios"],
+            json!({"a": true, "b": false, "c": true, "d": true})
+        );
+        assert_eq!(
+            now["proven"],
+            json!({"a": {"proven": 1, "of": 3}, "d": {"proven": 3, "of": 3}})
+        );
+    }
+
+    #[test]
+    fn a_recording_is_written_as_it_was_read() {
+        for kernel in kernels::all()
+            .unwrap()
+            .iter()
+            .filter(|one| Recording::exists(one))
+        {
+            let text = fs::read_to_string(Recording::path(kernel)).unwrap();
+            let file: Value = serde_json::from_str(&text).unwrap();
+            let recorded = serde_json::to_value(Recording::read(kernel).unwrap()).unwrap();
+            assert!(recorded == file, "{}", kernel.name());
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::image::LEAST;
 use super::kernels::Kernel;
 use super::poorer;
 use super::rights;
+use super::scenarios::{self, LEAST as LEAST_LAB};
 
 /// A machine without acceleration is twenty times slower than this one, which may have other things to do.
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -107,6 +108,13 @@ pub(super) fn only_ends(named: &[String], ends: &[Kernel]) -> Result<()> {
     Ok(())
 }
 
+/// What one machine is to do.
+pub(super) struct Work {
+    pub(super) commands: Vec<String>,
+    /// The folders that its labs leave; beside each, the list of its scenarios.
+    pub(super) labs: Vec<String>,
+}
+
 /// What the machines are to do, of all that they can.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Task<'a> {
@@ -163,7 +171,8 @@ impl Task<'_> {
     }
 
     /// What the kernel's machine is to run.
-    pub(super) fn commands(self, kernel: &Kernel) -> Vec<String> {
+    pub(super) fn work(self, kernel: &Kernel) -> Work {
+        let mut names = Vec::new();
         let mut commands = vec![
             "why502 check --json > check.json 2> check.err".to_owned(),
             format!("{LEAST} check --json > least.json 2> least.err"),
@@ -175,10 +184,11 @@ impl Task<'_> {
         }
         let labs = self.labs(kernel);
         for (number, scenarios) in labs.into_iter().flatten().enumerate() {
-            let mut lab = format!("lab --no-prometheus --row {}", scenarios.rows);
+            let mut which = format!("--row {}", scenarios.rows);
             if !scenarios.name.is_empty() {
-                lab += &format!(" --name {}", scenarios.name);
+                which += &format!(" --name {}", scenarios.name);
             }
+            let mut lab = format!("lab --no-prometheus {which}");
             if scenarios.full {
                 lab += " --full";
             }
@@ -188,16 +198,23 @@ impl Task<'_> {
             if kernel.lossy || scenarios.flood {
                 lab += " --lossy";
             }
+            let name = match scenarios.least {
+                true => format!("{LEAST_LAB}{number}"),
+                false => format!("lab-{number}"),
+            };
+            commands.push(format!("lab --list {which} > {}", scenarios::list(&name)));
             commands.push(match scenarios.least {
-                true => rights::least_lab(&lab, &format!("least-{number}")),
+                true => rights::least_lab(&lab, &name),
                 false => {
-                    format!(
-                        "{lab} --why502 /usr/bin/why502 --out lab-{number} > lab-{number}.txt 2>&1"
-                    )
+                    format!("{lab} --why502 /usr/bin/why502 --out {name} > {name}.txt 2>&1")
                 }
             });
+            names.push(name);
         }
-        commands
+        Work {
+            commands,
+            labs: names,
+        }
     }
 }
 
@@ -217,7 +234,7 @@ mod tests {
             ..Task::default()
         };
         let often = |kernel: &Kernel| {
-            let commands = task.commands(kernel);
+            let commands = task.work(kernel).commands;
             let mut churn = commands.iter().filter(|line| line.contains("churn-agents"));
             churn.any(|line| line.contains("--full"))
         };
@@ -236,7 +253,8 @@ mod tests {
         }
         // The others start it too, as often as in a run without.
         let every = |kernel: &Kernel| {
-            task.commands(kernel)
+            task.work(kernel)
+                .commands
                 .iter()
                 .any(|line| line.contains("churn"))
         };
@@ -251,7 +269,7 @@ mod tests {
             ends: &ends,
             ..Task::default()
         };
-        let lines = |task: Task<'_>, kernel| task.commands(kernel).join("\n");
+        let lines = |task: Task<'_>, kernel| task.work(kernel).commands.join("\n");
         for kernel in &kernels {
             let ran = lines(task, kernel);
             // The race, the Unix accept queue, deaths, read timeouts, the oracle, the churn.
@@ -279,6 +297,11 @@ mod tests {
             let recorded = lines(record, kernel);
             for row in ["--row 27", "kernel_offer"] {
                 assert!(recorded.contains(row), "{recorded}");
+            }
+            for lab in record.work(kernel).labs {
+                for written in [format!("> {lab}.list"), format!("> {lab}.txt")] {
+                    assert!(recorded.contains(&written), "{written}: {recorded}");
+                }
             }
         }
     }
