@@ -9,6 +9,7 @@ use super::costs;
 use super::kernels::{self, Kernel};
 use super::privileges;
 use super::result::{Fact, Recording};
+use super::scenarios::Proven;
 use crate::shell;
 
 const HEAD: &str = "# Kernels
@@ -38,6 +39,10 @@ const TAIL: &str = "
 - **5.5 to 5.11 without commit e21d2b92354b**, where fexit can crash the host: fexit is not tried; reads and writes are taken from system calls, as below. Debian's 5.10 has the repair.
 - **Where there is neither fexit (arm64: from 6.4) nor `sock_send_length` (from 6.3)** reads and writes are taken from all system calls: what io_uring sends and receives is not seen. Sockets come without a type there: those of TCP are told apart by the cookies that were made when they were connected, those of Unix by their inodes. arm64's 6.1 is such a kernel; on all others the lab's row 26 keeps the better hooks from the agent (and tracefs, so that connects, closes and listeners are seen by system calls too).
 - **Builds that refuse fexit**: the machine on which why502 is developed runs such a 6.18; the whole lab passes there.
+";
+
+const LOSSES: &str = "
+\\* From 7.0 on the kernel preempts probes, and does not begin one that is interrupted on the same processor. Such runs are counted as lost signals, and what failed meanwhile is `likely`, which says so. In these virtual machines, with one slow processor, some scenarios have a few: `proven 28/30` is a scenario of whose 30 verdicts 28 were proven nevertheless, and one of which none is proven fails. `proven*` stands where this was not counted, or where there was no verdict to be proven.
 ";
 
 /// Writes both documents.
@@ -149,18 +154,25 @@ fn scenarios(text: &mut String, all: &[(Kernel, Recording)]) {
     for name in names {
         let _ = write!(text, "| {name} |");
         for (kernel, recording) in all {
-            let cell = match recording.scenarios.get(name) {
-                Some(true) if kernel.lossy => "proven*",
-                Some(true) if kernel.proves() => "proven",
-                Some(true) => "likely",
-                Some(false) => "**failed**",
-                None => "not run",
-            };
+            let passed = recording.scenarios.get(name).copied();
+            let cell = scenario(kernel, passed, recording.proven.get(name).copied());
             let _ = write!(text, " {cell} |");
         }
         text.push('\n');
     }
-    *text += "\n\\* From 7.0 on the kernel preempts probes, and does not begin one that is interrupted on the same processor. Such runs are counted as lost signals, and what failed meanwhile is `likely`, which says so. In these virtual machines, with one slow processor, some scenarios have a few.\n";
+    *text += LOSSES;
+}
+
+/// What became of a scenario on one kernel.
+fn scenario(kernel: &Kernel, passed: Option<bool>, proven: Option<Proven>) -> String {
+    match (passed, proven) {
+        (Some(true), Some(proven)) => format!("proven {proven}"),
+        (Some(true), None) if kernel.lossy => "proven*".to_owned(),
+        (Some(true), None) if kernel.proves() => "proven".to_owned(),
+        (Some(true), None) => "likely".to_owned(),
+        (Some(false), _) => "**failed**".to_owned(),
+        (None, _) => "not run".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -179,5 +191,21 @@ mod tests {
             written == privileges::text(&recorded().unwrap()),
             "docs/privileges.md is stale: `cargo xtask vm --record`"
         );
+    }
+
+    #[test]
+    fn a_scenario_says_how_much_was_proven_where_that_was_counted() {
+        let all = kernels::all().unwrap();
+        let of = |lossy| {
+            all.iter()
+                .find(|kernel| kernel.lossy == lossy && kernel.proves())
+        };
+        let (sure, lossy) = (of(false).unwrap(), of(true).unwrap());
+        let proven = Some(Proven { proven: 28, of: 30 });
+        assert_eq!(scenario(lossy, Some(true), proven), "proven 28/30");
+        assert_eq!(scenario(lossy, Some(true), None), "proven*");
+        assert_eq!(scenario(sure, Some(true), None), "proven");
+        assert_eq!(scenario(lossy, Some(false), proven), "**failed**");
+        assert_eq!(scenario(lossy, None, None), "not run");
     }
 }
