@@ -7,6 +7,8 @@
 
 pub mod agent;
 pub mod bpf;
+#[path = "../../agent/src/cause.rs"]
+pub mod cause;
 pub mod cgroup;
 pub mod client;
 pub mod collector;

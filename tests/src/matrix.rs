@@ -20,7 +20,9 @@ mod proxies;
 mod score;
 mod slices;
 mod stage;
+mod strays;
 mod upstreams;
+mod whose;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::expect::Expect;
 use crate::ledger::Sent;
@@ -45,6 +48,7 @@ pub use print::list;
 use score::{Judged, Score};
 use slices::Part;
 use stage::Stage;
+use strays::Sorted;
 
 #[derive(clap::Args)]
 #[group(id = "matrix-options")]
@@ -89,9 +93,11 @@ pub struct Args {
 struct Played {
     pair: Pair,
     entries: Vec<(Sent, Expect)>,
-    /// What its own packets and logs say.
+    /// What each source says of it.
     said: Said,
     part: Part,
+    /// The software that its requests failed at, where there was any.
+    server: Option<&'static str>,
     broken: Option<String>,
 }
 
@@ -102,6 +108,12 @@ struct Cell {
     /// The second fault, and what failed at its side.
     #[serde(default)]
     mixed: Judged,
+    /// What failed within a second of something that failed for another cause.
+    #[serde(default)]
+    near: Score,
+    /// The second fault alone, whenever it came.
+    #[serde(default)]
+    second: Score,
     /// Of the source that is live.
     #[serde(default)]
     delays: Delays,
@@ -116,6 +128,8 @@ impl Cell {
     fn add(&mut self, other: Cell) {
         self.judged.add(other.judged);
         self.mixed.add(other.mixed);
+        self.near.add(&other.near);
+        self.second.add(&other.second);
         self.delays.add(&other.delays);
         for (upstream, failed) in other.upstreams {
             *self.upstreams.entry(upstream).or_default() += failed;
@@ -161,13 +175,23 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     if ended.lost > 0 {
         println!("{} signals were lost", ended.lost);
     }
+    let heard = ended.heard.clone();
+    let nobodys = hand_out(&mut played, ended);
 
     let name = |played: &Played| format!("{} × {}", played.pair.proxy.name, played.pair.cause.name);
     let broken: Vec<String> = (played.iter())
         .filter_map(|played| Some(format!("{}: {}", name(played), played.broken.as_ref()?)))
         .collect();
     let (mut passed, mut failed) = (0, broken.len());
-    let strange = stage::strangers(ended.said.values().flatten());
+    for line in &nobodys {
+        println!("FAILED: a verdict of kernel about no pair: {line}");
+    }
+    failed += usize::from(!nobodys.is_empty());
+    let live = [Source::Kernel, Source::All];
+    let said = live
+        .iter()
+        .flat_map(|of| played.iter().filter_map(|played| played.said.get(of)));
+    let strange = stage::strangers(said.flatten().chain(&nobodys));
     for address in &strange {
         println!("FAILED: {address} is called an upstream, and is none");
     }
@@ -175,7 +199,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     let mut results = BTreeMap::new();
     let mut pages = Vec::new();
     for (number, source) in args.source.iter().enumerate() {
-        let cells = judge(&played, *source, &ended);
+        let cells = judge(&played, *source, &heard);
         print::matrix(*source, &cells);
         let broke = |score: &Score| score.failed == 0;
         if number == 0 {
@@ -204,7 +228,8 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
     let whole = serde_json::json!({
         "seed": seed, "repeat": args.repeat, "failures": args.failures, "further": args.further,
         "jobs": args.jobs, "seconds": began.elapsed().as_secs(),
-        "sources": results, "classes": classes, "broken": broken, "skipped": skipped,
+        "sources": results, "classes": classes, "strays": nobodys, "broken": broken,
+        "skipped": skipped,
     });
     let file = out.join("matrix.json");
     std::fs::write(&file, serde_json::to_string_pretty(&whole)?)
@@ -221,6 +246,7 @@ pub fn run(args: &Args, why502: &Path, out: &Path) -> Result<bool> {
             }],
             skipped: skipped.iter().cloned().collect(),
             broken: broken.iter().cloned().collect(),
+            strays: nobodys.len(),
             classes,
         };
         document::write(file, &measured, &pages)?;
@@ -287,6 +313,7 @@ fn play(
             began: monotonic_ns(),
             ended: 0,
         },
+        server: None,
         broken: None,
         pair,
     };
@@ -299,6 +326,7 @@ fn play(
             played.part.netns = stage.near.inode()?;
             observers.capture(&mut stage)?;
             (pair.cause.inject)(&mut stage)?;
+            played.server = stage.server;
             stage.calm()?;
             observers.settle(&mut stage)
         });
@@ -324,39 +352,62 @@ fn classes(played: &[Played]) -> Classes {
     classes
 }
 
+/// Gives each pair what was said of it by those who saw all pairs; the verdicts about none.
+fn hand_out(played: &mut [Played], ended: Ended) -> Vec<Value> {
+    for (played, lines) in played.iter_mut().zip(ended.all) {
+        played.said.insert(Source::All, lines);
+    }
+    let Some((lines, seen)) = ended.probes else {
+        return Vec::new();
+    };
+    let paths: BTreeMap<String, usize> = (played.iter().enumerate())
+        .flat_map(|(pair, played)| played.entries.iter().map(move |entry| (pair, entry)))
+        .map(|(pair, (sent, _))| (sent.path.clone(), pair))
+        .collect();
+    let parts: Vec<Part> = played.iter().map(|played| played.part).collect();
+    let (pair_of, heard) = (
+        |path: &str| paths.get(path).copied(),
+        |id: &str| ended.heard.get(id),
+    );
+    let handed = whose::hand_out(lines, pair_of, &parts, &seen, heard);
+    if handed.elsewhere > 0 {
+        let count = handed.elsewhere;
+        println!("{count} verdicts are about proxies of this host that no pair has");
+    }
+    for (played, lines) in played.iter_mut().zip(handed.of_pairs) {
+        played.said.insert(Source::Kernel, lines);
+    }
+    handed.nobodys
+}
+
 /// What one source said of the pairs of which it has seen anything.
-fn judge(played: &[Played], source: Source, ended: &Ended) -> Cells {
-    let verdicts = ended
-        .said
-        .get(&source)
-        .map(|lines| observers::verdicts(lines));
+fn judge(played: &[Played], source: Source, heard: &BTreeMap<String, u64>) -> Cells {
     let mut cells = Cells::new();
     for played in played {
-        let apart = played.said.get(&source).map(|l| observers::verdicts(l));
-        let Some(verdicts) = apart.as_ref().or(verdicts.as_ref()) else {
+        let Some(lines) = played.said.get(&source) else {
             continue;
         };
+        let Sorted { by_path, strays } = strays::sort(&played.entries, lines);
         let beside = |(_, truth): &(Sent, Expect)| truth.cell == beside::CELL;
         let own: Vec<bool> = played.entries.iter().map(|each| !beside(each)).collect();
-        let mut mixed = score::mixed(&played.entries);
-        for (mixed, own) in mixed.iter_mut().zip(&own) {
-            *mixed |= !own;
-        }
-        let mut judged = score::judge(&played.entries, verdicts, source, &own);
-        let mixed = score::judge(&played.entries, verdicts, source, &mixed);
-        if apart.is_some() {
-            judged.flag_strays(&played.entries, verdicts);
-        }
+        let near = score::mixed(&played.entries);
+        let second: Vec<bool> = own.iter().map(|own| !own).collect();
+        let mixed: Vec<bool> = near.iter().zip(&second).map(|(n, s)| *n || *s).collect();
+        let of = |wanted: &[bool]| score::judge(&played.entries, &by_path, source, wanted);
+        let (mut judged, mixed) = (of(&own), of(&mixed));
+        judged.flag_strays(&strays);
         let cell = cells
             .entry((played.pair.proxy.name, played.pair.cause.name))
             .or_default();
-        if let Some(upstream) = played.pair.upstream {
-            *cell.upstreams.entry(upstream.name.to_owned()).or_default() += judged.score.failed;
+        if let Some(server) = played.server {
+            *cell.upstreams.entry(server.to_owned()).or_default() += judged.score.failed;
         }
         cell.judged.add(judged);
         cell.mixed.add(mixed);
+        cell.near.add(&of(&near).score);
+        cell.second.add(&of(&second).score);
         if source == Source::Kernel {
-            let delays = Delays::of(&played.entries, verdicts, &ended.heard);
+            let delays = Delays::of(&played.entries, &by_path, heard);
             cell.delays.add(&delays);
         }
     }

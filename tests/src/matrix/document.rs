@@ -2,8 +2,10 @@
 
 mod baselines;
 mod delays;
+mod short_of;
+mod upstreams;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -12,13 +14,10 @@ use anyhow::{Context, Result};
 use super::baseline::Classes;
 use super::observers::Source;
 use super::score::{self, Score, Told};
-use super::{Cells, print, proxies};
+use super::{Cell, Cells, print, proxies};
 
 /// Why a pair has no figures.
 pub(super) const NONE_FAILED: &str = "no response failed";
-/// What is wanted: failures of each pair, and proven of right ones from all facts.
-const WANTED: u32 = 30;
-const PROVEN: f64 = 0.9;
 
 /// How one run was begun.
 pub(super) struct Seeded {
@@ -63,6 +62,8 @@ pub(super) struct Measured {
     pub(super) runs: Vec<Seeded>,
     pub(super) skipped: BTreeSet<String>,
     pub(super) broken: BTreeSet<String>,
+    /// How many verdicts of the live agent are about no pair.
+    pub(super) strays: usize,
     pub(super) classes: Classes,
 }
 
@@ -94,9 +95,10 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
         );
     }
     text.push_str("```\n");
-    short_of(&mut text, results);
+    short_of::write(&mut text, measured, results);
     baselines::write(&mut text, &measured.classes, results);
     delays::write(&mut text, results);
+    upstreams::write(&mut text, results);
     for (source, cells) in results {
         of_source(&mut text, *source, cells);
     }
@@ -109,70 +111,6 @@ fn page(measured: &Measured, results: &[(Source, Cells)]) -> String {
         }
     }
     text
-}
-
-/// What was wanted and is not there.
-fn short_of(text: &mut String, results: &[(Source, Cells)]) {
-    text.push_str("\n## Short of what is wanted\n\n");
-    for (source, cells) in results {
-        let mut sum = Score::default();
-        for cell in cells.values() {
-            sum.add(&cell.judged.score);
-        }
-        let (right, proven) = (f64::from(sum.right), f64::from(sum.proven));
-        // Packets and logs alone are not meant to prove as much.
-        if matches!(source, Source::Kernel | Source::All) && proven < PROVEN * right {
-            let _ = writeln!(
-                text,
-                "- `{}`: {} of the right verdicts are `proven`; {:.0} % are wanted.",
-                source.name(),
-                share(sum.proven, sum.right),
-                PROVEN * 100.0
-            );
-        }
-        if sum.flagged > 0 {
-            let _ = writeln!(
-                text,
-                "- `{}`: {} verdicts for what had not failed.",
-                source.name(),
-                sum.flagged
-            );
-        }
-        if sum.unknown + sum.missing + sum.wrong > 0 {
-            let _ = writeln!(
-                text,
-                "- `{}`: {} of {} failures are `unknown`, {} have no verdict, {} a wrong one.",
-                source.name(),
-                sum.unknown,
-                sum.failed,
-                sum.missing,
-                sum.wrong
-            );
-        }
-    }
-    if let Some((_, cells)) = results.first() {
-        let failures = |cell: &super::Cell| cell.judged.score.failed;
-        let failing = || cells.iter().filter(|(_, cell)| failures(cell) > 0);
-        let few = failing().filter(|(_, cell)| failures(cell) < WANTED);
-        let few: Vec<String> = few
-            .map(|((proxy, cause), cell)| format!("{proxy} × {cause} ({})", failures(cell)))
-            .collect();
-        if !few.is_empty() {
-            let _ = writeln!(
-                text,
-                "- {} of the {} pairs that fail have fewer than {WANTED} failures: {}.",
-                few.len(),
-                failing().count(),
-                few.join(", ")
-            );
-        }
-        let has = |name: &str| cells.keys().any(|(proxy, _)| *proxy == name);
-        let names = proxies::ALL.iter().map(|proxy| proxy.name);
-        let lacking: Vec<&str> = names.filter(|name| !has(name)).collect();
-        if !lacking.is_empty() {
-            let _ = writeln!(text, "- Not among the proxies: {}.", lacking.join(", "));
-        }
-    }
 }
 
 fn of_source(text: &mut String, source: Source, cells: &Cells) {
@@ -212,19 +150,10 @@ fn of_source(text: &mut String, source: Source, cells: &Cells) {
     for (cause, told) in &told {
         let _ = writeln!(text, "| `{cause}` | {} |", figures(told));
     }
-    let mixed = print::mixed(cells);
-    let mut both = Score::default();
-    mixed.values().for_each(|score| both.add(score));
-    let _ = writeln!(
-        text,
-        "\nOf {} failures within a second of one for another cause, {} are right: {}.",
-        both.failed,
-        share(both.right, both.failed),
-        (mixed.iter())
-            .map(|(proxy, score)| format!("{proxy} {}/{}", score.right, score.failed))
-            .collect::<Vec<_>>()
-            .join(", ")
-    );
+    let near = "failures within a second of one for another cause";
+    at_once(text, cells, near, |cell| &cell.near);
+    let second = "failures of second faults, whenever they came, which no table counts";
+    at_once(text, cells, second, |cell| &cell.second);
     let proxies: BTreeSet<&str> = cells.keys().map(|(proxy, _)| *proxy).collect();
     let _ = writeln!(
         text,
@@ -248,6 +177,26 @@ fn of_source(text: &mut String, source: Source, cells: &Cells) {
             score::macro_f1(&told)
         );
     }
+}
+
+/// How often those were right that another fault could be taken for.
+fn at_once(text: &mut String, cells: &Cells, what: &str, score: fn(&Cell) -> &Score) {
+    let mut of_proxy: BTreeMap<&str, Score> = BTreeMap::new();
+    let mut all = Score::default();
+    for ((proxy, _), cell) in cells {
+        of_proxy.entry(proxy).or_default().add(score(cell));
+        all.add(score(cell));
+    }
+    let proxies: Vec<String> = (of_proxy.iter())
+        .map(|(proxy, score)| format!("{proxy} {}/{}", score.right, score.failed))
+        .collect();
+    let _ = writeln!(
+        text,
+        "\nOf {} {what}, {} are right: {}.",
+        all.failed,
+        share(all.right, all.failed),
+        proxies.join(", ")
+    );
 }
 
 /// Causes down, proxies across: right of failed, and how many of these are proven.
@@ -288,5 +237,40 @@ fn share(part: u32, whole: u32) -> String {
             "{part} ({:.1} %)",
             100.0 * f64::from(part) / f64::from(whole)
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_faults_have_a_line_of_their_own() {
+        let cell = |near: (u32, u32), second: (u32, u32)| {
+            let score = |(right, failed)| Score {
+                right,
+                failed,
+                ..Score::default()
+            };
+            Cell {
+                near: score(near),
+                second: score(second),
+                ..Cell::default()
+            }
+        };
+        let cells = Cells::from([
+            (("go", "worker_killed"), cell((1, 2), (5, 5))),
+            (("go", "upstream_reset"), cell((2, 2), (1, 1))),
+            (("nginx", "worker_killed"), cell((4, 4), (0, 2))),
+        ]);
+        let page = page(&Measured::default(), &[(Source::All, cells)]);
+        for line in [
+            "Of 8 failures within a second of one for another cause, 7 (87.5 %) are right: \
+             go 3/4, nginx 4/4.",
+            "Of 8 failures of second faults, whenever they came, which no table counts, \
+             6 (75.0 %) are right: go 6/6, nginx 0/2.",
+        ] {
+            assert!(page.lines().any(|own| own == line), "no {line} in {page}");
+        }
     }
 }

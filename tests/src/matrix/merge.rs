@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::baseline::Classes;
 use super::document::{self, Measured, Seeded};
@@ -22,6 +23,9 @@ struct Written {
     sources: BTreeMap<Source, Pairs>,
     #[serde(default)]
     classes: Classes,
+    /// Verdicts about no pair.
+    #[serde(default)]
+    strays: Vec<Value>,
     broken: BTreeSet<String>,
     skipped: BTreeSet<String>,
 }
@@ -51,6 +55,7 @@ impl Merged {
             serde_json::from_str(text).context("not what a run of the matrix writes")?;
         self.measured.broken.extend(written.broken);
         self.measured.skipped.extend(written.skipped);
+        self.measured.strays += written.strays.len();
         self.measured.classes.add(&written.classes);
         let seed = written.seed;
         let mut run = Seeded {
@@ -112,7 +117,7 @@ pub(super) fn run(args: &Args) -> Result<bool> {
     let holds = sources
         .iter()
         .all(|(source, cells)| cells.values().all(|cell| cell.holds(*source)));
-    let sound = measured.broken.is_empty() && holds;
+    let sound = measured.broken.is_empty() && measured.strays == 0 && holds;
     if let Some(file) = &args.document {
         let pages: Vec<(Source, Cells)> = sources.into_iter().collect();
         document::write(file, &measured, &pages)?;
@@ -132,9 +137,8 @@ fn known(pair: &Pair) -> Result<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    use super::super::delays::Delays;
     use super::super::score::Judged;
     use super::super::tests::Cli;
     use super::*;
@@ -146,9 +150,8 @@ mod tests {
         judged.given = [("worker_killed".to_owned(), failed)].into();
         let cell = Cell {
             judged,
-            mixed: Judged::default(),
-            delays: Delays::default(),
             upstreams: [("node".to_owned(), failed)].into(),
+            ..Cell::default()
         };
         let pair = json!({"proxy": proxy, "cause": "worker_killed", "cell": cell});
         let whole: Value = json!({

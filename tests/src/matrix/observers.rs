@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::proxies::Proxy;
 use super::slices::{Part, slices};
 use super::stage::Stage;
+use super::whose::Seen;
 use crate::agent::{self, Capture, Captured};
 use crate::expect::Kind;
 use crate::ledger::Ledger;
@@ -53,13 +54,16 @@ impl Source {
     }
 }
 
-/// What each source said of one pair or of all.
+/// What each source said of one pair.
 pub(super) type Said = BTreeMap<Source, Vec<Value>>;
 
 /// What became of all of it, at the end.
 #[derive(Default)]
 pub(super) struct Ended {
-    pub(super) said: Said,
+    /// What the live agent said of all pairs, and where it saw processes.
+    pub(super) probes: Option<(Vec<Value>, Seen)>,
+    /// What its facts and the logs say together, of each pair.
+    pub(super) all: Vec<Vec<Value>>,
     /// When the live agent's lines were read, by their ids: monotonic nanoseconds.
     pub(super) heard: BTreeMap<String, u64>,
     /// How many signals were lost.
@@ -167,28 +171,28 @@ impl Observers {
         };
         let captured: Captured = probes.finish(0, 0)?;
         let lost = captured.summary()?["lost"]["signals"].as_u64().unwrap_or(0);
-        let mut said = Said::new();
+        let recording = read(&self.out.join(KERNEL).join(RECORDING));
+        let mut ended = Ended {
+            heard: captured.heard,
+            lost,
+            ..Ended::default()
+        };
         if self.sources.contains(&Source::Kernel) {
-            said.insert(Source::Kernel, captured.lines);
+            ended.probes = Some((captured.lines, Seen::read(&recording)));
         }
         if self.sources.contains(&Source::All) {
-            let recording = read(&self.out.join(KERNEL).join(RECORDING));
             let parts: Vec<Part> = pairs.iter().map(|(.., part)| *part).collect();
-            let mut lines = Vec::new();
             for ((folder, proxy, _), own) in pairs.iter().zip(slices(&recording, &parts)) {
                 let file = folder.join(RECORDING);
                 std::fs::write(&file, own)?;
                 let nameless = proxy.nameless.iter().map(|name| folder.join(name));
                 let logs = written(logs(folder, proxy).into_iter().chain(nameless).collect());
-                lines.extend(agent::explain(&self.why502, Some(&file), &logs)?);
+                ended
+                    .all
+                    .push(agent::explain(&self.why502, Some(&file), &logs)?);
             }
-            said.insert(Source::All, lines);
         }
-        Ok(Ended {
-            said,
-            heard: captured.heard,
-            lost,
-        })
+        Ok(ended)
     }
 }
 
@@ -220,15 +224,4 @@ fn written(logs: Vec<PathBuf>) -> Vec<PathBuf> {
 fn read(log: &Path) -> String {
     let bytes = std::fs::read(log).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The verdicts by path.
-pub(super) fn verdicts(lines: &[Value]) -> BTreeMap<&str, Vec<&Value>> {
-    let mut by_path: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
-    for line in lines.iter().filter(|line| line["type"] == "verdict") {
-        if let Some(path) = line["request"]["path"].as_str() {
-            by_path.entry(path).or_default().push(line);
-        }
-    }
-    by_path
 }

@@ -55,8 +55,14 @@ pub(super) fn does_not_hold(source: Source, proxy: &str, cause: &str, cell: &Cel
         let score = &judged.score;
         if !score.holds(source) {
             println!(
-                "    {what}: of {} failed {} missing, {} wrong, {} wrong but proven, {} flagged",
-                score.failed, score.missing, score.wrong, score.wrong_but_proven, score.flagged
+                "    {what}: of {} failed {} missing, {} wrong, {} wrong but proven, {} flagged, {} of \
+                 these strays",
+                score.failed,
+                score.missing,
+                score.wrong,
+                score.wrong_but_proven,
+                score.flagged,
+                score.stray
             );
         }
     }
@@ -66,7 +72,7 @@ pub(super) fn does_not_hold(source: Source, proxy: &str, cause: &str, cell: &Cel
 pub(super) fn matrix(source: Source, cells: &Cells) {
     println!("\nsource {}", source.name());
     println!(
-        "{:<11} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        "{:<11} {:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6} {:>6}",
         "proxy",
         "cause",
         "failed",
@@ -79,6 +85,7 @@ pub(super) fn matrix(source: Source, cells: &Cells) {
         "wrong",
         "wrong proven",
         "flagged",
+        "stray",
         "saved",
         "silent"
     );
@@ -115,7 +122,7 @@ pub(super) fn matrix(source: Source, cells: &Cells) {
 
 fn line(proxy: &str, cause: &str, score: &Score) {
     println!(
-        "{proxy:<11} {cause:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6}",
+        "{proxy:<11} {cause:<28} {:>6} {:>6} {:>6} {:>6} {:>7} {:>7} {:>6} {:>6} {:>12} {:>7} {:>6} {:>6} {:>6}",
         score.failed,
         score.right,
         score.proven,
@@ -126,6 +133,7 @@ fn line(proxy: &str, cause: &str, score: &Score) {
         score.wrong,
         score.wrong_but_proven,
         score.flagged,
+        score.stray,
         score.saved,
         score.silent
     );

@@ -32,6 +32,9 @@ pub(super) struct Score {
     pub(super) wrong_but_proven: u32,
     /// Verdicts for what did not fail, and second verdicts.
     pub(super) flagged: u32,
+    /// Of these, the verdicts that are about no request that was made.
+    #[serde(default)]
+    pub(super) stray: u32,
     /// Requests that met the fault and were not answered with a failure: the proxy tried again or
     /// closed without a word.
     pub(super) saved: u32,
@@ -50,6 +53,7 @@ impl Score {
         self.wrong += other.wrong;
         self.wrong_but_proven += other.wrong_but_proven;
         self.flagged += other.flagged;
+        self.stray += other.stray;
         self.saved += other.saved;
         self.silent += other.silent;
     }
@@ -73,17 +77,12 @@ impl Judged {
     }
 
     /// Counts verdicts about requests that nobody made.
-    pub(super) fn flag_strays(
-        &mut self,
-        entries: &[(Sent, Expect)],
-        lines: &BTreeMap<&str, Vec<&Value>>,
-    ) {
-        let made: BTreeSet<&str> = entries.iter().map(|(sent, _)| sent.path.as_str()).collect();
-        for (path, lines) in lines.iter().filter(|(path, _)| !made.contains(**path)) {
-            self.score.flagged += lines.len() as u32;
-            self.mistakes
-                .push(format!("{path}: nobody asked: {}", lines[0]));
-        }
+    pub(super) fn flag_strays(&mut self, strays: &[&Value]) {
+        self.score.flagged += strays.len() as u32;
+        self.score.stray += strays.len() as u32;
+        let told = strays.iter().map(|line| format!("stray: {line}"));
+        // Those who read on have to see these first.
+        self.mistakes.splice(..0, told);
     }
 }
 
@@ -335,6 +334,15 @@ mod tests {
             (saved.saved, saved.silent, saved.failed, saved.flagged),
             (1, 1, 0, 0)
         );
+        // One about no request fails the pair, from every source.
+        let known = line("worker_killed", "proven");
+        let own = [("/a", vec![&known])].into();
+        let mut judged = judge(&failed, &own, Source::Kernel, &[true]);
+        assert!(every.iter().all(|source| judged.score.holds(*source)));
+        judged.flag_strays(&[&line("worker_killed", "likely")]);
+        assert_eq!((judged.score.flagged, judged.score.stray), (1, 1));
+        assert!(!every.iter().any(|source| judged.score.holds(*source)));
+        assert!(judged.mistakes[0].starts_with("stray: "));
         // A failure that no injector knows of is nobody's right verdict.
         let stray = [(sent("/e", Some(502)), HEALTHY)];
         assert!(!score(&stray, &[("/e", line("worker_killed", "proven"))]).holds(Source::Kernel));

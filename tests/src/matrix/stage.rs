@@ -61,6 +61,8 @@ pub(in crate::matrix) struct Stage<'a> {
     pub(in crate::matrix) wanted: usize,
     pub(in crate::matrix) near: Arc<NetNs>,
     far: Option<(NetNs, Relay)>,
+    /// The software that the requests fail at, where there is any.
+    pub(in crate::matrix) server: Option<&'static str>,
     /// What the proxy sends and is sent, where it is captured.
     pub(in crate::matrix) packets: Option<Everything>,
     beside: Option<Beside>,
@@ -85,6 +87,7 @@ impl<'a> Stage<'a> {
             wanted,
             near: Arc::new(NetNs::new()?),
             far: None,
+            server: None,
             packets: None,
             beside: None,
         })
@@ -136,6 +139,7 @@ impl<'a> Stage<'a> {
         let upstream = self.upstream.expect("a cause that asks an upstream");
         let (ns, to) = self.there();
         let server = (upstream.start)(&self.run, ns, &to, manner)?;
+        self.server = Some(upstream.name);
         Ok((server, to))
     }
 

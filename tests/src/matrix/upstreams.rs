@@ -34,6 +34,9 @@ pub(in crate::matrix) const ALL: &[Upstream] = &[
     tomcat::UPSTREAM,
 ];
 
+/// The one that is no software of anybody's.
+pub(in crate::matrix) const SCRIPTED: &str = scripted::UPSTREAM.name;
+
 pub(in crate::matrix) struct Upstream {
     pub(in crate::matrix) name: &'static str,
     /// What proxies have to speak to it.

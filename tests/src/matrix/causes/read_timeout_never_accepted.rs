@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{By, Cause};
 use crate::expect::Expect;
 use crate::matrix::proxies::Target;
+use crate::matrix::upstreams;
 use crate::process;
 use crate::software::{Gunicorn, Scripted};
 use crate::upstream::Mode;
@@ -24,6 +25,7 @@ pub(super) const CAUSE: Cause = Cause {
         if nobody || process::program("gunicorn").is_none() {
             let silent =
                 Scripted::start(&stage.run, ns, "silent", &address, Mode::NeverAccept, 128)?;
+            stage.server = Some(upstreams::SCRIPTED);
             stage.front(&to)?;
             stage.fail("")?;
             stage.run.hold(silent);
@@ -31,6 +33,7 @@ pub(super) const CAUSE: Cause = Cause {
         }
         let patient = ["--timeout", "600"];
         let gunicorn = Gunicorn::start(&stage.run, ns, "gunicorn", &address, 1, &patient)?;
+        stage.server = Some("gunicorn");
         stage.front(&to)?;
         occupy(stage, &to, &gunicorn)?;
         stage.fail("")?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{By, Cause};
+use crate::matrix::upstreams;
 use crate::software::Scripted;
 use crate::upstream::Mode;
 
@@ -22,6 +23,7 @@ pub(super) const CAUSE: Cause = Cause {
             Mode::NeverRead,
             128,
         )?;
+        stage.server = Some(upstreams::SCRIPTED);
         stage.front(&to)?;
         stage.fail("")?;
         stage.run.hold(deaf);

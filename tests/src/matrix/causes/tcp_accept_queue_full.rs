@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{By, Cause};
 use crate::matrix::proxies::Target;
+use crate::matrix::upstreams;
 use crate::software::Scripted;
 use crate::upstream::Mode;
 
@@ -27,6 +28,7 @@ pub(super) const CAUSE: Cause = Cause {
             Mode::NeverAccept,
             BACKLOG,
         )?;
+        stage.server = Some(upstreams::SCRIPTED);
         let Target::Tcp(address) = to else {
             return Ok(());
         };

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 
 use super::{By, Cause};
 use crate::matrix::proxies::Target;
+use crate::matrix::upstreams;
 use crate::software::Scripted;
 use crate::upstream::Mode;
 
@@ -25,6 +26,7 @@ pub(super) const CAUSE: Cause = Cause {
             Mode::NeverAccept,
             BACKLOG,
         )?;
+        stage.server = Some(upstreams::SCRIPTED);
         // The queue holds one more.
         let Target::Unix(path) = &to else {
             return Ok(());
