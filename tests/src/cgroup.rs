@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::keeper::{self, Made};
 use crate::wait;
 
 const PERIOD_US: u64 = 100_000;
@@ -54,6 +55,7 @@ pub fn unusable(controller: &str) -> Option<String> {
 fn create(root: &Path) -> Result<PathBuf> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = root.join(format!("why502-lab-{}-{number}", std::process::id()));
+    keeper::note(Made::Group, &path)?;
     fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
     Ok(path)
 }
@@ -103,6 +105,7 @@ impl Cgroup {
         let all = root.join("kubepods");
         let pod = all.join(format!("pod{uid}"));
         let path = pod.join(container);
+        keeper::note(Made::Group, &path)?;
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Cgroup {
             path,
@@ -117,6 +120,7 @@ impl Cgroup {
         let root = if mixed.is_dir() { &mixed } else { root };
         let slice = root.join("system.slice");
         let path = slice.join(name);
+        keeper::note(Made::Group, &path)?;
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Cgroup {
             path,

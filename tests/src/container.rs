@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::keeper::{self, Made};
 use crate::process;
 use crate::wait;
 
@@ -26,6 +27,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(folder: &Path, shared: &[&Path]) -> Result<Engine> {
+        keeper::note(Made::Engine, folder)?;
         let root = folder.join("root");
         for name in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "var"] {
             std::fs::create_dir_all(root.join(name))?;
@@ -45,11 +47,8 @@ impl Engine {
         })
     }
 
-    /// With all its files in the scenario's folder.
     fn podman(&self) -> Command {
-        let mut podman = Command::new("podman");
-        podman::keep_in(&mut podman, &self.folder);
-        podman
+        podman_in(&self.folder)
     }
 
     /// Runs `program` as the only one of a new container in a network namespace of ours.
@@ -72,7 +71,7 @@ impl Engine {
             "--ulimit",
             "nproc=4096:4096",
         ]);
-        for variable in ["APP_LOG", "PYTHONDONTWRITEBYTECODE"] {
+        for variable in ["APP_LOG", "PYTHONDONTWRITEBYTECODE", keeper::MARK] {
             run.args(["--env", variable]);
         }
         run.args(["--volume", "/usr:/usr:ro", "--volume", "/etc:/etc:ro"]);
@@ -105,16 +104,27 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let _ = self
-            .podman()
-            .args(["rm", "--all", "--force", "--time", "0"])
-            .output();
-        // Podman mounts it on itself and leaves it: the folder could not be removed.
-        let overlay = self.folder.join("storage/overlay");
-        if let Ok(overlay) = CString::new(overlay.as_os_str().as_bytes()) {
-            // SAFETY: a string that lives in this frame.
-            unsafe { libc::umount2(overlay.as_ptr(), libc::MNT_DETACH) };
-        }
+        remove_all(&self.folder);
+    }
+}
+
+/// With all its files in one folder.
+fn podman_in(folder: &Path) -> Command {
+    let mut podman = Command::new("podman");
+    podman::keep_in(&mut podman, folder);
+    podman
+}
+
+/// Removes the containers of an engine, whoever has begun it.
+pub(crate) fn remove_all(folder: &Path) {
+    let _ = podman_in(folder)
+        .args(["rm", "--all", "--force", "--time", "0"])
+        .output();
+    // Podman mounts it on itself and leaves it: the folder could not be removed.
+    let overlay = folder.join("storage/overlay");
+    if let Ok(overlay) = CString::new(overlay.as_os_str().as_bytes()) {
+        // SAFETY: a string that lives in this frame.
+        unsafe { libc::umount2(overlay.as_ptr(), libc::MNT_DETACH) };
     }
 }
 
@@ -126,7 +136,7 @@ pub fn unusable() -> Option<String> {
                 bail!("{program} is not installed");
             }
         }
-        let folder = tempfile::Builder::new().prefix("why502-lab-").tempdir()?;
+        let folder = keeper::temporary()?;
         let engine = Engine::new(folder.path(), &[])?;
         let ns = crate::netns::NetNs::new()?;
         let output = engine

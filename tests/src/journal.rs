@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::keeper::{self, Made};
 use crate::process::Proc;
 use crate::run::{Run, START};
 
@@ -20,6 +21,9 @@ impl Journal {
     pub fn start(run: &Run) -> Result<Journal> {
         let name = format!("why502-lab-{}", std::process::id());
         let mut journal = Journal { name, daemon: None };
+        for folder in journal.folders() {
+            keeper::note(Made::Folder, &folder)?;
+        }
         std::fs::create_dir_all(journal.sockets())?;
         let mut command = Command::new(DAEMON);
         command.arg(&journal.name);
@@ -39,17 +43,21 @@ impl Journal {
     fn sockets(&self) -> PathBuf {
         PathBuf::from(format!("/run/systemd/journal.{}", self.name))
     }
+
+    /// Its sockets', and the two of which it keeps its entries in one.
+    fn folders(&self) -> [PathBuf; 3] {
+        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let own = format!("{}.{}", machine.trim(), self.name);
+        let [run, log] =
+            ["/run/log/journal", "/var/log/journal"].map(|folder| Path::new(folder).join(&own));
+        [self.sockets(), run, log]
+    }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
         self.daemon = None;
-        let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        let own = format!("{}.{}", machine.trim(), self.name);
-        let kept =
-            ["/run/log/journal", "/var/log/journal"].map(|folder| Path::new(folder).join(&own));
-        for folder in [&self.sockets()].into_iter().chain(&kept) {
-            // It kept its entries in one of the two.
+        for folder in self.folders() {
             let _ = std::fs::remove_dir_all(folder);
         }
     }

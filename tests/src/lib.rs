@@ -16,6 +16,7 @@ pub mod container;
 pub mod expect;
 pub mod journal;
 pub mod judge;
+pub mod keeper;
 #[path = "../../agent/src/sources/cluster/tests/server.rs"]
 pub mod kubernetes;
 pub mod ledger;

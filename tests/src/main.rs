@@ -11,7 +11,7 @@ use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser};
 use lab::prometheus::Prometheus;
 use lab::report::{Outcome, Report};
 use lab::run::{Options, Run, Scenario};
-use lab::{matrix, process, rows, upstream, without};
+use lab::{keeper, matrix, process, rows, upstream, without};
 
 /// Breaks real proxies and upstreams on purpose and compares why502's verdicts with the truth: the
 /// scenarios of the lab, row by row, and the matrix of proxies and causes. An option of one of the
@@ -79,6 +79,9 @@ enum Part {
     /// A command on a host that offers less to probes.
     #[command(hide = true)]
     Without(without::Args),
+    /// Some of everything that the lab makes, until it is interrupted.
+    #[command(hide = true)]
+    Held(rows::Held),
     /// Proxies × upstreams × causes, judged pair by pair.
     Matrix(matrix::Args),
 }
@@ -106,8 +109,14 @@ fn main() -> ExitCode {
     if let Some(Part::Without(without)) = &args.part {
         return end(without::exec(without).map(|()| true));
     }
-    end_children_on_interrupt();
+    if !args.list {
+        if let Err(error) = keeper::keep() {
+            return end(Err(error));
+        }
+        end_children_on_interrupt();
+    }
     match &args.part {
+        Some(Part::Held(held)) => end(hold(&args, held)),
         Some(Part::Matrix(matrix)) if !rows => end(run_matrix(&args, matrix)),
         None if !rows || !matrix => end(run_both(&args, !matrix, !rows)),
         _ => {
@@ -229,6 +238,11 @@ fn run_matrix(args: &Args, matrix: &matrix::Args) -> Result<bool> {
     matrix::run(matrix, &why502, &args.out)
 }
 
+fn hold(args: &Args, held: &rows::Held) -> Result<bool> {
+    check_root()?;
+    rows::hold(held, &args.why502, &args.out).map(|()| true)
+}
+
 /// The Prometheus of this run, where there is one to be had.
 fn prometheus(wanted: &Rows, report: &mut Report) -> Result<Option<Arc<Prometheus>>> {
     let lacking = match () {
@@ -268,16 +282,13 @@ fn carry_out(scenario: &Scenario, options: &Options) -> Outcome {
     }
 }
 
-/// Ctrl-C and SIGTERM end what the lab started, then the lab.
+/// Who is interrupted in spite of those in front ends what it started, then itself.
 fn end_children_on_interrupt() {
     // SAFETY: plain calls on a signal set that lives in this frame; threads and children made
     // later inherit the blocked mask (`Proc` clears it in children).
     let set = unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, libc::SIGINT);
-        libc::sigaddset(&mut set, libc::SIGTERM);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        let set = keeper::ends();
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         set
     };
     std::thread::spawn(move || {
@@ -285,6 +296,6 @@ fn end_children_on_interrupt() {
         // SAFETY: waits for one of the signals blocked above.
         unsafe { libc::sigwait(&set, &mut signal) };
         process::kill_all();
-        std::process::exit(130);
+        std::process::exit(128 + signal);
     });
 }

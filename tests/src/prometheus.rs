@@ -117,7 +117,7 @@ fn lasting_port() -> Result<u16> {
 
 impl Prometheus {
     pub fn start() -> Result<Prometheus> {
-        let folder = tempfile::Builder::new().prefix("why502-prom-").tempdir()?;
+        let folder = crate::keeper::temporary()?;
         let agents_port = lasting_port()?;
         let config = folder.path().join("prometheus.yml");
         std::fs::write(

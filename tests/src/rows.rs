@@ -33,9 +33,11 @@ mod r28_cluster;
 mod r29_one_shot;
 mod r30_far_upstream;
 mod r31_tls_status;
-mod r32_tls_upstream;
+mod r32_interrupted;
+mod r33_tls_upstream;
 
 use crate::run::{Need, Scenario};
+pub use r32_interrupted::{Held, hold};
 
 /// What every scenario needs.
 const NGINX: Need = Need::Program("nginx");
@@ -74,7 +76,8 @@ pub fn all() -> Vec<Scenario> {
         r29_one_shot::scenarios(),
         r30_far_upstream::scenarios(),
         r31_tls_status::scenarios(),
-        r32_tls_upstream::scenarios(),
+        r32_interrupted::scenarios(),
+        r33_tls_upstream::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::agent::Capture;
 use crate::client::Request;
 use crate::expect::Expect;
+use crate::keeper;
 use crate::ledger::Ledger;
 use crate::netns::NetNs;
 use crate::packets::Everything;
@@ -138,7 +139,7 @@ impl Run {
 
     fn begin(options: &Options, row: u8, name: &str, prefix: &str, folder: &str) -> Result<Run> {
         use std::os::unix::fs::PermissionsExt;
-        let temp = tempfile::Builder::new().prefix("why502-lab-").tempdir()?;
+        let temp = keeper::temporary()?;
         std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o755))?;
         let out = options.out.join(folder);
         std::fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;

@@ -13,6 +13,7 @@ use crate::agent::Capture;
 use crate::cgroup::Cgroup;
 use crate::client::Request;
 use crate::expect::{Check, Expect};
+use crate::keeper::{self, Made};
 use crate::netns::NetNs;
 use crate::run::{Need, Run, Scenario};
 use crate::software::Nginx;
@@ -41,6 +42,11 @@ impl Logs {
         let folder = Path::new("/var/log/pods").join(format!("{NAMESPACE}_{POD}_{uid}/nginx"));
         let missing = folder.ancestors().take_while(|path| !path.exists());
         let logs = Logs(missing.map(Path::to_owned).collect());
+        // The pod's own, and then what is around it.
+        keeper::note(Made::Folder, &folder)?;
+        for folder in &logs.0 {
+            keeper::note(Made::Empty, folder)?;
+        }
         std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         Ok(logs)
     }

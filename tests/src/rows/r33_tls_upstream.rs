@@ -1,4 +1,4 @@
-//! Row 32: nginx and HAProxy in front of Node.js in TLS 1.2 and 1.3: races, deaths, waits and closes are told apart
+//! Row 33: nginx and HAProxy in front of Node.js in TLS 1.2 and 1.3: races, deaths, waits and closes are told apart
 //! though no byte of request or answer can be read.
 //!
 //! On a new connection of TLS 1.3 an answer cannot be told from session tickets: there `likely`, at best.
@@ -51,25 +51,25 @@ const VERSIONS: [Version; 2] = [
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario {
-            row: 32,
+            row: 33,
             name: "tls-upstream-race",
             needs: NEEDS,
             run: races,
         },
         Scenario {
-            row: 32,
+            row: 33,
             name: "tls-upstream-deaths",
             needs: NEEDS,
             run: deaths,
         },
         Scenario {
-            row: 32,
+            row: 33,
             name: "tls-upstream-ends",
             needs: NEEDS,
             run: ends,
         },
         Scenario {
-            row: 32,
+            row: 33,
             name: "tls-upstream-haproxy",
             needs: &[
                 Need::Tun,
