@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,11 +17,14 @@ use crate::keeper::{self, Made};
 use crate::process;
 use crate::wait;
 
+static NEXT: AtomicU32 = AtomicU32::new(0);
 const START: Duration = Duration::from_secs(20);
 
 /// Where containers of one scenario are kept; gone, with them, when dropped.
 pub struct Engine {
     folder: PathBuf,
+    /// The control group around those of its containers: Podman's own would stay.
+    group: String,
     /// Folders that are seen in them at the same place.
     shared: Vec<PathBuf>,
 }
@@ -28,6 +32,11 @@ pub struct Engine {
 impl Engine {
     pub fn new(folder: &Path, shared: &[&Path]) -> Result<Engine> {
         keeper::note(Made::Engine, folder)?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let group = format!("why502-lab-{}-engine-{number}", std::process::id());
+        for place in places(&group) {
+            keeper::note(Made::Group, &place)?;
+        }
         let root = folder.join("root");
         for name in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "var"] {
             std::fs::create_dir_all(root.join(name))?;
@@ -43,6 +52,7 @@ impl Engine {
         }
         Ok(Engine {
             folder: folder.to_owned(),
+            group,
             shared: shared.iter().map(|path| (*path).to_owned()).collect(),
         })
     }
@@ -63,6 +73,7 @@ impl Engine {
         ]);
         let own = std::process::id();
         run.args(["--log-driver", "k8s-file"]);
+        run.args(["--cgroup-parent", &format!("/{}", self.group)]);
         run.args(["--network", &format!("ns:/proc/{own}/fd/{ns}")]);
         // Limits that whoever may not raise them has, too.
         run.args([
@@ -105,7 +116,29 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         remove_all(&self.folder);
+        // Whoever was in them has been killed, and may need a moment.
+        let left = || places(&self.group).find(|place| place.exists());
+        let gone = wait::until("the end of an engine's groups", START, || {
+            places(&self.group).for_each(|place| drop(std::fs::remove_dir(place)));
+            left().is_none()
+        });
+        if let (Err(error), Some(place)) = (gone, left()) {
+            eprintln!("lab: {}: {error}", place.display());
+        }
     }
+}
+
+/// Where an engine's group may be, in each hierarchy, that of its helpers before its own.
+fn places(group: &str) -> impl Iterator<Item = PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let hierarchies = hierarchies.map(|entry| entry.path());
+    let own = hierarchies
+        .chain([root.to_owned()])
+        .map(move |place| place.join(group));
+    own.collect::<Vec<_>>()
+        .into_iter()
+        .flat_map(|own| [own.join("conmon"), own])
 }
 
 /// With all its files in one folder.
