@@ -18,6 +18,26 @@ const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 /// Bytes that every type has: name, info, size or type.
 const HEAD: usize = 12;
+/// Bytes of the header that every kernel writes; newer ones add where the layout of kinds is.
+const HEADER: usize = 24;
+const HEADER_WITH_LAYOUT: usize = 32;
+/// One kind's layout: bytes that follow a type once, bytes for each of its elements, two of flags.
+const LAYOUT: usize = 4;
+
+/// Of a type's `info`: bits 24 to 30. Kernels before the layout used five of them and left the others 0.
+fn kind_of(info: u32) -> u32 {
+    info >> 24 & 0x7f
+}
+
+/// How many members, parameters or values a type has: bits 0 to 23, of which older kernels used 16.
+fn elements(info: u32) -> usize {
+    (info & 0xff_ffff) as usize
+}
+
+/// Bit 31, whose meaning is the kind's own.
+fn flag(info: u32) -> bool {
+    info >> 31 == 1
+}
 
 /// A typedef or function, as far as a program needs it to attach.
 pub struct Named {
@@ -46,10 +66,10 @@ pub fn sparse<'a>(named: impl IntoIterator<Item = &'a Named>) -> Vec<u8> {
         strings.extend_from_slice(name.as_bytes());
         strings.push(0);
     }
-    let mut out = Vec::with_capacity(24 + types.len() + strings.len());
+    let mut out = Vec::with_capacity(HEADER + types.len() + strings.len());
     out.extend_from_slice(&MAGIC.to_ne_bytes());
     out.extend_from_slice(&[1, 0]);
-    for word in [24, 0, types.len(), types.len(), strings.len()] {
+    for word in [HEADER, 0, types.len(), types.len(), strings.len()] {
         out.extend_from_slice(&(word as u32).to_ne_bytes());
     }
     out.extend(types);
@@ -62,6 +82,8 @@ pub struct Btf {
     bytes: Vec<u8>,
     types: Range<usize>,
     strings: Range<usize>,
+    /// How long types of each kind are, where the kernel says so.
+    layout: Range<usize>,
     /// Where each type starts; type 0 is void.
     starts: Vec<u32>,
 }
@@ -77,7 +99,7 @@ impl Btf {
     }
 
     pub fn parse(bytes: Vec<u8>) -> Result<Btf> {
-        ensure!(bytes.len() >= 24, "BTF header is cut");
+        ensure!(bytes.len() >= HEADER, "BTF header is cut");
         ensure!(
             u16::from_ne_bytes([bytes[0], bytes[1]]) == MAGIC,
             "not BTF of this byte order"
@@ -86,18 +108,27 @@ impl Btf {
             u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
         };
         let header = word(4);
+        ensure!(
+            (HEADER..=bytes.len()).contains(&header),
+            "BTF header is cut"
+        );
         let part = |offset: usize, len: usize| {
-            let start = header + offset;
+            let start = header.saturating_add(offset);
             let range = start..start.saturating_add(len);
             ensure!(range.end <= bytes.len(), "BTF section is cut");
             Ok(range)
         };
         let types = part(word(8), word(12))?;
         let strings = part(word(16), word(20))?;
+        let layout = match header >= HEADER_WITH_LAYOUT {
+            true => part(word(24), word(28))?,
+            false => 0..0,
+        };
         let mut btf = Btf {
             bytes,
             types,
             strings,
+            layout,
             starts: vec![0],
         };
         let mut at = 0;
@@ -117,16 +148,26 @@ impl Btf {
     /// Bytes that follow the three common words of the type at `at`.
     fn tail(&self, at: usize) -> Result<usize> {
         let info = self.word(at + 4);
-        let n = (info & 0xffff) as usize;
-        Ok(match info >> 24 & 0x1f {
+        let n = elements(info);
+        Ok(match kind_of(info) {
             1 | 14 | 17 => 4,
             3 => 12,
             KIND_STRUCT | KIND_UNION => n * 12,
             6 | 13 => n * 8,
             15 | 19 => n * 12,
             0 | 2 | 7..=12 | 16 | 18 => 0,
-            kind => bail!("BTF kind {kind} is not known"),
+            kind => self.tail_by_layout(kind, n)?,
         })
+    }
+
+    /// The same of a kind that is newer than this program.
+    fn tail_by_layout(&self, kind: u32, n: usize) -> Result<usize> {
+        let place = kind as usize * LAYOUT;
+        let entry = self.bytes[self.layout.clone()].get(place..place + LAYOUT);
+        let Some(&[once, each, ..]) = entry else {
+            bail!("BTF kind {kind} is not known, and this kernel does not say how long it is");
+        };
+        Ok(usize::from(once) + n * usize::from(each))
     }
 
     fn string(&self, offset: u32) -> &[u8] {
@@ -137,7 +178,7 @@ impl Btf {
     }
 
     fn kind(&self, at: usize) -> u32 {
-        self.word(at + 4) >> 24 & 0x1f
+        kind_of(self.word(at + 4))
     }
 
     fn find(&self, kinds: &[u32], name: &str) -> Option<usize> {
@@ -168,7 +209,7 @@ impl Btf {
                 _ => return None,
             };
         }
-        let parameters = (0..(self.word(at + 4) & 0xffff) as usize).map(|i| {
+        let parameters = (0..elements(self.word(at + 4))).map(|i| {
             let name = self.string(self.word(at + HEAD + i * 8));
             String::from_utf8_lossy(name).into_owned()
         });
@@ -202,8 +243,7 @@ impl Btf {
     pub fn enumerators(&self, name: &str) -> impl Iterator<Item = (&[u8], u32)> {
         let found = self.find(&[KIND_ENUM], name);
         found.into_iter().flat_map(move |at| {
-            let entries =
-                (0..(self.word(at + 4) & 0xffff) as usize).map(move |i| at + HEAD + i * 8);
+            let entries = (0..elements(self.word(at + 4))).map(move |i| at + HEAD + i * 8);
             entries.map(|entry| (self.string(self.word(entry)), self.word(entry + 4)))
         })
     }
@@ -215,11 +255,11 @@ impl Btf {
             return None;
         }
         let info = self.word(at + 4);
-        for i in 0..(info & 0xffff) as usize {
-            let entry = at + 12 + i * 12;
+        for i in 0..elements(info) {
+            let entry = at + HEAD + i * 12;
             let (member, kind) = (self.string(self.word(entry)), self.word(entry + 4));
             // With the flag set the upper byte is a bitfield's size.
-            let offset = if info >> 31 == 1 {
+            let offset = if flag(info) {
                 self.word(entry + 8) & 0xff_ffff
             } else {
                 self.word(entry + 8)
@@ -267,3 +307,6 @@ impl Btf {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
