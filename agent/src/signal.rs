@@ -15,7 +15,9 @@ pub use attempt::{
     Attempt, DownstreamState, End, Fin, FlowClosed, HeadFault, Link, LinkOrder, Opening, Peer,
     PeerClose, Place, Queue, Reader, RequestSent, ResetBy, TcpFacts, ThreadAtEnd,
 };
-pub use logged::{LogLine, Logged, LoggedTry, Protocol, Said, ServerLine, ServerSaid, TlsFault};
+pub use logged::{
+    LogLine, Logged, LoggedTry, Protocol, Said, ServerLine, ServerSaid, TlsFault, tried_again,
+};
 pub use process::{
     Home, Listener, Process, ProcessExit, ProcessSample, SignalSent, Software, ThreadSample,
     UpstreamEnd,

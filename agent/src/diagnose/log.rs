@@ -184,7 +184,9 @@ fn without_statement(case: &Case<'_>, told: &Told) -> Finding {
     if told.untried && silent && nginx(told) {
         return made_by_configuration(told);
     }
-    let finding = if silent {
+    let finding = if told.proxy == Some(Software::Haproxy) && told.tries.len() > 1 {
+        Finding::unknown("proxy_log: why the tries before failed: it only counts them")
+    } else if silent {
         Finding::unknown(listed(&[Cause::UpstreamAnswered, Cause::ProxyConfig]))
             .also_missing("upstream_status: whether an upstream was asked, and what it answered")
     } else {

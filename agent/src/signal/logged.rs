@@ -59,6 +59,15 @@ pub struct LoggedTry {
     pub local: Option<Address>,
 }
 
+/// Whether tries before the last failed of which nothing else is told: HAProxy counts them.
+pub fn tried_again<'a>(
+    proxy: Option<Software>,
+    tries: impl DoubleEndedIterator<Item = &'a LoggedTry>,
+) -> bool {
+    let untold = |one: &LoggedTry| one.said.is_none() && one.status.is_none();
+    proxy == Some(Software::Haproxy) && tries.rev().skip(1).any(untold)
+}
+
 /// What a proxy's log says of how a try, or an exchange without one, failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "said", rename_all = "snake_case")]

@@ -3,7 +3,7 @@
 use crate::diagnose::Tried;
 use crate::signal::{
     Address, Attempt, DownstreamState, End, FlowId, Link, LinkOrder, LogLine, Logged, LoggedTry,
-    Nanos, Opening, Response, Said, Software, Source,
+    Nanos, Opening, Response, Said, Software, Source, tried_again,
 };
 use crate::track::host::SECOND;
 
@@ -316,7 +316,9 @@ impl Told {
 
     /// Anything failed in it, as far as its lines tell.
     pub(super) fn failed(&self) -> bool {
-        self.has_error || self.status.is_some_and(|s| s >= 500) || self.why().next().is_some()
+        let again = tried_again(self.proxy, self.tries.iter().map(|(_, one)| one));
+        let failed = self.status.is_some_and(|s| s >= 500);
+        self.has_error || failed || again || self.why().next().is_some()
     }
 
     /// A later try saved it, as far as the lines tell.

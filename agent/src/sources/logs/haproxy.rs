@@ -90,8 +90,10 @@ impl Haproxy {
             _ if matches!(state.as_bytes()[0], b'C' | b'c') => Some(Said::ClientLeft),
             _ => None,
         };
-        let retries = connections.rsplit('/').next()?.trim_start_matches('+');
-        let retries: u32 = retries.parse().ok()?;
+        let retries = connections.rsplit('/').next()?;
+        // With a plus the tries before were another server's.
+        let elsewhere = retries.starts_with('+');
+        let retries: u32 = retries.trim_start_matches('+').parse().ok()?;
         let name = upstream(&format!("{backend}/{server}"));
         let milliseconds = |t: i64| Some(u64::try_from(t).ok()?.saturating_mul(MILLISECOND));
         let connect = milliseconds(connect);
@@ -108,8 +110,12 @@ impl Haproxy {
         if !own_decision {
             let saved = state == "--" && retries > 0;
             if saved {
-                // It tries again only where no connection came about.
-                tries.push(of(Some(self.not_connected(backend)), None));
+                // `retry-on` has it try again after a close, a timeout, junk or a status as well, and the
+                // count is of all of these.
+                let mut before = of(self.full_queue(backend), None);
+                before.upstream = before.upstream.filter(|_| !elsewhere);
+                (before.connect, before.took) = (None, None);
+                tries.push(before);
             }
             tries.push(of(said, status.filter(|_| state == "--")));
         }
@@ -135,10 +141,13 @@ impl Haproxy {
     }
 
     fn not_connected(&mut self, backend: &str) -> Said {
-        match self.full.remove(backend) {
-            Some(_) => Said::ConnectFailed { errno: EAGAIN },
-            None => Said::NotConnected,
-        }
+        self.full_queue(backend).unwrap_or(Said::NotConnected)
+    }
+
+    /// What a line before said of this backend's connects.
+    fn full_queue(&mut self, backend: &str) -> Option<Said> {
+        let told = self.full.remove(backend);
+        told.map(|_| Said::ConnectFailed { errno: EAGAIN })
     }
 }
 
@@ -175,10 +184,42 @@ mod tests {
     use super::*;
     use crate::signal::Fact;
 
+    fn tries(lines: &[&str]) -> Vec<(Option<Said>, Option<u16>)> {
+        let mut haproxy = Haproxy::default();
+        let mut tries = Vec::new();
+        for line in lines {
+            if let Parsed::Signal(timed) = haproxy.parse(line, (None, None), Zone::Fixed(0)) {
+                let line = timed.into_logged().expect("an exchange");
+                tries = line.tries.into_iter().map(|t| (t.said, t.status)).collect();
+            }
+        }
+        tries
+    }
+
+    /// A try before may have failed of anything that `retry-on` names: `empty-response`, a status.
+    #[test]
+    fn why_it_tried_again_is_not_said_by_the_count() {
+        const SAVED: &str = r#"10.0.0.7:5000 [22/Nov/2026:19:40:45.100] front back/s1 0/0/0/3/3 200 52 - - ---- 1/1/0/0/+1 0/0 "GET /x HTTP/1.1""#;
+        let ok = (None, Some(200));
+        assert_eq!(tries(&[SAVED]), [(None, None), ok]);
+        let failed = SAVED.replace(" 200 ", " 503 ");
+        let answered = (Some(Said::Answered), Some(503));
+        assert_eq!(tries(&[&failed]), [(None, None), answered]);
+        // It says so itself of a Unix socket.
+        let full = Some(Said::ConnectFailed { errno: EAGAIN });
+        assert_eq!(tries(&[FULL, SAVED]), [(full, None), ok]);
+        // Of the last try the line's state does tell, however many were before.
+        let last = SAVED.replace("0/0/0/3/3 200 52 - - ----", "0/0/-1/-1/3 503 217 - - SC--");
+        assert_eq!(tries(&[&last]), [(Some(Said::NotConnected), None)]);
+        let last = SAVED.replace("0/0/0/3/3 200 52 - - ----", "0/0/0/-1/3 502 208 - - SH--");
+        assert_eq!(tries(&[&last]), [(Some(Said::ClosedOrReset), None)]);
+    }
+
+    const FULL: &str = "Connect() failed for backend back: can't connect to destination unix socket, check backlog size on the server.";
+
     /// A connect that a further try made good is told by no line where healthy requests are not logged.
     #[test]
     fn a_full_queue_of_long_ago_is_not_what_failed_now() {
-        const FULL: &str = "Connect() failed for backend back: can't connect to destination unix socket, check backlog size on the server.";
         const FAILED: &str = r#"10.0.0.7:5000 [22/Nov/2026:19:40:45.100] front back/s1 0/0/-1/-1/3 503 217 - - SC-- 1/1/0/0/3 0/0 "GET /x HTTP/1.1""#;
         const SECOND: Nanos = 1_000_000_000;
         let said = |after: Option<Nanos>| {

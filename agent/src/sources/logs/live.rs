@@ -17,7 +17,7 @@ use super::journal::services::Journals;
 use super::{Counts, Template, Timed, Zone};
 use crate::clock::{self, Clock};
 use crate::privileges;
-use crate::signal::{Fact, LogLine, Logged, Nanos, Signal, Source};
+use crate::signal::{Fact, LogLine, Logged, Nanos, Signal, Source, tried_again};
 use crate::sources::process::Homes;
 
 /// How often logs are looked at.
@@ -346,7 +346,9 @@ fn is_healthy(line: &Logged) -> bool {
     let failed = |status: u16| status >= 499;
     let said = line.said.is_some() || line.tries.iter().any(|t| t.said.is_some());
     let tries = line.tries.iter().filter_map(|t| t.status).any(failed);
-    line.line == LogLine::Access && !said && !tries && line.status.is_some_and(|s| !failed(s))
+    let again = tried_again(line.proxy, line.tries.iter());
+    let healthy = line.status.is_some_and(|s| !failed(s));
+    line.line == LogLine::Access && !said && !tries && !again && healthy
 }
 
 #[cfg(test)]
@@ -409,5 +411,27 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         log.look(4, &mut lines).unwrap();
         assert_eq!(log.gone_for(5), 0);
+    }
+
+    #[test]
+    fn what_was_tried_again_is_not_healthy() {
+        const LINE: &str = r#"10.0.0.7:5000 [22/Nov/2026:19:40:45.100] front back/s1 0/0/0/3/3 200 52 - - ---- 1/1/0/0/N 0/0 "GET /x HTTP/1.1""#;
+        let healthy = |retries: &str| {
+            let mut parser = super::super::Parser::new(Vec::new().into(), Zone::Fixed(0));
+            let mut out = Vec::new();
+            let line = LINE.replace("/N ", &format!("/{retries} "));
+            parser.line(line.as_bytes(), None, &mut out);
+            match &out[..] {
+                [
+                    Timed {
+                        fact: Fact::Logged(line),
+                        ..
+                    },
+                ] => is_healthy(line),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(healthy("0"));
+        assert!(!healthy("1") && !healthy("+2"));
     }
 }
