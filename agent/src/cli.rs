@@ -247,7 +247,8 @@ pub struct WatchArgs {
     /// Also read the status of responses in TLS, where proxies hand them to OpenSSL
     ///
     /// For nginx, HAProxy and Apache without a log that tells it. A uprobe on SSL_write in each
-    /// libssl.so that a watched proxy has loaded: every program with that library pays for it.
+    /// libssl.so that a watched proxy has loaded: every program with that library pays for it. Not
+    /// with --source packets or logs.
     #[arg(long, value_parser = BoolishValueParser::new(),
           env = "WHY502_TLS_STATUS", hide_env_values = true)]
     pub tls_status: bool,

@@ -292,6 +292,11 @@ impl Settings {
             }
             Command::Run(_) | Command::Check(_) => {}
         }
+        if let Command::Run(cli::RunArgs { watch, .. })
+        | Command::Capture(cli::CaptureArgs { watch, .. }) = &cli.command
+        {
+            tls_status_is_possible(watch)?;
+        }
         let named = match &cli.command {
             Command::Run(cli::RunArgs { watch, .. })
             | Command::Capture(cli::CaptureArgs { watch, .. }) => watch.node.clone(),
@@ -345,6 +350,22 @@ impl Settings {
             node: named.unwrap_or_else(host_name),
             job,
         })
+    }
+}
+
+/// Who asks for what the chosen source cannot see would wait for it in vain.
+fn tls_status_is_possible(watch: &cli::WatchArgs) -> Result<(), Refusal> {
+    let source = match watch.source {
+        Choice::Packets => "packets",
+        Choice::Logs => "logs",
+        Choice::Auto | Choice::Kernel => return Ok(()),
+    };
+    match watch.tls_status {
+        true => Err(Refusal::Usage(format!(
+            "--tls-status: only kernel probes read the status in TLS, and --source {source} starts none; \
+             leave one of the two out"
+        ))),
+        false => Ok(()),
     }
 }
 

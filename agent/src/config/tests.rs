@@ -128,10 +128,29 @@ fn errors_name_the_option_and_a_way_out() {
             &["--with-payload", "--privacy full"],
         ),
         (&["run", "-q", "-v"], &["--quiet", "--verbose"]),
+        (
+            &["run", "--tls-status", "--source", "packets"],
+            &["--tls-status", "--source packets"],
+        ),
+        (
+            &["capture", "--source", "logs", "--tls-status"],
+            &["--tls-status", "--source logs"],
+        ),
     ] {
         let error = load(args).unwrap_err();
         for part in parts {
             assert!(error.contains(part), "{args:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn the_status_in_tls_is_asked_of_a_source_that_may_see_it() {
+    for source in [&[][..], &["--source", "auto"], &["--source", "kernel"]] {
+        let args = [&["run", "--tls-status"], source].concat();
+        let Job::Run(run) = load(&args).unwrap().job else {
+            panic!("not a run")
+        };
+        assert!(run.watch.asked.tls_status, "{source:?}");
     }
 }

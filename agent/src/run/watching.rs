@@ -132,6 +132,11 @@ impl Watching {
                     "watching packets on {}: kernel probes cannot be used: {why_not}",
                     watch.interface
                 );
+                if watch.asked.tls_status {
+                    warning!(
+                        "--tls-status has no effect: only kernel probes read the status in TLS"
+                    );
+                }
                 Ok(started)
             }
         }
