@@ -70,16 +70,19 @@ pub fn check(settings: &Check) -> Result<Exit> {
         machine: std::env::consts::ARCH,
         held: &held,
     });
-    let proxies = proxies::running();
+    let proxies = proxies::running(&held);
     let mut out = std::io::stdout().lock();
     if settings.json {
         for line in &lines {
             serde_json::to_writer(&mut out, line)?;
             writeln!(out)?;
         }
-        for proxy in &proxies {
+        for proxy in &proxies.found {
             serde_json::to_writer(&mut out, proxy)?;
             writeln!(out)?;
+        }
+        if proxies.hidden {
+            writeln!(out, "{{\"proxies_hidden\":true}}")?;
         }
     } else {
         table(&mut out, &lines, &held)?;

@@ -266,8 +266,9 @@ pub struct LogArgs {
     /// Also read this log, of the proxy or of an upstream's server; can be repeated
     ///
     /// Error and access logs of nginx and Apache, HAProxy's, Envoy's, Caddy's and Traefik's log,
-    /// what varnishlog prints, gunicorn's and uWSGI's, as files, from syslog or from containers. What
-    /// a log is, is found by its lines.
+    /// what varnishlog prints, what pingora and Go's ReverseProxy say of failed requests, gunicorn's
+    /// and uWSGI's log, as files, from syslog or from containers. Several may also stand in one value,
+    /// with commas between them. What a log is, is found by its lines.
     #[arg(long, value_name = "FILE", value_delimiter = ',', action = ArgAction::Append,
           env = "WHY502_LOG", hide_env_values = true)]
     pub log: Vec<PathBuf>,
@@ -280,6 +281,9 @@ pub struct LogArgs {
     )]
     pub log_format: Option<String>,
     /// Take formats of access logs from this nginx configuration [default: /etc/nginx/nginx.conf]
+    ///
+    /// Without it `run` and `capture` also read the configuration that each running nginx was started
+    /// with, for that one's own logs.
     #[arg(
         long,
         value_name = "FILE",

@@ -268,13 +268,18 @@ fn what_is_no_log_is_named_and_the_rest_is_explained() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_why502"));
     command.args(["explain", "--json", "--log"]);
     command.arg(folder("nginx").join("error.log"));
-    command
-        .arg("--log")
-        .arg(folder("nginx").join("truth.jsonl"));
+    let others = [
+        folder("nginx").join("truth.jsonl"),
+        folder("haproxy").join("haproxy.cfg"),
+    ];
+    // Several may stand in one value.
+    let [a, b] = others.each_ref().map(|path| path.display());
+    command.arg(format!("--log={a},{b}"));
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(errors.contains("truth.jsonl: not recognised"), "{errors}");
+    let all = format!("{a}, {b}: not recognised");
+    assert!(errors.contains(&all), "{errors}");
     assert!(
         String::from_utf8(output.stdout)
             .unwrap()

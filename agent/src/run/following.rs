@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use anyhow::{Result, bail};
 
-use super::logs::templates;
-use crate::cli::{detail, warning};
+use super::logs;
+use crate::cli::{detail, note, warning};
 use crate::config::Watch;
 use crate::signal::Signal;
 use crate::sources::kernel::Selection;
@@ -74,9 +74,10 @@ pub(super) fn alone(
 
 fn request(watch: &Watch, selection: Selection) -> Result<Request> {
     let running = move || selection.running().into_iter().collect();
+    let pids: Vec<u32> = running();
     Ok(Request {
         named: watch.logs.files.clone(),
-        templates: templates(&watch.logs)?,
+        formats: logs::formats(&watch.logs, &pids)?,
         proxies: watch.find_logs.then(|| Box::new(running) as Box<_>),
         monotonic: false,
         alone: false,
@@ -89,9 +90,16 @@ fn news(news: News) {
         News::Unreadable { path, error } => {
             warning!("{}: {error}; it is looked for again", path.display());
         }
-        News::NotALog { path } => {
+        News::NotALog { path, named: true } => {
             warning!("{}: not a log that is understood", path.display());
         }
+        // What a proxy writes to may be no log at all.
+        News::NotALog { path, .. } if path.is_absolute() => note!(
+            "{}: a proxy writes to it, in no format that is understood; an access log of nginx may need \
+             --log-format or --nginx-config",
+            path.display()
+        ),
+        News::NotALog { path, .. } => detail!("{}: no lines that are understood", path.display()),
         News::Lost { path, error } => detail!("{}: {error}; not read for a minute", path.display()),
         News::Distrusted { path, count } => warning!(
             "{}: {count} lines are left out: a client may have written them",

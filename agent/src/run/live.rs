@@ -13,7 +13,7 @@ use super::excerpt::{self, Awaited, PcapOut};
 use super::logs;
 use super::pipeline::Pipeline;
 use super::until_seen::{self, Pauses};
-use super::watching::{Started, Watching};
+use super::watching::{Started, Watching, selection};
 use crate::cli::{Exit, note, warning};
 use crate::clock::{self, Clock};
 use crate::config::{Capture, Choice, Run, Watch};
@@ -195,9 +195,10 @@ pub fn run(settings: &Run, node: &str) -> Result<Exit> {
     let drops = output.drops();
     let began = clock::now();
     let mut watch = settings.watch.clone();
-    // Wrong from the start on, which trying again does not change.
-    logs::templates(&watch.logs)?;
     let cluster = ask_cluster(node)?;
+    // Wrong from the start on, which trying again does not change.
+    let pids: Vec<u32> = selection(&watch, &cluster).running().into_iter().collect();
+    logs::formats(&watch.logs, &pids)?;
     let started = start(&watch, &cluster, &metrics, &stop);
     // After the source, whose start takes the most memory; and only then somebody watches.
     let history = settings.history.as_deref().map(|path| {

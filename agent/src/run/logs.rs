@@ -11,6 +11,7 @@ use crate::clock::{self, Clock};
 use crate::config::Logs;
 use crate::signal::{Fact, Nanos, Signal, Source};
 use crate::sources::logs::file::{LogFile, Merged};
+use crate::sources::logs::formats::{self, Formats};
 use crate::sources::logs::{Counts, Template, Timed, Zone};
 use crate::sources::process;
 
@@ -29,39 +30,85 @@ pub(super) struct Beside {
 
 /// The formats that access lines may have.
 pub(super) fn templates(logs: &Logs) -> Result<Arc<[Template]>> {
+    chosen(logs, Vec::new())
+}
+
+/// The same for logs that grow, and what the nginx among these processes was started with.
+pub(super) fn formats(logs: &Logs, pids: &[u32]) -> Result<Formats> {
+    if logs.nginx_config.is_some() {
+        return Ok(Formats::given(templates(logs)?));
+    }
+    let running = Formats::of_host(pids);
+    let Some(wanted) = &logs.format else {
+        return Ok(running);
+    };
+    let mut own = Vec::new();
+    if !is_format(wanted) {
+        let groups = running.groups(pids).into_iter();
+        own.extend(groups.flat_map(|(templates, _)| templates.to_vec()));
+    }
+    Ok(Formats::given(chosen(logs, own)?))
+}
+
+/// The format that is wanted, from those of the running nginx (`own`), of the configuration and the known ones;
+/// or all of them.
+fn chosen(logs: &Logs, own: Vec<Template>) -> Result<Arc<[Template]>> {
     let named = logs.nginx_config.is_some();
     let config = logs.nginx_config.clone();
     let config = config.unwrap_or_else(|| PathBuf::from(process::NGINX_CONFIG));
-    let configured = match process::nginx_log_formats(&config) {
+    let configured = match formats::read(&config) {
         Some(formats) => formats,
         None if named => bail!("{}: cannot be read", config.display()),
         None => Vec::new(),
     };
-    let mut all: Vec<Template> = configured
-        .iter()
-        .filter_map(|f| Template::new(&f.name, &f.format, &f.escape))
-        .collect();
+    let mut all = own;
+    all.extend(configured);
     all.extend(Template::known());
     let Some(wanted) = &logs.format else {
         return Ok(all.into());
     };
-    if wanted.contains('$') {
+    if is_format(wanted) {
         let template = Template::new("given", wanted, "default");
         let template = template.with_context(|| {
             format!("--log-format {wanted:?}: it needs $status and one of $time_local, $time_iso8601, $msec")
         })?;
         return Ok([template].into());
     }
-    let names = || all.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+    let names = || {
+        let mut names: Vec<&str> = Vec::new();
+        for one in &all {
+            if !names.contains(&one.name.as_str()) {
+                names.push(&one.name);
+            }
+        }
+        names.join(", ")
+    };
     let found = all.iter().find(|t| t.name == *wanted).cloned();
     let found = found.with_context(|| {
         format!(
             "--log-format {wanted}: no such format; known are {}; --nginx-config FILE names more, \
              or give the format itself",
-            names().join(", ")
+            names()
         )
     })?;
     Ok([found].into())
+}
+
+/// Not the name of one.
+fn is_format(wanted: &str) -> bool {
+    wanted.contains('$')
+}
+
+/// What is wrong with logs whose lines are of no known format.
+fn strange(names: &[String]) -> Option<anyhow::Error> {
+    (!names.is_empty()).then(|| {
+        anyhow::anyhow!(
+            "{}: not recognised as a log of nginx, HAProxy, Envoy, Apache, Caddy, Traefik, Varnish, \
+             pingora, Go's ReverseProxy, gunicorn or uWSGI; an access log of nginx in a format of its \
+             own needs --log-format or --nginx-config",
+            names.join(", ")
+        )
+    })
 }
 
 impl Beside {
@@ -71,7 +118,7 @@ impl Beside {
         templates: &Arc<[Template]>,
     ) -> Result<(Beside, Option<anyhow::Error>)> {
         let mut open = Vec::new();
-        let mut strange = None;
+        let mut not_logs = Vec::new();
         for path in &logs.files {
             let log = open_one(path, templates).with_context(|| path.display().to_string())?;
             match log.format() {
@@ -80,14 +127,7 @@ impl Beside {
                     open.push(log);
                 }
                 None if log.is_empty() => warning!("{}: it is empty", log.name()),
-                None => {
-                    strange = Some(anyhow::anyhow!(
-                        "{}: not recognised as a log of nginx, HAProxy, Envoy, Apache, Caddy, \
-                         Traefik, Varnish, gunicorn or uWSGI; an access log of nginx in a format \
-                         of its own needs --log-format or --nginx-config",
-                        log.name()
-                    ));
-                }
+                None => not_logs.push(log.name().to_owned()),
             }
         }
         let zones: Vec<i64> = open.iter().filter_map(LogFile::zone_seen).collect();
@@ -109,7 +149,7 @@ impl Beside {
             latest: 0,
             outside: 0,
         };
-        Ok((beside, strange))
+        Ok((beside, strange(&not_logs)))
     }
 
     /// The signal that says which lines are to be expected.
@@ -231,4 +271,35 @@ pub(super) fn explain<W: std::io::Write>(
     }
     pipeline.end_source()?;
     logs.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_is_first_what_the_running_nginx_calls_so() {
+        let named = |name: &str| Logs {
+            format: Some(name.to_owned()),
+            ..Logs::default()
+        };
+        let own = Template::new("combined", "$msec $status", "default").expect("a format");
+        let found = chosen(&named("combined"), vec![own.clone()]).expect("it is known");
+        assert_eq!(found.first(), Some(&own));
+        assert_eq!(found.len(), 1);
+        let without = chosen(&named("combined"), Vec::new()).expect("nginx has it");
+        assert_ne!(without.first(), Some(&own));
+        let error = chosen(&named("nobody's"), vec![own]).expect_err("an unknown one");
+        let error = error.to_string();
+        assert!(error.contains("known are combined, "), "{error}");
+        assert!(!error.contains(", combined,"), "once: {error}");
+    }
+
+    #[test]
+    fn all_that_are_no_logs_are_named() {
+        assert!(strange(&[]).is_none());
+        let names = ["a.log", "b.log"].map(ToOwned::to_owned);
+        let error = strange(&names).expect("two of them").to_string();
+        assert!(error.starts_with("a.log, b.log: not recognised"), "{error}");
+    }
 }

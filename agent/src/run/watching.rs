@@ -66,13 +66,7 @@ impl Watching {
         channel: usize,
         ring: Option<&Arc<Ring>>,
     ) -> Result<Started> {
-        let selection = Selection {
-            names: watch.names.clone(),
-            pids: watch.pids.clone(),
-            places: watch.places.clone(),
-            cluster: cluster.clone(),
-            asked: watch.asked,
-        };
+        let selection = selection(watch, cluster);
         let (mut watching, signals) = Watching::main(watch, &selection, channel, ring)?;
         let monotonic = match watching.source {
             Kind::Logs(_) => return Ok((watching, signals)),
@@ -326,6 +320,17 @@ impl Watching {
             }
         }
         Ok(())
+    }
+}
+
+/// What is watched.
+pub(super) fn selection(watch: &Watch, cluster: &cluster::Pods) -> Selection {
+    Selection {
+        names: watch.names.clone(),
+        pids: watch.pids.clone(),
+        places: watch.places.clone(),
+        cluster: cluster.clone(),
+        asked: watch.asked,
     }
 }
 

@@ -78,12 +78,28 @@ pub const NGINX_CONFIG: &str = nginx::DEFAULT;
 pub fn nginx_log_formats(config: &Path) -> Option<Vec<LogFormat>> {
     text_file(config)?;
     let read = |path: &str| text_file(Path::new(path));
-    let list = |folder: &str| {
-        let entries = fs::read_dir(folder).into_iter().flatten();
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.collect()
-    };
+    let list = |folder: &str| names(Path::new(folder));
     Some(nginx::log_formats(config.to_str()?, &read, &list))
+}
+
+/// The nginx whose arguments say with which configuration this one was started: its master, or itself; `None`
+/// for other programs.
+pub fn nginx_master(pid: u32) -> Option<u32> {
+    let stat = stat::parse(&file(pid, "stat").ok()?)?;
+    let arguments = strings(&file(pid, "cmdline").ok()?);
+    let software = software::recognise(&stat.name, executable(pid).as_deref(), &arguments);
+    (software == Software::Nginx).then(|| match nginx::arguments(&arguments) {
+        Some(_) => pid,
+        None => stat.parent,
+    })
+}
+
+/// The `log_format`s of the configuration that this master was started with, as far as it can be read.
+pub fn nginx_formats_of(master: u32) -> Vec<LogFormat> {
+    let read = |name: &str| text_file(&inside(master, name));
+    let arguments = nginx::arguments(&strings(&file(master, "cmdline").unwrap_or_default()));
+    let main = nginx::main_file(&arguments.unwrap_or_default(), &read);
+    nginx::log_formats(&main, &read, &|folder| names_inside(master, folder))
 }
 
 /// Reads who this process is; `None` if it is gone, or dies meanwhile: what dies loses its memory
@@ -244,13 +260,9 @@ fn settings_of(
                 Some(own) => own,
                 None => nginx::arguments(&master()).unwrap_or_default(),
             };
-            let list = |folder: &str| {
-                let names = fs::read_dir(inside(pid, folder)).into_iter().flatten();
-                names
-                    .filter_map(|e| e.ok()?.file_name().into_string().ok())
-                    .collect()
-            };
-            nginx::settings(&arguments, &configuration, &list)
+            nginx::settings(&arguments, &configuration, &|folder| {
+                names_inside(pid, folder)
+            })
         }
         Software::Varnish => {
             // It may have loaded another since; its child is started anew with what it has.
@@ -297,6 +309,17 @@ fn inside(pid: u32, name: &str) -> PathBuf {
         Some(absolute) => path(pid, "root").join(absolute.trim_start_matches('/')),
         None => path(pid, "cwd").join(name),
     }
+}
+
+/// The names in a folder as this process means it.
+fn names_inside(pid: u32, folder: &str) -> Vec<String> {
+    names(&inside(pid, folder))
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.collect()
 }
 
 fn file(pid: u32, name: &str) -> std::io::Result<Vec<u8>> {
@@ -435,6 +458,52 @@ mod tests {
         assert_ne!(before, after);
         drop(input);
         child.wait().expect("its end");
+    }
+
+    /// A process with this title.
+    fn titled(title: &str) -> std::process::Child {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = std::process::Command::new("cat");
+        command.arg0(title).stdin(std::process::Stdio::piped());
+        command.spawn().expect("cat")
+    }
+
+    #[test]
+    fn formats_are_those_of_the_configuration_that_nginx_was_started_with() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("its folder")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        };
+        write(
+            "conf/own.conf",
+            "http { include sites/*; log_format own '$msec $status'; }",
+        );
+        write("conf/sites/a", "log_format site '$status $msec';");
+        write(
+            "conf/nginx.conf",
+            "http { log_format other '$status $msec'; }",
+        );
+        let prefix = folder.path().display();
+        let title = format!("nginx: master process nginx -p {prefix} -c conf/own.conf");
+        let (mut master, mut worker) = (titled(&title), titled("nginx: worker process"));
+        // Until then they are this process's images.
+        let patience = Instant::now() + Duration::from_secs(10);
+        while nginx_master(master.id()).is_none() || nginx_master(worker.id()).is_none() {
+            assert!(Instant::now() < patience, "they are not there");
+            std::thread::yield_now();
+        }
+        assert_eq!(nginx_master(master.id()), Some(master.id()));
+        assert_eq!(nginx_master(worker.id()), Some(std::process::id()));
+        assert_eq!(nginx_master(std::process::id()), None);
+        let formats = nginx_formats_of(master.id());
+        let names: Vec<_> = formats.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["site", "own"]);
+        for child in [&mut master, &mut worker] {
+            drop(child.stdin.take());
+            child.wait().expect("its end");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::collections::hash_map::{Entry, HashMap};
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 
@@ -106,13 +106,13 @@ fn name(pid: u32) -> String {
     }
 }
 
-/// The library of a process, by its own name for it.
-pub fn loaded_by(pid: u32) -> Option<String> {
-    mapped(&maps(pid).ok()?).map(|library| library.path)
+/// The library of a process, by its own name for it; an error where that may not be seen.
+pub fn loaded_by(pid: u32) -> io::Result<Option<String>> {
+    Ok(mapped(&maps(pid)?).map(|library| library.path))
 }
 
 /// Names of files may be any bytes.
-fn maps(pid: u32) -> Result<String> {
+fn maps(pid: u32) -> io::Result<String> {
     let bytes = fs::read(format!("/proc/{pid}/maps"))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -5,6 +5,7 @@ mod entries;
 pub mod services;
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
@@ -145,6 +146,25 @@ impl Journal {
             }
         }
     }
+}
+
+/// Whether a program that this one starts may read the host's journal, as far as there is one.
+pub fn is_readable() -> bool {
+    let folders = ["/run/log/journal", "/var/log/journal"];
+    let hosts = folders
+        .into_iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok());
+    let hosts = hosts.flatten().flatten();
+    hosts
+        .map(|host| host.path().join("system.journal"))
+        .any(may_read)
+}
+
+/// By the rights of the user: capabilities are not handed on.
+fn may_read(path: PathBuf) -> bool {
+    let path = CString::new(path.into_os_string().into_encoded_bytes());
+    // SAFETY: the path is a string with a NUL at its end.
+    path.is_ok_and(|path| unsafe { libc::access(path.as_ptr(), libc::R_OK) } == 0)
 }
 
 impl Drop for Journal {

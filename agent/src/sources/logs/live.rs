@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::find::open_logs;
+use super::find::{self, Found};
 use super::follow::Followed;
+use super::formats::Formats;
 use super::journal::services::Journals;
 use super::{Counts, Template, Timed, Zone};
 use crate::clock::{self, Clock};
@@ -34,13 +35,15 @@ const LOGS: usize = 256;
 const GONE: Nanos = 600_000_000_000;
 /// A healthy exchange's line is of interest where an error of that client came so shortly before.
 const RECENT: Nanos = 120_000_000_000;
+/// After so many lines of no known format a log is told of as one that is not understood.
+const STRANGE: u64 = 20;
 /// Clients with recent errors that are remembered.
 const CLIENTS: usize = 16_384;
 
 /// What is followed, and how its lines are read.
 pub struct Request {
     pub named: Vec<PathBuf>,
-    pub templates: Arc<[Template]>,
+    pub formats: Formats,
     /// The processes of proxies that run now; `None`: only named logs are followed.
     pub proxies: Option<Box<dyn Fn() -> Vec<u32> + Send>>,
     /// Signals are on the host's monotonic clock; else nanoseconds since 1970.
@@ -61,8 +64,10 @@ pub enum News {
         path: PathBuf,
         error: String,
     },
+    /// Its lines are of no format that is known.
     NotALog {
         path: PathBuf,
+        named: bool,
     },
     /// A journal cannot be followed, or no longer.
     Lost {
@@ -100,8 +105,9 @@ pub fn start(
         .name("logs".into())
         .spawn(move || {
             privileges::keep(&privileges::of_log_source());
+            let templates = live.request.formats.of_named();
             for path in live.request.named.clone() {
-                live.add(path);
+                live.add(path, &templates);
             }
             let mut over: Option<Instant> = None;
             loop {
@@ -153,7 +159,7 @@ struct Told {
 }
 
 impl Live {
-    fn add(&mut self, path: PathBuf) {
+    fn add(&mut self, path: PathBuf, templates: &Arc<[Template]>) {
         if self.known.contains(&path) {
             return;
         }
@@ -163,25 +169,33 @@ impl Live {
         }
         if self.logs.len() < LOGS && self.known.insert(path.clone()) {
             let zone = Zone::Host(clock::seconds_east);
-            self.logs
-                .push(Followed::new(&path, &self.request.templates, zone));
+            self.logs.push(Followed::new(&path, templates, zone));
         }
     }
 
-    /// The logs of these processes: files that they hold open, what their containers write, and the journals
-    /// of their services. Who names logs has the lines of a journal there, it may be.
+    /// The logs of these processes, read by the formats of each. Who names logs has the lines of a journal
+    /// there, it may be.
     fn find(&mut self, pids: &[u32], now: Nanos, news: &impl Fn(News)) {
-        let open = open_logs(pids.iter().copied());
-        for path in open.into_iter().chain(self.homes.logs(pids)) {
-            self.add(path);
+        self.request.formats.know(pids);
+        let mut of_services: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+        for (templates, pids) in self.request.formats.groups(pids) {
+            let Found {
+                files, services, ..
+            } = find::logs_of(&pids, &self.homes);
+            for path in files {
+                self.add(path, &templates);
+            }
+            for (service, pids) in services {
+                of_services.entry(service).or_default().extend(pids);
+            }
         }
-        let services = match self.request.named.is_empty() {
-            true => self.homes.services(pids),
-            false => BTreeMap::new(),
-        };
-        let templates = &self.request.templates;
+        if !self.request.named.is_empty() {
+            of_services.clear();
+        }
+        let formats = &self.request.formats;
+        let templates = |pids: &BTreeSet<u32>| formats.of(pids.first().copied().unwrap_or(0));
         self.journals
-            .find(&services, now, templates, |service, error| {
+            .find(&of_services, now, templates, |service, error| {
                 let path = PathBuf::from(format!("journal of {service}"));
                 news(News::Lost { path, error });
             });
@@ -216,7 +230,13 @@ impl Live {
                     counts: log.counts(),
                     format: log.format(),
                 };
-                tell(&state, told, looked.err(), &self.request.named, news);
+                tell(
+                    &state,
+                    told,
+                    looked.err(),
+                    (&self.request.named, last),
+                    news,
+                );
             }
         }
         self.journals.look(unix, &mut lines, |journal, error| {
@@ -226,7 +246,7 @@ impl Live {
                 counts: journal.counts(),
                 format: journal.format(),
             };
-            tell(&state, told, None, &self.request.named, news);
+            tell(&state, told, None, (&self.request.named, last), news);
             if let Some(error) = error {
                 told.kind = false;
                 let path = journal.path().to_owned();
@@ -299,7 +319,7 @@ fn tell(
     log: &State<'_>,
     told: &mut Told,
     error: Option<std::io::Error>,
-    named: &[PathBuf],
+    (named, last): (&[PathBuf], bool),
     news: &impl Fn(News),
 ) {
     let path = log.path.to_owned();
@@ -317,6 +337,8 @@ fn tell(
     }
     let is_named = named.contains(&path);
     let lines = log.counts.lines;
+    // Until there are many, the next one may tell.
+    let strange = lines > STRANGE || last && lines > 0;
     match (log.format.clone(), error) {
         (Some(format), _) => news(News::Followed { path, format }),
         (None, Some(error)) if is_named => {
@@ -326,7 +348,10 @@ fn tell(
             }
             return;
         }
-        (None, None) if is_named && lines > 20 => news(News::NotALog { path }),
+        (None, None) if strange => {
+            let named = is_named;
+            news(News::NotALog { path, named });
+        }
         _ => return,
     }
     told.kind = true;
@@ -363,7 +388,7 @@ mod tests {
         let mut live = Live {
             request: Request {
                 named: Vec::new(),
-                templates: Vec::new().into(),
+                formats: Formats::given(Vec::new().into()),
                 proxies: None,
                 monotonic: false,
                 alone: false,
@@ -378,10 +403,8 @@ mod tests {
             searched: 0,
         };
         for process in ["self".to_owned(), std::process::id().to_string()] {
-            live.add(PathBuf::from(format!(
-                "/proc/{process}/root{}",
-                path.display()
-            )));
+            let path = PathBuf::from(format!("/proc/{process}/root{}", path.display()));
+            live.add(path, &Vec::new().into());
         }
         assert_eq!(live.logs.len(), 1);
         // The container ends.
@@ -411,6 +434,49 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         log.look(4, &mut lines).unwrap();
         assert_eq!(log.gone_for(5), 0);
+    }
+
+    #[test]
+    fn every_log_that_is_not_understood_is_told_of_once() {
+        let named = [PathBuf::from("/named"), PathBuf::from("/few")];
+        let mut told: BTreeMap<&str, Told> = BTreeMap::new();
+        let heard = std::cell::RefCell::new(Vec::new());
+        let news = |news: News| {
+            if let News::NotALog { path, named } = news {
+                heard.borrow_mut().push((path.display().to_string(), named));
+            }
+        };
+        let mut look = |path: &'static str, lines: u64, last: bool| {
+            let state = State {
+                path: Path::new(path),
+                counts: Counts {
+                    lines,
+                    ..Counts::default()
+                },
+                format: None,
+            };
+            tell(
+                &state,
+                told.entry(path).or_default(),
+                None,
+                (&named, last),
+                &news,
+            );
+            heard.borrow_mut().drain(..).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            look("/named", STRANGE + 1, false),
+            [("/named".to_owned(), true)]
+        );
+        assert_eq!(
+            look("/found", STRANGE + 1, false),
+            [("/found".to_owned(), false)]
+        );
+        assert_eq!(look("/few", 1, false), []);
+        assert_eq!(look("/empty", 0, true), []);
+        // What it was is known at the end.
+        assert_eq!(look("/few", 1, true), [("/few".to_owned(), true)]);
+        assert_eq!(look("/named", 99, true), []);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod envoy;
 pub mod file;
 pub mod find;
 pub mod follow;
+pub mod formats;
 mod go_proxies;
 mod haproxy;
 pub mod journal;

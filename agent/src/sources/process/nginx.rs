@@ -46,11 +46,8 @@ pub(super) fn arguments(given: &[String]) -> Option<Vec<String>> {
     Some(given.iter().skip(1).cloned().collect())
 }
 
-pub(super) fn settings(
-    arguments: &[String],
-    read: &dyn Fn(&str) -> Option<String>,
-    list: &dyn Fn(&str) -> Vec<String>,
-) -> Vec<(String, String)> {
+/// The file that it was started with, as it means it: from its root or its working directory.
+pub(super) fn main_file(arguments: &[String], read: &dyn Fn(&str) -> Option<String>) -> String {
     let option = |name: &str| {
         let mut words = arguments.iter();
         words.by_ref().find_map(|word| {
@@ -68,26 +65,20 @@ pub(super) fn settings(
             .filter(|v| !v.is_empty())
     };
     let prefix = value("-p");
-    let main = match (value("-c"), &prefix) {
+    match (value("-c"), &prefix) {
         (Some(file), Some(prefix)) if !file.starts_with('/') => join(prefix, &file),
         (Some(file), _) => file,
         (None, Some(prefix)) if read(DEFAULT).is_none() => join(prefix, "conf/nginx.conf"),
         (None, _) => DEFAULT.to_owned(),
-    };
-    let folder = main
-        .rsplit_once('/')
-        .map_or(".", |(folder, _)| folder)
-        .to_owned();
-    let mut reader = Reader {
-        read,
-        list,
-        folder,
-        files: 0,
-        found: Vec::new(),
-        formats: Vec::new(),
-    };
-    reader.file(&main, &mut Vec::new(), 0);
-    reader.found
+    }
+}
+
+pub(super) fn settings(
+    arguments: &[String],
+    read: &dyn Fn(&str) -> Option<String>,
+    list: &dyn Fn(&str) -> Vec<String>,
+) -> Vec<(String, String)> {
+    Reader::of(&main_file(arguments, read), read, list).found
 }
 
 /// A `log_format`.
@@ -105,17 +96,7 @@ pub(super) fn log_formats(
     read: &dyn Fn(&str) -> Option<String>,
     list: &dyn Fn(&str) -> Vec<String>,
 ) -> Vec<LogFormat> {
-    let folder = main.rsplit_once('/').map_or(".", |(folder, _)| folder);
-    let mut reader = Reader {
-        read,
-        list,
-        folder: folder.to_owned(),
-        files: 0,
-        found: Vec::new(),
-        formats: Vec::new(),
-    };
-    reader.file(main, &mut Vec::new(), 0);
-    reader.formats
+    Reader::of(main, read, list).formats
 }
 
 struct Reader<'a> {
@@ -127,7 +108,26 @@ struct Reader<'a> {
     formats: Vec<LogFormat>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Reads a whole configuration.
+    fn of(
+        main: &str,
+        read: &'a dyn Fn(&str) -> Option<String>,
+        list: &'a dyn Fn(&str) -> Vec<String>,
+    ) -> Reader<'a> {
+        let folder = main.rsplit_once('/').map_or(".", |(folder, _)| folder);
+        let mut reader = Reader {
+            read,
+            list,
+            folder: folder.to_owned(),
+            files: 0,
+            found: Vec::new(),
+            formats: Vec::new(),
+        };
+        reader.file(main, &mut Vec::new(), 0);
+        reader
+    }
+
     /// `blocks` are the first words of the blocks around, with their first argument.
     fn file(&mut self, path: &str, blocks: &mut Vec<(String, String)>, depth: usize) {
         if self.files >= MAX_FILES || depth > MAX_DEPTH {

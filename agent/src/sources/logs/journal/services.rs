@@ -50,7 +50,7 @@ impl Journals {
         &mut self,
         services: &BTreeMap<String, BTreeSet<u32>>,
         now: Nanos,
-        templates: &Arc<[Template]>,
+        templates: impl Fn(&BTreeSet<u32>) -> Arc<[Template]>,
         mut tell: impl FnMut(&str, std::io::Error),
     ) {
         let lapsed = |known: &Result<Journal, Nanos>| {
@@ -61,7 +61,7 @@ impl Journals {
         for (service, pids) in services {
             if !self.followed.contains_key(service) && self.followed.len() < JOURNALS {
                 let zone = Zone::Host(clock::seconds_east);
-                let journal = Journal::follow(service, now, templates, zone);
+                let journal = Journal::follow(service, now, &templates(pids), zone);
                 let known = journal.map_err(|error| {
                     tell(service, error);
                     now
