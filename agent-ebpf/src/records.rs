@@ -137,14 +137,17 @@ const ALPN: u16 = 16;
 pub const UNREAD: [u8; 8] = [0xff; 8];
 
 /// Whether the client's hello offers HTTP/2, whose requests need not wait for each other; also where the
-/// hello is not what it should be. `at`: what is at this offset of it, or `UNREAD`.
+/// hello is not what it should be, or not all there. `at`: what is at this offset of it, or `UNREAD`.
 #[inline(always)]
-pub fn offers_http2(at: impl Fn(u32) -> [u8; 8]) -> bool {
+pub fn offers_http2(there: u64, at: impl Fn(u32) -> [u8; 8]) -> bool {
     let number = |offset| {
         let [high, low, ..] = at(offset);
         u32::from(u16::from_be_bytes([high, low]))
     };
     let length = |offset| u32::from(at(offset)[0]);
+    if u64::from(HEADER + number(3)) > there {
+        return true;
+    }
     // Behind the version and the random: the session, suites, compressions.
     let mut offset = HEADER + 4 + 2 + 32;
     offset += 1 + length(offset);

@@ -169,7 +169,7 @@ fn a_request_is_told_from_what_ends_the_handshake() {
 }
 
 fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
-    let mut bytes = vec![HANDSHAKE, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+    let mut bytes = vec![1, 0, 1, 252, 3, 3];
     bytes.extend([7; 32]);
     bytes.push(32);
     bytes.extend([8; 32]);
@@ -183,11 +183,14 @@ fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
     }
     bytes.extend((all.len() as u16).to_be_bytes());
     bytes.extend(all);
-    bytes
+    let mut hello = vec![HANDSHAKE, 3, 1];
+    hello.extend((bytes.len() as u16).to_be_bytes());
+    hello.extend(bytes);
+    hello
 }
 
 fn offers(bytes: &[u8]) -> bool {
-    offers_http2(|at| {
+    offers_http2(bytes.len() as u64, |at| {
         let from = bytes.get(at as usize..).unwrap_or_default();
         let there = from.len().min(8);
         let mut eight = if there > 0 { [0; 8] } else { UNREAD };
@@ -212,8 +215,8 @@ fn who_offers_http2_may_send_several_requests_at_once() {
     assert!(!offers(&hello(&[server, (16, &old), versions])));
     assert!(offers(&hello(&[server, (16, &new), versions])));
     // What is cut off may have offered it.
-    let whole = hello(&[server, (16, &new), versions]);
-    for cut in 0..whole.len() - 20 {
+    let whole = hello(&[server, (16, &old), versions]);
+    for cut in 0..whole.len() {
         assert!(offers(&whole[..cut]), "{cut}");
     }
 }

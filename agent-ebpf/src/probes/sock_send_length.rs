@@ -228,8 +228,9 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
         flow.flags |= flow_flag::SEALED;
         // Of a connection that is older than the agent it is not known what was agreed.
         let turns = records::is_hello(flow.head[0])
-            && user::buffer()
-                .is_some_and(|hello| !records::offers_http2(|at| user::hello_at(hello, at)));
+            && user::buffer().is_some_and(|hello| {
+                !records::offers_http2(hello.len, |at| user::hello_at(hello, at))
+            });
         if !turns {
             flow.tls |= tls::SEVERAL;
         }
