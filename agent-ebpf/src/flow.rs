@@ -309,6 +309,12 @@ pub fn is_sealed(flow: &Flow) -> bool {
     flow.flags & flow_flag::SEALED != 0 && flow.tls & tls::SEVERAL == 0
 }
 
+/// What is sent now, and begins no request, says goodbye to an upstream in TLS that has answered.
+#[inline(always)]
+pub fn is_farewell(flow: &Flow) -> bool {
+    is_sealed(flow) && flow.tls & tls::ASKED != 0 && !outstanding(flow)
+}
+
 /// Whether the upstream has said that it closes.
 #[inline(always)]
 pub fn was_left(flow: &Flow) -> bool {

@@ -4,7 +4,7 @@
 //! or a key update. TLS 1.3 hides session tickets among the data: the little that comes first on a new
 //! connection may be these.
 
-use crate::{Flow, flow_flag, tls};
+use crate::{Flow, HEAD, flow_flag, tls};
 
 /// Bytes of a record's header.
 pub const HEADER: u32 = 5;
@@ -12,17 +12,17 @@ const HANDSHAKE: u8 = 22;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const APPLICATION: u8 = 23;
-/// Of a record with room for `GET / HTTP/1.1`, two empty lines, a kind and a tag.
+/// Of a request's first record, which has room for `GET / HTTP/1.1`, two line ends, a kind and a tag.
 const SHORTEST: u32 = 35;
 /// Of `100 Continue` alone, by the cipher: no answer yet.
 const CONTINUE: [u32; 3] = [41, 42, 49];
 /// TLS 1.3: of an alert.
 const ALERTED: u32 = 19;
-/// TLS 1.3: of a client's Finished, by the hash.
-const FINISHED: [u32; 2] = [53, 69];
-/// Session tickets take no more than this.
-const TICKETS: u32 = 4096;
-const TICKET_RECORDS: u32 = 2;
+/// TLS 1.3: of a key update.
+const KEY_UPDATE: u32 = 22;
+/// Session tickets take no more than this: up to four, each with a client's certificate in it.
+const TICKETS: u32 = 16_384;
+const TICKET_RECORDS: u32 = 4;
 /// Records looked at in one read: a server's handshake has six.
 const MOST: u32 = 10;
 
@@ -30,24 +30,34 @@ const MOST: u32 = 10;
 #[inline(always)]
 pub fn asks(flow: &mut Flow, header: [u8; HEADER as usize]) -> bool {
     let [kind, major, _, high, low] = header;
-    if major != 3 {
-        return false;
-    }
-    if kind == CHANGE_CIPHER_SPEC {
-        // A Finished goes with it.
-        flow.tls |= tls::FINISHED;
-    }
     let length = u32::from(u16::from_be_bytes([high, low]));
-    if kind != APPLICATION || length < SHORTEST {
-        return false;
-    }
-    if flow.tls & (tls::SECRET | tls::FINISHED | tls::ASKED) == tls::SECRET
-        && (length == FINISHED[0] || length == FINISHED[1])
-    {
+    if kind == CHANGE_CIPHER_SPEC && flow.tls & tls::SECRET != 0 {
+        // A Finished goes with it; before the server's part, it goes with a second hello.
         flow.tls |= tls::FINISHED;
+    }
+    if major != 3 || kind != APPLICATION {
         return false;
     }
-    true
+    if flow.tls & tls::ASKED == 0 {
+        if flow.received == 0 {
+            // Early data: what the server says next is its handshake.
+            give_up(flow);
+            return false;
+        }
+        if flow.tls & (tls::SECRET | tls::FINISHED) == tls::SECRET {
+            // Of a client that has sent no change of cipher: what ends its handshake.
+            flow.tls |= tls::FINISHED;
+            return false;
+        }
+    }
+    length >= SHORTEST
+}
+
+/// Nothing more can be told of this connection.
+#[inline(always)]
+pub fn give_up(flow: &mut Flow) {
+    flow.tls |= tls::SEVERAL;
+    flow.flags |= flow_flag::UPGRADED;
 }
 
 /// A request begins: what comes from now on may answer it.
@@ -81,15 +91,15 @@ pub fn answers(flow: &mut Flow, read: u32, header: impl Fn(u32) -> [u8; HEADER a
         }
         let length = u32::from(u16::from_be_bytes([high, low]));
         let interim = length == CONTINUE[0] || length == CONTINUE[1] || length == CONTINUE[2];
-        let data = kind == APPLICATION && length >= SHORTEST && !interim;
-        flow.tls &= !tls::WITHIN;
+        let aside = interim || length == ALERTED || length == KEY_UPDATE;
+        flow.tls &= !(tls::WITHIN | tls::FAREWELL);
         if !asked {
             if kind == APPLICATION {
                 flow.tls |= tls::SECRET;
             }
             flow.tls |= tls::WITHIN;
             answers = true;
-        } else if data {
+        } else if kind == APPLICATION && !aside {
             flow.records = flow.records.wrapping_add(1);
             flow.tls |= tls::WITHIN;
             answers = true;
@@ -101,8 +111,7 @@ pub fn answers(flow: &mut Flow, read: u32, header: impl Fn(u32) -> [u8; HEADER a
     if at < read {
         // The rest of a header comes with the next read, or this is something else.
         if !asked || is_doubtful(flow) || flow.records == 0 {
-            flow.tls |= tls::SEVERAL;
-            flow.flags |= flow_flag::UPGRADED;
+            give_up(flow);
         }
         flow.tls |= tls::LOST;
         return true;
@@ -115,7 +124,6 @@ pub fn answers(flow: &mut Flow, read: u32, header: impl Fn(u32) -> [u8; HEADER a
 #[inline(always)]
 pub fn is_doubtful(flow: &Flow) -> bool {
     flow.tls & (tls::SECRET | tls::ASKED | tls::SEVERAL) == tls::SECRET | tls::ASKED
-        && flow.flags & flow_flag::OLDER == 0
         && flow.ordinal == 1
         && flow.received > 0
         && flow.received <= TICKETS
@@ -128,6 +136,19 @@ pub fn is_hello(first: u8) -> bool {
     first == HANDSHAKE
 }
 
+/// Whether two connections begin with the same hello, which is passed through then.
+#[inline(always)]
+pub fn is_same_hello(one: &[u8; HEAD], other: &[u8; HEAD]) -> bool {
+    // Of the random.
+    let some = |head: &[u8; HEAD]| {
+        let [a, b, c, d, e, f, g, h] = [
+            head[16], head[17], head[18], head[19], head[20], head[21], head[22], head[23],
+        ];
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    };
+    is_hello(other[0]) && some(one) == some(other)
+}
+
 /// Extensions and names that are looked at.
 const EXTENSIONS: u32 = 24;
 const NAMES: u32 = 4;
@@ -136,10 +157,10 @@ const ALPN: u16 = 16;
 /// What there is at an offset of a hello where it cannot be read.
 pub const UNREAD: [u8; 8] = [0xff; 8];
 
-/// Whether the client's hello offers HTTP/2, whose requests need not wait for each other; also where the
-/// hello is not what it should be, or not all there. `at`: what is at this offset of it, or `UNREAD`.
+/// Whether the client's hello offers anything but HTTP/1: of HTTP/2 requests need not wait for each other. Also
+/// where the hello is not what it should be, or not all there. `at`: what is at this offset of it, or `UNREAD`.
 #[inline(always)]
-pub fn offers_http2(there: u64, at: impl Fn(u32) -> [u8; 8]) -> bool {
+pub fn offers_more(there: u64, at: impl Fn(u32) -> [u8; 8]) -> bool {
     let number = |offset| {
         let [high, low, ..] = at(offset);
         u32::from(u16::from_be_bytes([high, low]))
@@ -162,7 +183,7 @@ pub fn offers_http2(there: u64, at: impl Fn(u32) -> [u8; 8]) -> bool {
         let [kind, kind_low, size, size_low, ..] = at(offset);
         let size = u32::from(u16::from_be_bytes([size, size_low]));
         match u16::from_be_bytes([kind, kind_low]) {
-            ALPN => return names_http2(offset + 6, offset + 4 + size, at),
+            ALPN => return names_more(offset + 6, offset + 4 + size, at),
             u16::MAX => return true,
             _ => offset += 4 + size,
         }
@@ -171,16 +192,19 @@ pub fn offers_http2(there: u64, at: impl Fn(u32) -> [u8; 8]) -> bool {
 }
 
 #[inline(always)]
-fn names_http2(mut offset: u32, end: u32, at: impl Fn(u32) -> [u8; 8]) -> bool {
+fn names_more(mut offset: u32, end: u32, at: impl Fn(u32) -> [u8; 8]) -> bool {
     for _ in 0..NAMES {
         if offset >= end {
             return false;
         }
-        let [length, a, b, ..] = at(offset);
-        if length == 0xff || (length == 2 && a == b'h' && b == b'2') {
+        let [length, h, t, _, p, slash, one, dot] = at(offset);
+        if length != 8 || h != b'h' || t != b't' || p != b'p' {
+            return true;
+        }
+        if slash != b'/' || one != b'1' || dot != b'.' {
             return true;
         }
         offset += 1 + u32::from(length);
     }
-    false
+    true
 }

@@ -1,6 +1,6 @@
 //! TLS to an upstream, as the kernel half walks its records: requests, answers, and what is neither.
 
-use agent_ebpf::records::{UNREAD, answers, asked, asks, is_doubtful, offers_http2};
+use agent_ebpf::records::{UNREAD, answers, asked, asks, is_doubtful, offers_more};
 use agent_ebpf::{Flow, flow_flag, tls};
 use zerocopy::FromZeros as _;
 
@@ -69,12 +69,12 @@ fn an_answer_is_told_from_alerts_and_tickets() {
     for (mut flow, doubtful) in [(tls12(), false), (tls13(), true)] {
         assert!(!is_doubtful(&flow));
         assert!(!came(&mut flow, &record(DATA, 42)), "100 Continue");
+        for _ in 0..4 {
+            assert!(came(&mut flow, &record(DATA, 300)));
+            assert_eq!(is_doubtful(&flow), doubtful);
+        }
         assert!(came(&mut flow, &record(DATA, 300)));
-        assert_eq!(is_doubtful(&flow), doubtful);
-        assert!(came(&mut flow, &record(DATA, 300)));
-        assert_eq!(is_doubtful(&flow), doubtful);
-        assert!(came(&mut flow, &record(DATA, 300)));
-        assert!(!is_doubtful(&flow), "more than two tickets");
+        assert!(!is_doubtful(&flow), "more than four tickets");
     }
     for close in [(ALERT, 26), (DATA, 19)] {
         let mut flow = tls13();
@@ -87,18 +87,21 @@ fn an_answer_is_told_from_alerts_and_tickets() {
     let mut update = tls13();
     assert!(!came(&mut update, &record(DATA, 22)));
     assert_eq!(update.tls & tls::FAREWELL, 0, "a key update");
+    // What follows is no farewell.
+    let mut ping = tls13();
+    assert!(!came(
+        &mut ping,
+        &[record(DATA, 19), record(DATA, 22)].concat()
+    ));
+    assert_eq!(ping.tls & tls::FAREWELL, 0);
     // Larger than tickets are.
     let mut flow = tls13();
-    assert!(came(&mut flow, &record(DATA, 4200)));
+    assert!(came(&mut flow, &record(DATA, 16_384)));
     assert!(!is_doubtful(&flow));
-    // The second answer of a connection, and one older than the agent.
+    // The second answer of a connection.
     let mut flow = tls13();
     flow.ordinal = 2;
     assert!(came(&mut flow, &record(DATA, 300)));
-    assert!(!is_doubtful(&flow));
-    flow.ordinal = 1;
-    assert!(is_doubtful(&flow));
-    flow.flags = flow_flag::OLDER;
     assert!(!is_doubtful(&flow));
 }
 
@@ -154,10 +157,20 @@ fn who_is_lost_finds_back_with_the_next_request() {
 
 #[test]
 fn a_request_is_told_from_what_ends_the_handshake() {
-    let mut flow = connection(&[(HANDSHAKE, 122), (DATA, 900)]);
-    // A client that sends no change of cipher.
-    assert!(!asks(&mut flow, [DATA, 3, 3, 0, 53]));
-    assert!(asks(&mut flow, [DATA, 3, 3, 0, 53]));
+    // A client that sends no change of cipher, or sent it with a second hello; its certificate may be there.
+    for length in [53, 200] {
+        let mut flow = Flow::new_zeroed();
+        assert!(came(&mut flow, &record(HANDSHAKE, 88)));
+        assert!(!asks(&mut flow, [SPEC, 3, 3, 0, 1]));
+        let flight = [record(HANDSHAKE, 122), record(DATA, 900)].concat();
+        assert!(came(&mut flow, &flight));
+        assert!(!asks(&mut flow, [DATA, 3, 3, 0, length]));
+        assert!(asks(&mut flow, [DATA, 3, 3, 0, 53]));
+    }
+    // Before the server has said anything.
+    let mut early = Flow::new_zeroed();
+    assert!(!asks(&mut early, [DATA, 3, 3, 1, 0]));
+    assert_eq!(early.tls, tls::SEVERAL);
     for no in [
         [HANDSHAKE, 3, 3, 1, 0],
         [ALERT, 3, 3, 0, 26],
@@ -190,7 +203,7 @@ fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
 }
 
 fn offers(bytes: &[u8]) -> bool {
-    offers_http2(bytes.len() as u64, |at| {
+    offers_more(bytes.len() as u64, |at| {
         let from = bytes.get(at as usize..).unwrap_or_default();
         let there = from.len().min(8);
         let mut eight = if there > 0 { [0; 8] } else { UNREAD };
@@ -200,7 +213,7 @@ fn offers(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn who_offers_http2_may_send_several_requests_at_once() {
+fn who_offers_more_than_http1_may_not_take_turns() {
     let names = |list: &[&[u8]]| {
         let all: Vec<u8> = list
             .iter()
@@ -210,10 +223,18 @@ fn who_offers_http2_may_send_several_requests_at_once() {
     };
     let server = (0_u16, &b"\x00\x0b\x00\x00\x08upstream"[..]);
     let versions = (43_u16, &b"\x04\x03\x04\x03\x03"[..]);
-    let (old, new) = (names(&[b"http/1.1"]), names(&[b"http/1.1", b"h2"]));
+    let (old, new) = (
+        names(&[b"http/1.1", b"http/1.0"]),
+        names(&[b"http/1.1", b"h2"]),
+    );
     assert!(!offers(&hello(&[server, versions])));
     assert!(!offers(&hello(&[server, (16, &old), versions])));
     assert!(offers(&hello(&[server, (16, &new), versions])));
+    assert!(offers(&hello(&[
+        server,
+        (16, &names(&[b"istio"])),
+        versions
+    ])));
     // What is cut off may have offered it.
     let whole = hello(&[server, (16, &old), versions]);
     for cut in 0..whole.len() {

@@ -216,6 +216,9 @@ fn answer_in_tls(flow: &mut Flow, read: u32, now: u64) {
     let buffer = user::buffer().unwrap_or(NONE);
     let header = |at| user::record_at(buffer, u64::from(read), at);
     if !records::answers(flow, read, header) {
+        if flow.received > 0 {
+            flow.last_receive_ns = now;
+        }
         return;
     }
     let waited = now.saturating_sub(flow.request_ns);

@@ -126,7 +126,7 @@ fn request(flow: &mut Flow, sk: impl Socket, thread: &mut Thread, ret: i32, now:
     let tcp = flow.ends.family != AF_UNIX;
     let idle = flow.request_ns == 0 || flow.received > 0 || flow.flags & flow_flag::ENDED != 0;
     let begins = if flow::is_sealed(flow) {
-        begins_in_tls(flow, idle, now)
+        begins_in_tls(flow, idle)
     } else {
         idle && flow.flags & flow_flag::UPGRADED == 0 && !only_continue(flow)
     };
@@ -151,7 +151,7 @@ fn request(flow: &mut Flow, sk: impl Socket, thread: &mut Thread, ret: i32, now:
     if ret > 0 {
         flow.sent = flow.sent.saturating_add(ret as u32);
         flow.last_send_ns = now;
-    } else if ret < 0 {
+    } else if ret < 0 && (begins || !flow::is_farewell(flow)) {
         flow.send_errno = -ret;
         emit::attempt_ended(sk.raw(), flow, end::SEND_FAILED, -ret, now);
         emit::noticed(flow, thread);
@@ -160,9 +160,9 @@ fn request(flow: &mut Flow, sk: impl Socket, thread: &mut Thread, ret: i32, now:
 
 /// The first request takes the handshake's place.
 #[inline(always)]
-fn begins_in_tls(flow: &mut Flow, idle: bool, now: u64) -> bool {
+fn begins_in_tls(flow: &mut Flow, idle: bool) -> bool {
     let asked = flow.tls & tls::ASKED != 0;
-    if asked && (!idle || (records::is_doubtful(flow) && !was_answered(flow, now))) {
+    if asked && (!idle || (records::is_doubtful(flow) && !was_answered(flow))) {
         return false;
     }
     let Some(buffer) = user::buffer() else {
@@ -178,20 +178,18 @@ fn begins_in_tls(flow: &mut Flow, idle: bool, now: u64) -> bool {
     true
 }
 
-/// What came may be session tickets, and what is sent now the rest of a request.
+/// What came may be session tickets, and what is sent now the rest of a request: only a client in the clear
+/// shows that it has had its answer.
 #[inline(always)]
-fn was_answered(flow: &Flow, now: u64) -> bool {
-    const IDLE_NS: u64 = 200_000_000;
+fn was_answered(flow: &Flow) -> bool {
     match flow::of(flow.link_sk, flow.link_cookie) {
-        Some(downstream) if downstream.flags & flow_flag::OPAQUE == 0 => {
-            downstream.flags & flow_flag::AWAITED == 0 || downstream.ordinal != flow.link_ordinal
+        Some(downstream) => {
+            let answered = downstream.flags & flow_flag::AWAITED == 0;
+            downstream.flags & flow_flag::OPAQUE == 0
+                && (answered || downstream.ordinal != flow.link_ordinal)
         }
         // Its client is gone: this is for another one.
-        None if flow.link_cookie != 0 => true,
-        _ => {
-            now.saturating_sub(flow.last_send_ns) > IDLE_NS
-                && now.saturating_sub(flow.last_receive_ns) > IDLE_NS
-        }
+        None => flow.link_cookie != 0,
     }
 }
 
@@ -229,9 +227,11 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
         // Of a connection that is older than the agent it is not known what was agreed.
         let turns = records::is_hello(flow.head[0])
             && user::buffer().is_some_and(|hello| {
-                !records::offers_http2(hello.len, |at| user::hello_at(hello, at))
+                !records::offers_more(hello.len, |at| user::hello_at(hello, at))
             });
-        if !turns {
+        let passed_through = flow::of(flow.link_sk, flow.link_cookie)
+            .is_some_and(|client| records::is_same_hello(&flow.head, &client.head));
+        if !turns || passed_through {
             flow.tls |= tls::SEVERAL;
         }
     }
@@ -258,11 +258,11 @@ fn response(flow: &mut Flow) {
     }
     if status == 101
         && let Some(attempt) = flow::of(flow.link_sk, flow.link_cookie)
+        && attempt.link_cookie == flow.cookie
         && flow::is_sealed(attempt)
     {
         // Both sides may speak when they like from now on.
-        attempt.tls |= tls::SEVERAL;
-        attempt.flags |= flow_flag::UPGRADED;
+        records::give_up(attempt);
     }
     let awaited = flow.flags & flow_flag::AWAITED != 0;
     flow.flags &= !(flow_flag::AWAITED | flow_flag::SUSPECT);

@@ -100,12 +100,18 @@ fn shape(known: &Known<'_>) -> Finding {
     // Nothing but the body's own length, which the client announced, tells of what was not even sent.
     let announced = known.case.response.and_then(|r| r.request_body);
     let all_sent = announced.is_none_or(|body| bytes >= body);
-    let all_taken = all_sent && taken.is_none_or(|taken| taken >= bytes);
+    let all_taken = taken.is_none_or(|taken| taken >= bytes);
     let sending = matches!(attempt.end, End::SendFailed { .. }) && bytes > 0;
     let broken = matches!(attempt.end, End::Reset | End::SendFailed { .. });
     // With a FIN as well: what it acknowledged is all that the upstream had got when it closed.
     if sending || (!all_taken && (answered || known.read() == Read::Yes)) {
         return Finding::proven(Cause::RequestBodyRejected);
+    }
+    if !all_sent && known.read() == Read::Yes {
+        return Finding::likely(
+            Cause::RequestBodyRejected,
+            "request_sent: whether all of the body that the client announced was to be sent",
+        );
     }
     if known.request().is_none() && !attempt.reused {
         return Finding::likely(

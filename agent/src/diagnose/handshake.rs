@@ -12,6 +12,13 @@ use super::known::Known;
 /// What it is called instead where the end came within the handshake.
 pub(super) fn instead(known: &Known<'_>, finding: Finding) -> Finding {
     let attempt = known.attempt();
+    let finding = match attempt.sealed && attempt.is_opaque() {
+        // A tunnel's data looks the same, and its beginning is not seen.
+        true => {
+            finding.at_most_likely("request_sent: whether what was sent within TLS was a request")
+        }
+        false => finding,
+    };
     if attempt.tickets {
         return finding.at_most_likely(
             "response_received: whether what came within TLS was session tickets or an answer",

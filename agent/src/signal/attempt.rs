@@ -32,6 +32,10 @@ pub struct Attempt {
     /// Bytes of the response read by the proxy, and what they begin with.
     pub received: u64,
     pub response: Option<Opening>,
+    /// What was sent is within TLS, past the handshake: nothing but the order of its records says that it is a
+    /// request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
     /// Something came within TLS that may have been session tickets, or the beginning of an answer: it is
     /// not counted as received.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

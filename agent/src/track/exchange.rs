@@ -337,8 +337,15 @@ impl Exchange {
             && !self.saved()
             && match self.told_status() {
                 Some(status) => status >= 500,
-                None => !tries_again_unseen || last(),
+                None => !self.may_be_none() && (!tries_again_unseen || last()),
             }
+    }
+
+    /// Within TLS on both sides nothing tells a request from what a tunnel carries.
+    pub(super) fn may_be_none(&self) -> bool {
+        let unread = |t: &Tried| t.attempt.sealed && t.attempt.is_opaque();
+        let status = self.response.as_ref().and_then(|(_, _, r)| r.status);
+        status.or(self.told_status()).is_none() && self.attempts.last().is_some_and(unread)
     }
 
     /// The client's status as lines tell it that can be of no other exchange.

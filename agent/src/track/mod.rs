@@ -428,7 +428,7 @@ impl Tracker {
         let advice = diagnose::advise(&case, &diagnosis);
         // That the client was served well may be all that tells of the answer.
         let unseen = self.tries_again_unseen(exchange) || lost > 0;
-        let kind = kind(exchange, unseen);
+        let kind = kind(exchange, unseen, self.host.sees("access_log"));
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
@@ -467,10 +467,12 @@ impl Tracker {
 }
 
 /// A response that no upstream saved is a failure; a failed attempt without a failed response is not.
-/// `unseen`: it may have been saved by what was not seen.
-fn kind(exchange: &Exchange, unseen: bool) -> Kind {
+/// `unseen`: it may have been saved by what was not seen. `accounted`: a line tells of each response.
+fn kind(exchange: &Exchange, unseen: bool, accounted: bool) -> Kind {
     if let (Source::Log, Some(told)) = (exchange.source(), &exchange.told) {
-        return match told.saved() || told.client_left() {
+        // Of a try whose request no line names nothing says that it failed in the end.
+        let of_a_try = accounted && !told.has_access && told.request.is_none();
+        return match told.saved() || told.client_left() || of_a_try {
             true => Kind::NearMiss,
             false => Kind::Verdict,
         };
@@ -479,7 +481,8 @@ fn kind(exchange: &Exchange, unseen: bool) -> Kind {
         Some((_, _, response)) => {
             let failed_status = response.status.is_some_and(|status| status >= 500);
             let good_status = response.status.is_some_and(|status| status < 500);
-            if (exchange.saved() && !failed_status) || (unseen && good_status) {
+            let saved = exchange.saved() && !failed_status;
+            if saved || (unseen && good_status) || exchange.may_be_none() {
                 Kind::NearMiss
             } else {
                 Kind::Verdict

@@ -394,6 +394,7 @@ impl Told {
                         netns: 0,
                         upstream_end: None,
                         spoke_http: false,
+                        sealed: false,
                         tickets: false,
                         fault: None,
                     },

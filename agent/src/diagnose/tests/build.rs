@@ -91,6 +91,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         netns: 1,
         upstream_end: None,
         spoke_http: false,
+        sealed: false,
         tickets: false,
         fault: None,
     };

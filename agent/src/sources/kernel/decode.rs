@@ -267,6 +267,7 @@ fn attempt(
         }),
         received: if tickets { 0 } else { u64::from(flow.received) },
         response: answer_opening(flow).filter(|_| !tickets),
+        sealed: is_sealed(flow),
         tickets,
         end: ending(how, errno),
         tcp: (tcp && sample.known & sampled::TCP != 0).then(|| tcp_facts(flow, sample)),
@@ -294,9 +295,13 @@ fn answer_begins(flow: &abi::Flow) -> &[u8] {
     &flow.response[..(size as usize).min(abi::RESPONSE)]
 }
 
+fn is_sealed(flow: &abi::Flow) -> bool {
+    flow.tls & (tls::ASKED | tls::SEVERAL) == tls::ASKED
+}
+
 /// In TLS, once the handshake is over, nothing can be read.
 fn request_opening(flow: &abi::Flow) -> Opening {
-    if flow.tls & (tls::ASKED | tls::SEVERAL) == tls::ASKED {
+    if is_sealed(flow) {
         return Opening::Other;
     }
     wire::request(&flow.head[..(flow.head_size as usize).min(abi::HEAD)])

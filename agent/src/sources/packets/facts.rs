@@ -112,6 +112,7 @@ impl Packets {
             netns: 0,
             upstream_end: None,
             spoke_http: false,
+            sealed: false,
             tickets: false,
             fault: None,
         }

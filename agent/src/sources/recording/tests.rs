@@ -168,6 +168,7 @@ fn attempt(end: End) -> Attempt {
             netns: 4_026_532_246,
         }),
         spoke_http: false,
+        sealed: false,
         tickets: false,
         fault: None,
         queue: Some(Queue {

@@ -105,6 +105,7 @@ fn attempt(upstream: &str) -> Attempt {
         netns: 0,
         upstream_end: None,
         spoke_http: false,
+        sealed: false,
         tickets: false,
         fault: None,
     }
@@ -222,6 +223,7 @@ fn listeners_by_address_wildcard_and_namespace() {
             netns: 2,
         }),
         spoke_http: false,
+        sealed: false,
         tickets: false,
         fault: None,
         ..call("10.0.0.5:8080")

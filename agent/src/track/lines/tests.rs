@@ -43,6 +43,11 @@ impl Scene {
 
     /// An attempt for a client whose side cannot be read.
     fn attempt(&mut self, flow: u64, upstream: &str, end: &Value) -> &mut Scene {
+        self.ended(flow, upstream, end, false)
+    }
+
+    /// The same; `sealed`: with an upstream's side in TLS.
+    fn ended(&mut self, flow: u64, upstream: &str, end: &Value, sealed: bool) -> &mut Scene {
         let at = 10 * SECOND + flow;
         let link = json!({
             "flow": 5, "ordinal": 1, "order": "after_read", "client": "10.0.0.7:4000",
@@ -54,7 +59,7 @@ impl Scene {
             "retry_of": null, "upstream": upstream, "local": null, "began": at - 1,
             "connected": null, "reused": false, "requests_before": 0, "idle_ns": null,
             "request": null, "received": 0, "response": null, "end": end, "tcp": null,
-            "peer": null, "queue": null,
+            "peer": null, "queue": null, "sealed": sealed,
         });
         self.signal(at, "kernel", fact);
         self
@@ -115,6 +120,22 @@ impl Scene {
         let mut all: Vec<_> = failed.map(status).collect();
         all.sort_unstable();
         all
+    }
+}
+
+/// It may have been a tunnel's data that nobody answered.
+#[test]
+fn what_is_within_tls_on_both_sides_has_failed_if_a_line_says_so() {
+    for (sealed, line, verdicts) in [(false, false, 1), (true, false, 0), (true, true, 1)] {
+        let mut scene = Scene::new();
+        let closed = json!({"how": "peer_closed"});
+        scene.ended(1, "10.0.0.2:9009", &closed, sealed);
+        if line {
+            scene.access("/a", 502);
+        }
+        scene.out.extend(scene.tracker.finish());
+        let failed = scene.out.iter().filter(|d| d.kind == Kind::Verdict);
+        assert_eq!(failed.count(), verdicts, "{sealed} {line}: {:?}", scene.out);
     }
 }
 
@@ -392,6 +413,8 @@ fn a_connect_of_apache_that_was_refused_is_none_of_another_status() {
     };
     let told: Vec<_> = scene.out.iter().filter_map(said).collect();
     assert_eq!(told, [[Said::PeerClosed]], "{:?}", scene.out);
+    let tries = scene.out.iter().filter(|d| d.kind == Kind::NearMiss);
+    assert_eq!((scene.out.len(), tries.count()), (2, 1), "{:?}", scene.out);
 }
 
 /// Apache, watched by the kernel, has answered `/a` with an upstream's 503.

@@ -58,7 +58,10 @@ fn broken_answer(record: &abi::Response) -> Option<u8> {
     if record.attempt_end != end::ANSWERED || record.status < 500 || passed_on || unread {
         return None;
     }
-    if flow.reset_ns != 0 {
+    if sealed && !matches!(record.status, 502 | 504) {
+        // It may be the upstream's own, held back until its end.
+        None
+    } else if flow.reset_ns != 0 {
         Some(end::RESET)
     } else if flow.flags & flow_flag::EOF != 0 {
         Some(end::PEER_CLOSED)
