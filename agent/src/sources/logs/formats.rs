@@ -133,8 +133,10 @@ fn templates(formats: &[LogFormat]) -> impl Iterator<Item = Template> {
     formats.iter().filter_map(new)
 }
 
-/// First what a configuration says of itself.
-fn with(formats: Vec<LogFormat>, common: &Arc<[Template]>) -> Arc<[Template]> {
+/// First what a configuration says of itself. A line that names no client may be of several requests alike:
+/// such a format has to be given by a person.
+fn with(mut formats: Vec<LogFormat>, common: &Arc<[Template]>) -> Arc<[Template]> {
+    formats.retain(|one| one.format.contains("$remote_addr"));
     let own = templates(&formats).filter(|one| !common.contains(one));
     let mut all: Vec<Template> = own.collect();
     if all.is_empty() {
@@ -151,7 +153,7 @@ mod tests {
     fn formats(name: &str) -> Vec<LogFormat> {
         vec![LogFormat {
             name: name.to_owned(),
-            format: format!("{name} $msec $status"),
+            format: format!("{name} $remote_addr $msec $status"),
             escape: "default".to_owned(),
         }]
     }
@@ -180,6 +182,14 @@ mod tests {
         let groups = all.groups(&[10, 11, 20, 30]);
         let pids: Vec<_> = groups.into_iter().map(|(_, pids)| pids).collect();
         assert_eq!(pids, [vec![10, 11], vec![20], vec![30]]);
+        // One whose lines name no client is not taken by itself.
+        let mut nameless = Formats::found(common());
+        let format = || LogFormat {
+            format: "$msec $request $status".to_owned(),
+            ..formats("nameless").remove(0)
+        };
+        nameless.know_by(&[10], |_| Some(1), |_| vec![format()]);
+        assert_eq!(names(&nameless.of(10)), ["common"]);
         // One that is gone is forgotten: another may have its number.
         known(&mut all, &[11, 30]);
         assert_eq!(names(&all.of(20)), ["common"]);

@@ -8,6 +8,7 @@ use agent_ebpf::Socket;
 
 use crate::cli::detail;
 
+use super::strangers::unwatch;
 use super::*;
 
 /// A socket that no process holds any more may have its last acknowledgement or a reset to come.
@@ -104,15 +105,13 @@ impl Watch {
         }
         let ebpf = &mut self.probes.ebpf;
         let is_gone = |id: &u32| !Path::new(&format!("/proc/{id}")).exists();
-        let mut threads: HashMap<_, u32, Thread> = map(ebpf, "THREADS")?;
+        let threads: HashMap<_, u32, Thread> = map(ebpf, "THREADS")?;
         let gone: Vec<u32> = threads
             .keys()
             .filter_map(Result::ok)
             .filter(is_gone)
             .collect();
-        for tid in &gone {
-            let _ = threads.remove(tid);
-        }
+        unwatch(ebpf, &gone)?;
         let mut servers: HashMap<_, u32, u32> = map(ebpf, "SERVERS")?;
         let ended: Vec<u32> = servers
             .keys()
@@ -121,25 +120,6 @@ impl Watch {
             .collect();
         for pid in &ended {
             let _ = servers.remove(pid);
-        }
-        let slots = ebpf
-            .map_mut("SLOT_THREADS")
-            .context("no SLOT_THREADS map")?;
-        let mut slots = Array::<_, Thread>::try_from(slots)?;
-        for tid in &gone {
-            let mut slot = slots.get(&(tid % SLOTS), 0)?;
-            if slot.owner == *tid {
-                slot.owner = 0;
-                slots.set(tid % SLOTS, slot, 0)?;
-            }
-        }
-        let watched = ebpf.map_mut("WATCHED").context("no WATCHED map")?;
-        let mut watched = Array::<_, [u8; WATCHED_BLOCK]>::try_from(watched)?;
-        for tid in gone.into_iter().filter(|tid| *tid < WATCHED_THREADS) {
-            let index = tid / WATCHED_BLOCK as u32;
-            let mut block = watched.get(&index, 0)?;
-            block[tid as usize % WATCHED_BLOCK] = 0;
-            watched.set(index, block, 0)?;
         }
         Ok(())
     }

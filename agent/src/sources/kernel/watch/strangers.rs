@@ -48,35 +48,7 @@ impl Watch {
     /// Has the kernel half forget a process.
     pub(super) fn ignore(&mut self, pid: u32) -> Result<()> {
         self.estrange(pid);
-        let threads = proxies::threads(pid);
-        let ebpf = &mut self.probes.ebpf;
-        {
-            let mut map: HashMap<_, u32, Thread> = map(ebpf, "THREADS")?;
-            for tid in &threads {
-                // One that the kernel half has not come to is not there.
-                let _ = map.remove(tid);
-            }
-        }
-        let slots = ebpf
-            .map_mut("SLOT_THREADS")
-            .context("no SLOT_THREADS map")?;
-        let mut slots = Array::<_, Thread>::try_from(slots)?;
-        for tid in &threads {
-            let mut slot = slots.get(&(tid % SLOTS), 0)?;
-            if slot.owner == *tid {
-                slot.owner = 0;
-                slots.set(tid % SLOTS, slot, 0)?;
-            }
-        }
-        let watched = ebpf.map_mut("WATCHED").context("no WATCHED map")?;
-        let mut watched = Array::<_, [u8; WATCHED_BLOCK]>::try_from(watched)?;
-        for tid in threads.into_iter().filter(|tid| *tid < WATCHED_THREADS) {
-            let index = tid / WATCHED_BLOCK as u32;
-            let mut block = watched.get(&index, 0)?;
-            block[tid as usize % WATCHED_BLOCK] = 0;
-            watched.set(index, block, 0)?;
-        }
-        Ok(())
+        unwatch(&mut self.probes.ebpf, &proxies::threads(pid))
     }
 
     /// What the kernel half told of one before it was ignored.
@@ -90,4 +62,35 @@ impl Watch {
         };
         self.strangers.contains(&proxy)
     }
+}
+
+/// Takes threads from those whose calls the kernel half looks at.
+pub(super) fn unwatch(ebpf: &mut Ebpf, threads: &[u32]) -> Result<()> {
+    {
+        let mut map: HashMap<_, u32, Thread> = map(ebpf, "THREADS")?;
+        for tid in threads {
+            // One that the kernel half has not come to is not there.
+            let _ = map.remove(tid);
+        }
+    }
+    let slots = ebpf
+        .map_mut("SLOT_THREADS")
+        .context("no SLOT_THREADS map")?;
+    let mut slots = Array::<_, Thread>::try_from(slots)?;
+    for tid in threads {
+        let mut slot = slots.get(&(tid % SLOTS), 0)?;
+        if slot.owner == *tid {
+            slot.owner = 0;
+            slots.set(tid % SLOTS, slot, 0)?;
+        }
+    }
+    let watched = ebpf.map_mut("WATCHED").context("no WATCHED map")?;
+    let mut watched = Array::<_, [u8; WATCHED_BLOCK]>::try_from(watched)?;
+    for tid in threads.iter().filter(|tid| **tid < WATCHED_THREADS) {
+        let index = tid / WATCHED_BLOCK as u32;
+        let mut block = watched.get(&index, 0)?;
+        block[*tid as usize % WATCHED_BLOCK] = 0;
+        watched.set(index, block, 0)?;
+    }
+    Ok(())
 }
