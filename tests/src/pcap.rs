@@ -80,6 +80,11 @@ impl Dump {
     pub fn judge(mut self) -> Result<Vec<Seen>> {
         self.proc.signal(libc::SIGTERM);
         self.proc.wait_exit(Duration::from_secs(10))?;
+        self.so_far()
+    }
+
+    /// Judges what has been written until now.
+    pub fn so_far(&self) -> Result<Vec<Seen>> {
         let output = std::process::Command::new("python3")
             .args(["-c", SCRIPT])
             .arg(&self.file)

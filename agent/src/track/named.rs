@@ -11,6 +11,10 @@ use super::seen::{SLACK, is_address};
 use super::told::{Told, port, same_request};
 use crate::diagnose::{self, Tried};
 use crate::signal::{Address, End, LoggedTry, Nanos, Opening, Response, Said, Software, Source};
+use crate::track::host::SECOND;
+
+/// `backend_local_error_holddown`, which is the longest, by default.
+const HELD: Nanos = 10 * SECOND;
 
 impl Tracker {
     /// Whether its lines name its request, and can be about no other exchange.
@@ -126,9 +130,14 @@ impl Tracker {
             _ => false,
         };
         let unnamed = names_servers && !told.upstream.as_ref().is_some_and(is_address);
+        // After one that failed Varnish makes no connect for a while, and says of each request that it failed.
+        let since = response.request_at.unwrap_or(0).min(tried.at);
+        let since = since.saturating_sub(HELD);
+        let alone_since =
+            || software != Some(Software::Varnish) || self.connects.only_since(tried, since, until);
         let connects = || {
             let its = this && self.connects.ended_alike(tried, until)
-                || unnamed && self.connects.only(tried, until);
+                || unnamed && self.connects.only(tried, until) && alone_since();
             // Which of several is whose lines of requests alike do not say, nor those without any.
             let like = || {
                 self.moments

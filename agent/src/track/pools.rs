@@ -141,6 +141,16 @@ impl Connects {
         })
     }
 
+    /// The same, of all that failed since this moment.
+    pub(super) fn only_since(&self, tried: &Tried, from: Nanos, at: Nanos) -> bool {
+        let this = &tried.attempt;
+        let own = |other: &&Tried| {
+            other.attempt.proxy == this.proxy && other.at >= from && other.attempt.began <= at
+        };
+        let mut then = self.recent.iter().filter(own);
+        then.all(|other| (other.attempt.end, &other.attempt.upstream) == (this.end, &this.upstream))
+    }
+
     /// Whether each connect of its proxy that failed then ended as this one did, whomever it called.
     pub(super) fn all_ended_so(&self, tried: &Tried, at: Nanos) -> bool {
         self.all(tried, at, |other| other.end == tried.attempt.end)

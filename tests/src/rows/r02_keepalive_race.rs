@@ -14,7 +14,7 @@ use crate::agent::Capture;
 use crate::client::Request;
 use crate::expect::Check;
 use crate::ledger::Sent;
-use crate::pcap::Dump;
+use crate::pcap::{Dump, Seen};
 use crate::relay::FAR;
 use crate::run::{Need, Run, Scenario};
 use crate::software::{Nginx, Node, Scripted};
@@ -115,7 +115,12 @@ pub(super) fn in_flight(
         missed: 0,
     };
     // A race cannot be forced, only aimed at: rounds until enough have met, with a limit. Some of
-    // those that nginx logs are of another variant: only the packets tell, at the end.
+    // those that nginx logs are of another variant: only the packets tell.
+    let wanted = run.wanted();
+    let in_flight = |seen: &[Seen]| {
+        let this = seen.iter().filter(|one| one.judgement == "fin_in_flight");
+        this.count() >= wanted
+    };
     let mut met = 0;
     for round in 0..run.either(12, 24) {
         let sent = strike.round(run, count, make)?;
@@ -129,7 +134,7 @@ pub(super) fn in_flight(
         if !expects_verdicts && round == 0 {
             known_failure(run, &wire.near)?;
         }
-        if met >= 2 * run.wanted() {
+        if met >= 2 * wanted && in_flight(&dump.so_far()?) {
             break;
         }
     }
