@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::NGINX;
 use super::deaths;
-use super::front::{self, Certificate, Front, PLAIN_PORT};
+use super::front::{self, Front, PLAIN_PORT};
 use super::pool::{self, Strike, Wire};
 use crate::agent::Capture;
 use crate::client::{self, Request};
@@ -95,7 +95,7 @@ impl Version {
 }
 
 fn start(run: &mut Run, wire: &Wire, keep_alive_ms: u32) -> Result<(Nginx, [Node; 2])> {
-    let Certificate { .. } = front::certificate(run)?;
+    front::certificate(run)?;
     let [old, new] = &VERSIONS;
     let nodes = [
         old.start(run, wire, keep_alive_ms)?,
