@@ -168,7 +168,7 @@ impl Packets {
             return;
         }
         let (client, at) = (flow.client_ip(), flow.seen_at);
-        let asks = self.hosts.get(client).is_some_and(|h| h.requests);
+        let asks = self.hosts.may_be_asker(client, flow.server());
         if asks && !self.hosts.serves_beside(client, flow.server()) {
             self.end_unanswered(id, at);
             self.tell_orphan(id, End::ConnectGivenUp, None, false, true, out);

@@ -33,7 +33,7 @@ pub(super) struct Host {
     /// Servers it talks to. A client of one needs no allocation: there may be a hundred thousand.
     asks: SmallVec<[SocketAddr; 1]>,
     /// It has sent a request in the clear.
-    pub requests: bool,
+    requests: bool,
     /// A connection to it carries TLS or HTTP/2: the newest, and how many there were.
     pub encrypted: Option<u32>,
     pub encrypted_count: u32,
@@ -80,6 +80,8 @@ pub(super) struct Hosts {
     secretive: FxHashSet<SocketAddr>,
     /// Who connects to whom for no request: health checks.
     checked: FxHashSet<(IpAddr, SocketAddr)>,
+    /// Servers that were asked in the clear by somebody with their own address.
+    asked_from_within: FxHashSet<SocketAddr>,
     /// Upstreams' addresses as signals have them: there are few, and making one takes time.
     names: FxHashMap<SocketAddr, Address>,
 }
@@ -128,6 +130,23 @@ impl Hosts {
 
     pub(super) fn get(&self, ip: IpAddr) -> Option<&Host> {
         self.by_ip.get(&ip)
+    }
+
+    /// A request in the clear.
+    pub(super) fn asks_in_the_clear(&mut self, client: IpAddr, server: SocketAddr) {
+        if let Some(host) = self.entry(client) {
+            host.requests = true;
+        }
+        if client == server.ip() && self.asked_from_within.len() < CAP {
+            self.asked_from_within.insert(server);
+        }
+    }
+
+    /// Whether who connects to this server may be a proxy that asks it: it has sent requests, and where it has
+    /// the server's own address, as all of loopback has, that server was sent some.
+    pub(super) fn may_be_asker(&self, client: IpAddr, server: SocketAddr) -> bool {
+        let requests = self.get(client).is_some_and(|host| host.requests);
+        requests && (client != server.ip() || self.asked_from_within.contains(&server))
     }
 
     /// It is seen to serve, other than at this address.

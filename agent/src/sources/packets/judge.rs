@@ -304,7 +304,7 @@ impl Packets {
             let of_client = self.hosts.asks_beside(server.ip(), server);
             let impatient = matches!(how, End::GivenUp | End::ConnectGivenUp)
                 && ended_at.saturating_sub(began) < SECOND;
-            let silent = bare && !self.hosts.get(client).is_some_and(|h| h.requests);
+            let silent = bare && !self.hosts.may_be_asker(client, server);
             if of_client || impatient || silent {
                 return self.drop_bare(id);
             }

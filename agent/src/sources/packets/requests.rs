@@ -216,10 +216,8 @@ impl Packets {
         let flow = self.flows.at_mut(index);
         if !flow.is(Flow::ASKED) {
             flow.set(Flow::ASKED);
-            let client = flow.client_ip();
-            if let Some(host) = self.hosts.entry(client) {
-                host.requests = true;
-            }
+            let (client, server) = (flow.client_ip(), flow.server());
+            self.hosts.asks_in_the_clear(client, server);
         }
     }
 

@@ -304,3 +304,33 @@ fn a_connect_during_an_attempt_is_not_the_request_s() {
         ]
     );
 }
+
+/// On loopback every client has the proxy's address: who looks whether a server listens by now is no proxy.
+#[test]
+fn a_client_waits_for_a_proxy_on_its_own_host() {
+    let told = |asked_before: bool, goes_on: bool| {
+        let mut wire = Wire::default();
+        let ask = request("GET", "/");
+        let other = match asked_before {
+            true => "127.0.0.1:8080",
+            false => "127.0.0.1:7000",
+        };
+        let mut first = wire.at(0.0).open("127.0.0.1:5000", other);
+        wire.at(1.0).send(&mut first, CLIENT, &ask);
+        wire.at(1.1).send(&mut first, SERVER, &response(200));
+        wire.at(2.0).fin(&mut first, CLIENT);
+        let mut early = wire.connection("127.0.0.1:5001", "127.0.0.1:8080");
+        wire.at(100.0).syn(&mut early);
+        wire.at(100.01).push(&mut early, SERVER, 0x14, b"");
+        if goes_on {
+            let mut front = wire.at(2000.0).open("127.0.0.1:5002", "127.0.0.1:8080");
+            let mut back = wire.at(2000.1).open("127.0.0.1:5003", "127.0.0.1:9000");
+            exchanged(&mut wire, [&mut front, &mut back], 2001.0, "/shop", 200);
+        }
+        labels(&wire.packets)
+    };
+    assert_eq!(told(false, true), [""; 0]);
+    assert_eq!(told(false, false), [""; 0]);
+    // An upstream that was asked from there before, and whose proxy's clients are not in the capture.
+    assert_eq!(told(true, false), ["verdict - connection_refused proven"]);
+}
