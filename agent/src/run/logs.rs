@@ -10,6 +10,7 @@ use crate::cli::{detail, warning};
 use crate::clock::{self, Clock};
 use crate::config::Logs;
 use crate::signal::{Fact, Nanos, Signal, Source};
+use crate::sources::logs::datagrams;
 use crate::sources::logs::file::{LogFile, Merged};
 use crate::sources::logs::formats::{self, Formats};
 use crate::sources::logs::{Counts, Template, Timed, Zone};
@@ -221,6 +222,11 @@ impl Beside {
 fn open_one(path: &Path, templates: &Arc<[Template]>) -> std::io::Result<LogFile> {
     if path.as_os_str() == "-" {
         return LogFile::read(Box::new(std::io::stdin()), "standard input", templates);
+    }
+    if datagrams::address(path).is_some() {
+        let live =
+            "datagrams come when they are sent: only `run` and `capture` can listen for them";
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, live));
     }
     LogFile::open(path, templates)
 }

@@ -1,6 +1,6 @@
 //! Row 21: behind TLS and HTTP/2 the status comes from nginx's logs, which why502 finds by itself and
 //! follows through a rotation; what a client writes into them changes nothing (a row of our own). The same
-//! where they are a container's output, or in the journal.
+//! where they are a container's output, in the journal, or sent to why502 itself.
 
 mod output;
 
@@ -65,6 +65,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 Need::Program(journal::DAEMON),
             ],
             output::of_service,
+        ),
+        of(
+            "logs-by-datagram",
+            &[
+                NGINX,
+                Need::Agent,
+                Need::Http2Curl,
+                Need::Program("openssl"),
+            ],
+            output::of_datagrams,
         ),
     ]
 }

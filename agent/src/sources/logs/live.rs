@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::datagrams::{self, Datagrams};
 use super::find::{self, Found};
 use super::follow::Followed;
 use super::formats::Formats;
@@ -89,8 +90,18 @@ pub fn start(
     news: impl Fn(News) + Send + 'static,
     end: Arc<AtomicBool>,
 ) -> Result<JoinHandle<()>> {
+    let named = request.formats.of_named();
+    let zone = Zone::Host(clock::seconds_east);
+    let addresses = request
+        .named
+        .iter()
+        .filter(|n| datagrams::address(n).is_some());
+    let datagrams = addresses
+        .map(|address| Datagrams::bind(address, &named, zone))
+        .collect::<Result<_>>()?;
     let mut live = Live {
         logs: Vec::new(),
+        datagrams,
         journals: Journals::default(),
         homes: Homes::default(),
         known: BTreeSet::new(),
@@ -107,7 +118,9 @@ pub fn start(
             privileges::keep(&privileges::of_log_source());
             let templates = live.request.formats.of_named();
             for path in live.request.named.clone() {
-                live.add(path, &templates);
+                if datagrams::address(&path).is_none() {
+                    live.add(path, &templates);
+                }
             }
             let mut over: Option<Instant> = None;
             loop {
@@ -133,6 +146,7 @@ pub fn start(
 struct Live {
     request: Request,
     logs: Vec<Followed>,
+    datagrams: Vec<Datagrams>,
     journals: Journals,
     homes: Homes,
     known: BTreeSet<PathBuf>,
@@ -149,6 +163,16 @@ struct State<'a> {
     path: &'a Path,
     counts: Counts,
     format: Option<String>,
+}
+
+impl State<'_> {
+    fn of(path: &Path, counts: Counts, format: Option<String>) -> State<'_> {
+        State {
+            path,
+            counts,
+            format,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -220,32 +244,25 @@ impl Live {
             self.errors.retain(|_, at| *at + RECENT > unix);
         }
         let mut lines: Vec<Timed> = Vec::new();
-        for log in &mut self.logs {
-            // Twice at the end: what is quiet is whole.
-            for _ in 0..=usize::from(last) {
-                let looked = log.look(unix, &mut lines);
-                let told = self.told.entry(log.path().to_owned()).or_default();
-                let state = State {
-                    path: log.path(),
-                    counts: log.counts(),
-                    format: log.format(),
-                };
-                tell(
-                    &state,
-                    told,
-                    looked.err(),
-                    (&self.request.named, last),
-                    news,
-                );
+        let (named, told) = (&self.request.named, &mut self.told);
+        let mut hear = |state: &State<'_>, error| {
+            let told = told.entry(state.path.to_owned()).or_default();
+            tell(state, told, error, (named, last), news);
+        };
+        // Twice at the end: what is quiet is whole.
+        for _ in 0..=usize::from(last) {
+            for log in &mut self.logs {
+                let error = log.look(unix, &mut lines).err();
+                hear(&State::of(log.path(), log.counts(), log.format()), error);
+            }
+            for log in &mut self.datagrams {
+                let error = log.look(unix, &mut lines).err();
+                hear(&State::of(log.path(), log.counts(), log.format()), error);
             }
         }
         self.journals.look(unix, &mut lines, |journal, error| {
             let told = self.told.entry(journal.path().to_owned()).or_default();
-            let state = State {
-                path: journal.path(),
-                counts: journal.counts(),
-                format: journal.format(),
-            };
+            let state = State::of(journal.path(), journal.counts(), journal.format());
             tell(&state, told, None, (&self.request.named, last), news);
             if let Some(error) = error {
                 told.kind = false;
@@ -260,6 +277,8 @@ impl Live {
         let now = clock.of_unix(unix).unwrap_or(0);
         let before = self.sees.len();
         self.sees.extend(self.logs.iter().flat_map(Followed::tells));
+        self.sees
+            .extend(self.datagrams.iter().flat_map(Datagrams::tells));
         self.sees.extend(self.journals.tells());
         if self.sees.len() > before {
             let sees = self.sees.iter().map(|s| (*s).to_owned()).collect();
@@ -394,6 +413,7 @@ mod tests {
                 alone: false,
             },
             logs: Vec::new(),
+            datagrams: Vec::new(),
             journals: Journals::default(),
             homes: Homes::default(),
             known: BTreeSet::new(),

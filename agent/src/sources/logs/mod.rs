@@ -5,6 +5,7 @@
 //! of a closed set of statements (`Said`) leave this module.
 
 mod apache;
+pub mod datagrams;
 mod entries;
 mod envoy;
 pub mod file;

@@ -61,17 +61,48 @@ pub(super) fn of_service(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
+/// nginx sends its lines to why502 itself, which listens for them.
+pub(super) fn of_datagrams(run: &mut Run) -> Result<()> {
+    let ns = NetNs::new()?;
+    let socket = run.folder.join("log.sock");
+    let to = format!("syslog:server=unix:{},nohostname", socket.display());
+    let http = http(run, &to, &to)?;
+    let nginx = Nginx::start(run, &ns, 1, PLAIN_PORT, &http)?;
+    let named = format!("syslog:{}", socket.display());
+    run.add_proxy(nginx.pid())?;
+    let agent = agent(run, nginx.pid(), &["--log", &named])?;
+    fine(run, &ns)?;
+    fail(run, &ns, agent)?;
+    run.hold((nginx, ns));
+    Ok(())
+}
+
 fn refused(run: &mut Run, ns: &NetNs, proxy: u32) -> Result<()> {
     run.add_proxy(proxy)?;
-    // By which the log is known.
+    fine(run, ns)?;
+    let agent = agent(run, proxy, &[])?;
+    fail(run, ns, agent)
+}
+
+/// Has a line written by which the log is known.
+fn fine(run: &Run, ns: &NetNs) -> Result<()> {
     let fine = Request::get(run.path("/fine"));
     let fine = run.expecting(fine, &Expect::healthy("fine", &[200]));
     Front::TlsHttp2.burst(run, ns, vec![(Duration::ZERO, fine)])?;
+    Ok(())
+}
+
+fn agent(run: &Run, proxy: u32, more: &[&str]) -> Result<Capture> {
     let mut command = Command::new(run.why502()?);
     command.args(["capture", "--for", "600s", "--json", "--source", "kernel"]);
     command.args(["--verbose", "--pid", &proxy.to_string()]);
+    command.args(more);
     let mut agent = Capture::launch(command, &run.out.join("agent"))?;
     agent.wait_ready()?;
+    Ok(agent)
+}
+
+fn fail(run: &mut Run, ns: &NetNs, agent: Capture) -> Result<()> {
     wait::until("the log's format", Duration::from_secs(10), || {
         agent.told(KNOWN) > 0
     })?;
