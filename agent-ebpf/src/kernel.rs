@@ -7,8 +7,8 @@ use agent_ebpf::{Ends, Layout, PATH};
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel_buf,
     generated::{
-        bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_ktime_get_ns,
-        bpf_probe_read_kernel,
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_jiffies64,
+        bpf_ktime_get_ns, bpf_probe_read_kernel,
     },
 };
 
@@ -375,6 +375,13 @@ pub fn switches() -> u64 {
 pub fn now() -> u64 {
     // SAFETY: no arguments.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// The kernel's coarse clock, in which sockets keep their times.
+#[inline(always)]
+pub fn ticks() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_jiffies64() as u32 }
 }
 
 /// Fills the ends of a TCP or Unix stream socket. For Unix `path` is the name of the peer, else its own.

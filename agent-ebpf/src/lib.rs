@@ -46,6 +46,8 @@ pub const JOIN_SLOTS: u32 = 1024;
 pub const JOIN_WAYS: usize = 4;
 /// Slots for resets that kernels here have sent and that have not arrived yet: 56 kB.
 pub const RESET_SLOTS: u32 = 1024;
+/// Slots for clients whose idle connection a proxy has closed: 72 kB.
+pub const LATE_SLOTS: u32 = 1024;
 /// Slots for upstreams that have answered HTTP with HTTP: 8 kB.
 pub const SPOKEN_SLOTS: u32 = 1024;
 /// Thread ids with a byte of their own in `WATCHED`; above, the slower look-up serves.
@@ -516,6 +518,38 @@ abi! {
         pub way: Way,
         /// The kernel's number for why, plus one; 0 where it does not tell.
         pub reason: u64,
+    }
+
+    /// A proxy closed the idle connection of a client whose packets come on this way.
+    pub struct Left {
+        pub at: u64,
+        pub way: Way,
+        pub netns: u32,
+        pub tgid: u32,
+        pub requests: u32,
+        /// Since the proxy's last data.
+        pub idle_ticks: u32,
+        /// The sequence number of its FIN.
+        pub fin: u32,
+        pub pad: u32,
+    }
+
+    /// A client's data met that close.
+    pub struct Late {
+        pub header: Header,
+        /// When the proxy closed.
+        pub closed: u64,
+        pub way: Way,
+        pub netns: u32,
+        pub requests: u32,
+        pub idle_ticks: u32,
+        /// Bytes of it, at least.
+        pub data: u32,
+        /// The client had received the FIN before.
+        pub knew: u8,
+        /// It had come before the close, and was not read.
+        pub unread: u8,
+        pub pad: [u8; 6],
     }
 
     /// Key of `LISTENERS`.

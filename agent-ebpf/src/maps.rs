@@ -1,8 +1,8 @@
 //! All maps, with their sizes and why that size.
 
 use agent_ebpf::{
-    BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Joins, ListenerKey,
-    ListenerValue, Peer, RESET_SLOTS, SLOTS, SPOKEN_SLOTS, SentReset, Thread, UnixKey,
+    BUCKETS, Bucket, COMM, Destination, Filtered, Flow, JOIN_SLOTS, Joins, LATE_SLOTS, Left,
+    ListenerKey, ListenerValue, Peer, RESET_SLOTS, SLOTS, SPOKEN_SLOTS, SentReset, Thread, UnixKey,
     WATCHED_BLOCK, WATCHED_THREADS, WAYS, counter, tail,
 };
 use aya_ebpf::{
@@ -93,6 +93,11 @@ pub static FILTERED: LruHashMap<Destination, Filtered> = LruHashMap::with_max_en
 /// they answer: a later one takes the slot.
 #[map]
 pub static RESETS: Array<SentReset> = Array::with_max_entries(RESET_SLOTS, 0);
+
+/// Clients whose idle connection the proxy closed, by where their next request would be going: a later one
+/// takes the slot.
+#[map]
+pub static LEFT: Array<Left> = Array::with_max_entries(LATE_SLOTS, 0);
 
 /// Upstreams that have answered HTTP with HTTP: a later one takes the slot. The agent reads it.
 #[map]

@@ -9,6 +9,23 @@ use crate::{
 
 const TCP: u8 = 6;
 
+/// How many bytes of data this TCP packet carries, and what it acknowledges.
+#[inline(always)]
+pub fn data(skb: u64) -> (u32, u32) {
+    let header = field!(skb, skb_head, u64) + u64::from(field!(skb, skb_network_header, u16));
+    let first = read::<u8>(header, 0);
+    let (all, tcp) = match first >> 4 {
+        4 => (
+            u32::from(u16::from_be(read::<u16>(header, 2))),
+            u32::from(first & 15) * 4,
+        ),
+        _ => (40 + u32::from(u16::from_be(read::<u16>(header, 4))), 40),
+    };
+    let options = u32::from(read::<u8>(header, tcp + 12) >> 4) * 4;
+    let acknowledged = u32::from_be(read::<u32>(header, tcp + 8));
+    (all.saturating_sub(tcp + options), acknowledged)
+}
+
 /// Where this TCP packet comes from and is going.
 #[inline(always)]
 pub fn way(skb: u64) -> Option<Way> {

@@ -136,6 +136,7 @@ pub mod kind {
     pub const LISTEN: u16 = 10;
     pub const RETRIED: u16 = 11;
     pub const FAR_END: u16 = 12;
+    pub const LATE: u16 = 13;
 }
 
 /// Places in `TELL_END`.

@@ -63,6 +63,9 @@ pub enum Fact {
     ResponseSent(Box<Response>),
     /// A kept-alive upstream connection was closed while no request was on it.
     IdleClosed(IdleClose),
+    /// A request met the proxy's own close of a client's idle connection: an attempt of the tier in front,
+    /// whose upstream this proxy is.
+    RequestMetClose(Box<Attempt>),
     /// A connection from elsewhere ended. Of no verdict's concern: another node's may be about it.
     UpstreamEnded(Box<UpstreamEnd>),
     /// The first response byte came more than a second after the request; the exchange went on.

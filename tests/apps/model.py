@@ -66,7 +66,7 @@ def app(environ, start_response):
     query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     wall, cpu = time.monotonic(), time.process_time()
-    act(query.get("do"), float(query.get("ms", 0)) / 1000)
+    act(query.get("do", "sleep"), float(query.get("ms", 0)) / 1000)
     on_cpu = (time.process_time() - cpu) / max(time.monotonic() - wall, 1e-9)
     body = b"ok\n"
     start_response(

@@ -35,6 +35,7 @@ mod r30_far_upstream;
 mod r31_tls_status;
 mod r32_interrupted;
 mod r33_tls_upstream;
+mod r34_chain;
 
 use crate::run::{Need, Scenario};
 pub use r32_interrupted::{Held, hold};
@@ -78,6 +79,7 @@ pub fn all() -> Vec<Scenario> {
         r31_tls_status::scenarios(),
         r32_interrupted::scenarios(),
         r33_tls_upstream::scenarios(),
+        r34_chain::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -4,9 +4,7 @@
 //! (`LAYOUT.second_ticks`). Nothing is kept of such connections: all is read from the socket as it ends.
 
 use agent_ebpf::{Ends, FarEnd, kind};
-use aya_ebpf::{
-    helpers::generated::bpf_jiffies64, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
     emit, field,
@@ -50,8 +48,7 @@ fn tell(sk: *const u8, new: i32) {
         .wrapping_sub(u32::from(fin));
     let received = field!(at, bytes_received, u64).wrapping_sub(u64::from(fin));
     let sent = field!(at, bytes_sent, u64);
-    // SAFETY: no arguments.
-    let ticks = unsafe { bpf_jiffies64() } as u32;
+    let ticks = kernel::ticks();
     let since_received = ticks.wrapping_sub(field!(at, lrcvtime, u32));
     let since_sent = ticks.wrapping_sub(field!(at, lsndtime, u32));
     // Within one tick nothing tells which was last.

@@ -17,6 +17,7 @@ use crate::{
         self, AF_INET6, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LISTEN,
         TCP_SYN_RECV, TCP_SYN_SENT,
     },
+    late,
     maps::{CONNECTIONS, JOIN, LISTENERS, TELL_END, UPSTREAM_ENDS, count},
     member, offset,
 };
@@ -226,6 +227,9 @@ fn closing(ctx: &BtfTracePointContext, sk: *const u8, old: i32, new: i32) {
         if ended || new == TCP_CLOSE && upstream && flow.flags & flow_flag::ENDED != 0 {
             // SAFETY: a program of the same hook. It does not come back, unless there is none.
             unsafe { TELL_END.tail_call(ctx, tail::END) };
+        }
+        if !upstream && old == TCP_ESTABLISHED {
+            late::left(flow, sk as u64, new);
         }
         if new == TCP_CLOSE {
             closed(flow, sk, false);

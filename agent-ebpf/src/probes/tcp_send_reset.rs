@@ -6,7 +6,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::{kernel, offset, packet, resets};
+use crate::{kernel, late, offset, packet, resets};
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
@@ -21,6 +21,7 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
             let number: u32 = ctx.arg(2);
             reason = u64::from(number) + 1;
         }
+        late::came(skb, &way);
         resets::sent(way, reason);
     }
     0

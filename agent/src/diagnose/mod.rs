@@ -31,7 +31,7 @@ use crate::track::host::Host;
 use crate::track::told::Told;
 use crate::verdict::Confidence;
 
-pub use advice::advise;
+pub use advice::{advise, advise_in_front};
 pub(crate) use answered::refuses_with;
 use finding::Finding;
 use known::Known;

@@ -312,6 +312,7 @@ impl<W: Write> Pipeline<W> {
                 "listener_seen"
             }
             Fact::UpstreamEnded(_) => "upstream_ended",
+            Fact::RequestMetClose(_) => "request_met_close",
             Fact::ProcessExited(_) => "process_exited",
             Fact::SignalSent(_) => "signal_sent",
             Fact::OomKilled { .. } => "oom_killed",

@@ -160,6 +160,7 @@ impl Host {
             | Fact::AttemptRetried { .. }
             | Fact::FirstByteLate(_)
             | Fact::UpstreamEnded(_)
+            | Fact::RequestMetClose(_)
             | Fact::ProxyStarted { .. }
             | Fact::ProxyGone { .. }
             | Fact::Tick => {}

@@ -6,6 +6,7 @@ mod give_back;
 pub mod host;
 mod lines;
 mod logs;
+mod met;
 mod moments;
 mod named;
 mod pools;
@@ -140,6 +141,7 @@ impl Tracker {
                     self.decide_if_settled(key, &mut out);
                 }
             }
+            Fact::RequestMetClose(attempt) => out.push(self.met_close(signal, attempt)),
             Fact::Logged(line) => self.logged(signal.at, line, &mut out),
             Fact::ProcessExited(_) | Fact::OomKilled { .. } | Fact::ProcessSampled(_) => {
                 let waiting: Vec<Key> = self.due.iter().map(|(_, key)| *key).collect();

@@ -24,6 +24,12 @@ impl Haproxy {
         Haproxy::start_with(run, ns, port, &[("/", to)], server_timeout)
     }
 
+    /// The same, as load balancers do it: any client's request is sent on any idle connection.
+    pub fn start_sharing(run: &Run, ns: &NetNs, port: u16, to: &str) -> Result<Haproxy> {
+        let more = "  timeout server 10s\n  http-reuse always\n";
+        Haproxy::start_as(run, ns, port, &[("/", to)], more)
+    }
+
     /// The same for several servers, chosen by the beginning of the path; of two with a comma between,
     /// the second is tried after the first.
     pub fn start_with(
@@ -33,11 +39,21 @@ impl Haproxy {
         servers: &[(&str, &str)],
         server_timeout: &str,
     ) -> Result<Haproxy> {
+        let more = format!("  timeout server {server_timeout}\n");
+        Haproxy::start_as(run, ns, port, servers, &more)
+    }
+
+    fn start_as(
+        run: &Run,
+        ns: &NetNs,
+        port: u16,
+        servers: &[(&str, &str)],
+        more: &str,
+    ) -> Result<Haproxy> {
         let config = run.folder.join("haproxy.cfg");
         let mut text = format!(
             "global\n  nbthread 1\ndefaults\n  mode http\n  retries 0\n  timeout connect 2s\n  \
-             timeout client 30s\n  timeout server {server_timeout}\nfrontend front\n  \
-             bind 127.0.0.1:{port}\n"
+             timeout client 30s\n{more}frontend front\n  bind 127.0.0.1:{port}\n"
         );
         for (number, (folder, _)) in servers.iter().enumerate() {
             text += &format!("  use_backend back{number} if {{ path_beg {folder} }}\n");

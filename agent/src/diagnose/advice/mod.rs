@@ -55,6 +55,17 @@ pub fn advise(case: &Case<'_>, diagnosis: &Diagnosis) -> Advice {
     }
 }
 
+/// The same for an attempt of the tier in front, whose upstream is the proxy that is watched.
+pub fn advise_in_front(case: &Case<'_>, diagnosis: &Diagnosis) -> Advice {
+    match case.attempts {
+        [tried] if diagnosis.cause == Cause::KeepaliveRace => {
+            let process = case.host.process(tried.attempt.proxy);
+            pools::race_in_front(&tried.attempt, process)
+        }
+        _ => advise(case, diagnosis),
+    }
+}
+
 fn without_attempt(diagnosis: &Diagnosis) -> Advice {
     let text = match diagnosis.cause {
         Cause::UpstreamAnswered => connects::UPSTREAM_ANSWERED.to_owned(),

@@ -4,7 +4,7 @@ use super::{Observed, Scene, name, setting};
 use crate::cause::Variant;
 use crate::diagnose::text::duration;
 use crate::settings;
-use crate::signal::Software;
+use crate::signal::{Address, Attempt, Process, Software};
 use crate::track::host::idle_when_closed;
 use crate::verdict::{Advice, Setting};
 
@@ -81,6 +81,42 @@ pub(super) fn race(scene: &Scene<'_>) -> Advice {
     Advice {
         text,
         settings: list,
+    }
+}
+
+/// The proxy is the one that closes; who fails is the tier in front.
+pub(super) fn race_in_front(attempt: &Attempt, process: Option<&Process>) -> Advice {
+    let software = process.map_or(Software::Other, |process| process.software);
+    let here = process.map_or("the proxy", |process| process.name.as_str());
+    let closes = attempt.peer.as_ref().and_then(|peer| peer.closed.as_ref());
+    let idle = closes.zip(attempt.idle_ns).map(|(close, idle)| {
+        let since = attempt.began.saturating_sub(close.at);
+        idle.saturating_sub(since)
+    });
+    let front = attempt.local.as_ref().map_or("in front", Address::ip);
+    let text = format!(
+        "{here} closed this connection of {front} after {} without a request, and one was on its way: the \
+         tier in front sends it again, or answers 502 by itself. Let {here} keep idle connections longer \
+         than that tier does, or that tier shorter than {here}.",
+        idle.map_or_else(|| "a time".to_owned(), duration),
+    );
+    let name_here = upstream_setting(software);
+    let kept = setting(
+        name(software),
+        name_here,
+        "longer than the tier in front keeps idle connections",
+    )
+    .risk("more idle connections here");
+    let less = idle.map_or_else(
+        || "less".to_owned(),
+        |idle| format!("less than {}", duration(idle)),
+    );
+    let other = setting("tier in front", "its idle timeout for this proxy", less)
+        .instead_of(name_here)
+        .risk("more connections are opened; a race stays possible within a round trip");
+    Advice {
+        text,
+        settings: vec![kept.measured(idle, "wire"), other],
     }
 }
 

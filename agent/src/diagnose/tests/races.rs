@@ -304,3 +304,41 @@ fn behind_tls_the_client_that_left_may_be_another() {
         );
     }
 }
+
+/// Who fails is the tier in front: nothing of this proxy's own exchanges is tied to it.
+#[test]
+fn a_close_of_the_proxys_own_is_a_near_miss() {
+    let front = fin(scene(TCP, End::Reset, 0).reused(), T - 5 * MS, 0, true)
+        .tcp(|t| t.reset_at = Some(T))
+        .peer_closed(true, false, true, 5 * MS);
+    let mut tracker = Tracker::default();
+    for signal in &front.signals {
+        assert!(tracker.observe(signal).is_empty());
+    }
+    let met = |tracker: &mut Tracker, at| {
+        let attempt = front.tried.attempt.clone();
+        let mut decided = tracker.observe(&kernel(at, Fact::RequestMetClose(Box::new(attempt))));
+        assert_eq!(decided.len(), 1);
+        decided.remove(0)
+    };
+    let told = met(&mut tracker, T);
+    assert_eq!(told.kind, Kind::NearMiss);
+    let diagnosis = &told.diagnosis;
+    assert_eq!(
+        (diagnosis.cause, diagnosis.variant, diagnosis.confidence),
+        (Cause::KeepaliveRace, Some(Variant::FinInFlight), Likely)
+    );
+    assert!(diagnosis.missing[0].starts_with("request: "));
+    let settings: Vec<&str> = (told.advice.settings.iter())
+        .map(|setting| setting.name.as_str())
+        .collect();
+    assert_eq!(
+        settings,
+        ["keepalive_timeout", "its idle timeout for this proxy"]
+    );
+    // Told to stop before: what closes then is no timer.
+    tracker.observe(&kernel(T - 6 * MS, sent(3, WORKER, MASTER, 1)));
+    let told = met(&mut tracker, T);
+    assert_eq!(told.diagnosis.variant, Some(Variant::Reload));
+    assert!(tracker.finish().is_empty());
+}

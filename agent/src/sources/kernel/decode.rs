@@ -38,6 +38,8 @@ pub enum Record {
     Listening,
     /// A connection from elsewhere ended.
     FarEnd(Box<abi::FarEnd>),
+    /// A client's data met the proxy's own close.
+    Late(Box<abi::Late>),
 }
 
 /// What a record alone does not tell.
@@ -140,6 +142,7 @@ pub fn record(bytes: &[u8], beside: Beside<'_>) -> Option<Record> {
             });
         }
         kind::LISTEN => return Some(Record::Listening),
+        kind::LATE => return Some(Record::Late(Box::new(read(bytes)?))),
         kind::FAR_END => return Some(Record::FarEnd(Box::new(read(bytes)?))),
         _ => return None,
     };

@@ -31,6 +31,7 @@ use queues::Queues;
 mod complete;
 mod described;
 mod far_ends;
+mod late;
 mod leftovers;
 mod maps;
 mod queues;
@@ -222,6 +223,7 @@ impl Watch {
                 self.refresh_at.get_or_insert(Instant::now() + REFRESH);
             }
             Some(Record::FarEnd(far)) => self.far_end(&far),
+            Some(Record::Late(late)) => self.late(&late),
             None => self.send(
                 clock::now(),
                 Fact::SignalsLost {
@@ -258,6 +260,7 @@ impl Watch {
                 self.describe(sent.from);
             }
             Fact::IdleClosed(idle) => self.describe(idle.proxy),
+            Fact::RequestMetClose(attempt) => self.describe(attempt.proxy),
             _ => {}
         }
         self.send_signal(signal);

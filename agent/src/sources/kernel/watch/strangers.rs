@@ -57,6 +57,7 @@ impl Watch {
             Fact::AttemptEnded(attempt) => attempt.proxy,
             Fact::ResponseSent(response) => response.proxy,
             Fact::IdleClosed(idle) => idle.proxy,
+            Fact::RequestMetClose(attempt) => attempt.proxy,
             Fact::FirstByteLate(stall) => stall.proxy,
             _ => return false,
         };

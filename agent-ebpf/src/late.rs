@@ -1,0 +1,141 @@
+//! Requests of clients that met the proxy's own close of an idle connection: nobody here reads them, and
+//! the tier in front sends them again or fails them.
+//!
+//! By addresses and ports, since the socket may be gone when they come.
+
+use agent_ebpf::{Destination, Flow, LATE_SLOTS, Late, Left, Way, flow_flag, kind};
+
+use crate::{
+    emit, field,
+    kernel::{self, TCP_CLOSE},
+    maps::LEFT,
+    packet,
+};
+
+/// Ticks, which are 1 to 10 ms: what closes sooner after its answer was surely not idle.
+const SOON: u32 = 10;
+
+/// The proxy closes a client's connection by its own will, or is told to.
+#[inline(always)]
+pub fn left(flow: &Flow, sk: u64, new: i32) {
+    // What comes in TLS or HTTP/2 after a close is a farewell, as a rule; and a client that is a watched
+    // proxy tells of the failure itself.
+    let other = flow_flag::AWAITED | flow_flag::OPAQUE;
+    if flow.flags & other != 0 || flow.ordinal == 0 || flow.peer_sk != 0 {
+        return;
+    }
+    // An error ends it from outside: a reset received, a timer.
+    if new == TCP_CLOSE && field!(sk, sk_err, i32) != 0 {
+        return;
+    }
+    let ticks = kernel::ticks();
+    let sent = field!(sk, lsndtime, u32);
+    let since_sent = ticks.wrapping_sub(sent);
+    // Some kernels keep no time.
+    if sent == 0 || since_sent < SOON {
+        return;
+    }
+    let since_received = ticks.wrapping_sub(field!(sk, lrcvtime, u32));
+    let unread = field!(sk, rcv_nxt, u32).wrapping_sub(field!(sk, copied_seq, u32));
+    // The rest of a request that was answered early is none.
+    if unread == 0 && since_received < since_sent {
+        return;
+    }
+    let now = kernel::now();
+    let ends = &flow.ends;
+    let way = Way {
+        to: Destination {
+            address: ends.local,
+            family: ends.family,
+            port: ends.local_port,
+            from_port: ends.remote_port,
+        },
+        from: ends.remote,
+        pad: 0,
+    };
+    let left = Left {
+        at: now,
+        way,
+        netns: ends.netns,
+        tgid: flow.tgid,
+        requests: flow.ordinal,
+        idle_ticks: since_sent,
+        fin: field!(sk, write_seq, u32),
+        pad: 0,
+    };
+    if unread != 0 {
+        tell(&left, unread, (false, true));
+        return;
+    }
+    if let Some(slot) = LEFT.get_ptr_mut(slot(&way.to)) {
+        // SAFETY: a map value.
+        unsafe {
+            // First and last, so that what is read in between is of no time.
+            (&raw mut (*slot).at).write_volatile(0);
+            (*slot).way = left.way;
+            (*slot).netns = left.netns;
+            (*slot).tgid = left.tgid;
+            (*slot).requests = left.requests;
+            (*slot).idle_ticks = left.idle_ticks;
+            (*slot).fin = left.fin;
+            (&raw mut (*slot).at).write_volatile(now);
+        }
+    }
+}
+
+/// A packet that came this way is answered with a reset.
+#[inline(always)]
+pub fn came(skb: u64, way: &Way) {
+    let Some(slot) = LEFT.get_ptr_mut(slot(&way.to)) else {
+        return;
+    };
+    // SAFETY: a map value.
+    let left = unsafe { &mut *slot };
+    if left.at == 0
+        || left.way.to.port != way.to.port
+        || left.way.to.from_port != way.to.from_port
+        || left.way.to.family != way.to.family
+        || left.way.to.address != way.to.address
+        || left.way.from != way.from
+    {
+        return;
+    }
+    let (data, acknowledged) = packet::data(skb);
+    if data == 0 {
+        return;
+    }
+    let knew = (acknowledged.wrapping_sub(left.fin) as i32) > 0;
+    tell(left, data, (knew, false));
+    // What comes after it is the rest of the same request.
+    left.at = 0;
+}
+
+#[inline(always)]
+fn tell(left: &Left, data: u32, (knew, unread): (bool, bool)) {
+    let Some(mut entry) = emit::reserve::<Late>() else {
+        return;
+    };
+    let out = entry.as_mut_ptr();
+    // SAFETY: `out` is a reserved record; every field is written.
+    unsafe {
+        (*out).header = emit::header(kind::LATE, kernel::now());
+        // Whose connection it was: the packet came in whatever context was interrupted.
+        (*out).header.tgid = left.tgid;
+        (*out).closed = left.at;
+        (*out).way = left.way;
+        (*out).netns = left.netns;
+        (*out).requests = left.requests;
+        (*out).idle_ticks = left.idle_ticks;
+        (*out).data = data;
+        (*out).knew = u8::from(knew);
+        (*out).unread = u8::from(unread);
+        (*out).pad = [0; 6];
+    }
+    entry.submit(0);
+}
+
+/// A client's ports differ, a proxy's are few.
+#[inline(always)]
+fn slot(to: &Destination) -> u32 {
+    u32::from(to.from_port ^ to.port) % LATE_SLOTS
+}
