@@ -36,6 +36,7 @@ mod r31_tls_status;
 mod r32_interrupted;
 mod r33_tls_upstream;
 mod r34_chain;
+mod r35_detours;
 
 use crate::run::{Need, Scenario};
 pub use r32_interrupted::{Held, hold};
@@ -80,6 +81,7 @@ pub fn all() -> Vec<Scenario> {
         r32_interrupted::scenarios(),
         r33_tls_upstream::scenarios(),
         r34_chain::scenarios(),
+        r35_detours::scenarios(),
     ]
     .into_iter()
     .flatten()
