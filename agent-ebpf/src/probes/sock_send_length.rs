@@ -266,7 +266,8 @@ fn response(flow: &mut Flow) {
     }
     let awaited = flow.flags & flow_flag::AWAITED != 0;
     flow.flags &= !(flow_flag::AWAITED | flow_flag::SUSPECT);
-    if status < 500 && flow.flags & flow_flag::FAILED == 0 {
+    let hidden = status != 0 && status < 500 && hides_failed_connect(flow);
+    if status < 500 && flow.flags & flow_flag::FAILED == 0 && !hidden {
         return;
     }
     let Some((thread, _, _)) = flow::thread() else {
@@ -284,7 +285,7 @@ fn response(flow: &mut Flow) {
     if failed || noticed {
         flow.flags &= !flow_flag::FAILED;
     }
-    if (own && status >= 500) || failed || noticed {
+    if (own && status >= 500) || failed || noticed || hidden {
         let now = kernel::now();
         if status >= 500 {
             thread.refused_ns = now;
@@ -314,6 +315,19 @@ fn first_status(buffer: Buffer) -> u16 {
     }
     // What was not read is zero, and no digit.
     status(&line.bytes)
+}
+
+/// nginx answers from a stale cache entry before it closes the connection that did not come about.
+#[inline(always)]
+fn hides_failed_connect(flow: &Flow) -> bool {
+    const STATE: u16 = flow_flag::CONNECTING | flow_flag::CONNECT_FAILED;
+    flow.flags & flow_flag::OPAQUE == 0
+        && closes_first()
+        && flow::of(flow.link_sk, flow.link_cookie).is_some_and(|attempt| {
+            attempt.link_cookie == flow.cookie
+                && attempt.link_ordinal == flow.ordinal
+                && attempt.flags & (STATE | flow_flag::ENDED) == STATE
+        })
 }
 
 /// nginx closes an upstream whose answer it rejects before it answers itself. Others do so after.

@@ -290,6 +290,17 @@ impl Exchange {
         kernel && self.response.is_none() && self.attempts.iter().all(own)
     }
 
+    /// Its client was served, and what failed meanwhile was not tried for it: a copy of it for a mirror, say.
+    pub(super) fn went_well(&self, lost: u64) -> bool {
+        let served = |(_, source, response): &(Nanos, Source, Response)| {
+            *source == Source::Kernel
+                && response.status.is_some_and(|status| status < 500)
+                && response.adjacent.is_none()
+        };
+        let told = self.told.as_ref().is_some_and(|told| !told.saved());
+        lost == 0 && !told && self.attempts.is_empty() && self.response.as_ref().is_some_and(served)
+    }
+
     /// The last attempt got an answer from its upstream that was not itself a server error.
     pub(super) fn saved(&self) -> bool {
         self.attempts.last().is_some_and(|t| {

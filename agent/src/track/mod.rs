@@ -434,7 +434,7 @@ impl Tracker {
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
-        let led_by_none = exchange.led_by_no_request();
+        let led_by_none = exchange.led_by_no_request() || exchange.went_well(lost);
         if !led_by_none {
             self.part(key, &exchange);
         }

@@ -54,7 +54,8 @@ fn config(run: &Run) -> Result<String> {
            location /unasked {{ auth_request /nobody; proxy_pass http://{APP}; }}
            location /allowed {{ auth_request /allows; proxy_pass http://{APP}; }}
            location /mirrored {{ mirror /nobody; proxy_pass http://{APP}; }}
-           location /mirroring {{ mirror /allows; proxy_pass http://{NOBODY}; }} }}",
+           location /mirroring {{ mirror /allows; proxy_pass http://{NOBODY}; }}
+           location /both {{ mirror /nobody; proxy_pass http://127.0.0.1:9998; }} }}",
         listen = Front::Plain.listen(run)?,
     ))
 }
@@ -78,7 +79,11 @@ fn run(run: &mut Run) -> Result<()> {
             "status=502",
             answered("intercepted", &[502]),
         ),
-        ("/renamed", "status=502", answered("renamed", &[503])),
+        (
+            "/renamed",
+            "status=502",
+            answered("renamed", &[503]).at_least_likely(),
+        ),
         (
             "/fallback",
             "",
@@ -95,6 +100,12 @@ fn run(run: &mut Run) -> Result<()> {
         ("/allowed", "", Expect::healthy("allowed", &[200])),
         ("/mirrored", "", Expect::healthy("mirrored", &[200])),
         ("/mirroring", "", refused("mirroring", &[502])),
+        (
+            "/both",
+            "",
+            refused("both", &[502])
+                .with(Check::Equals("/upstream/address", "127.0.0.1:9998".into())),
+        ),
     ];
     // One after the other, then all at once: what belongs to whom is not told by the order alone.
     for number in 0..run.wanted() {
