@@ -72,6 +72,11 @@ fn wait_connections(
     failure.map_or(Ok(()), Err)
 }
 
+/// Waits until no connection is left that a request could be sent on.
+pub(super) fn wait_empty(ns: &NetNs, port: u16) -> Result<()> {
+    wait_connections(ns, port, ESTABLISHED, |left| left == 0)
+}
+
 /// Makes nginx open `count` upstream connections at once and pool them: each request is held long
 /// enough (`query`) for all to be under way together. Returns when the answers came.
 pub(super) fn fill(

@@ -108,6 +108,8 @@ fn races(run: &mut Run, wire: &Wire, uwsgi: &Uwsgi) -> Result<usize> {
         .at_least_likely();
     let mut met = 0;
     for _ in 0..run.either(12, 24) {
+        // HAProxy tries nothing again: what fills the pool must not meet the last round's closes.
+        pool::wait_empty(&wire.near, INNER_PORT)?;
         let sent = strike.round(run, POOL, Request::post)?;
         let reads = uwsgi.log.reads();
         let mut hits = 0;
