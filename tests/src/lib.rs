@@ -12,6 +12,7 @@ pub mod cause;
 pub mod cgroup;
 pub mod client;
 pub mod collector;
+pub mod confined;
 pub mod container;
 pub mod expect;
 pub mod journal;

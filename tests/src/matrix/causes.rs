@@ -13,8 +13,10 @@ mod response_header_too_big;
 mod response_invalid;
 mod tcp_accept_queue_full;
 mod unix_accept_queue_full;
+mod unix_socket_denied;
 mod unix_socket_missing;
 mod unix_socket_refused;
+mod unix_socket_wrong_type;
 mod upstream_answered;
 mod upstream_closed_early;
 mod upstream_reset;
@@ -37,6 +39,8 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     unix_accept_queue_full::CAUSE,
     unix_socket_missing::CAUSE,
     unix_socket_refused::CAUSE,
+    unix_socket_denied::CAUSE,
+    unix_socket_wrong_type::CAUSE,
     upstream_closed_early::CAUSE,
     upstream_reset::CAUSE,
     worker_crashed::CAUSE,

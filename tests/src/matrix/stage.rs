@@ -15,6 +15,7 @@ use super::failures;
 use super::proxies::{Again, PORT, Proxy, Route, Target, Wanted};
 use super::upstreams::{Act, Manner, Server, Speaks, Upstream};
 use crate::client::{self, Request, Timed};
+use crate::confined::confined;
 use crate::expect::Expect;
 use crate::ledger::Sent;
 use crate::netns::NetNs;
@@ -63,6 +64,8 @@ pub(in crate::matrix) struct Stage<'a> {
     far: Option<(NetNs, Relay)>,
     /// The software that the requests fail at, where there is any.
     pub(in crate::matrix) server: Option<&'static str>,
+    /// Whether the proxy heeds files' permissions, though it is root's.
+    pub(in crate::matrix) confined: bool,
     /// What the proxy sends and is sent, where it is captured.
     pub(in crate::matrix) packets: Option<Everything>,
     beside: Option<Beside>,
@@ -88,6 +91,7 @@ impl<'a> Stage<'a> {
             near: Arc::new(NetNs::new()?),
             far: None,
             server: None,
+            confined: false,
             packets: None,
             beside: None,
         })
@@ -186,7 +190,11 @@ impl<'a> Stage<'a> {
             again: self.draw.again,
             checks: self.draw.checks,
         };
-        let proxy = (self.proxy.start)(&self.run, &self.near, &wanted)?;
+        let start = || (self.proxy.start)(&self.run, &self.near, &wanted);
+        let proxy = match self.confined {
+            true => confined(start)?,
+            false => start()?,
+        };
         self.run.hold(proxy);
         self.beside = Some(Beside::start(
             Arc::clone(&self.near),

@@ -5,8 +5,16 @@ use std::collections::HashMap;
 
 use crate::signal::{Nanos, Said};
 
-/// `backend_remote_error_holddown` by default.
-const HELD: Nanos = 250_000_000;
+/// For how long, by default.
+fn held(errno: i32) -> Nanos {
+    match errno {
+        // EADDRNOTAVAIL, EACCES, EPERM: `backend_local_error_holddown`.
+        99 | 13 | 1 => 10_000_000_000,
+        // `backend_remote_error_holddown`.
+        _ => 250_000_000,
+    }
+}
+
 /// Backends remembered.
 const BACKENDS: usize = 256;
 
@@ -17,7 +25,8 @@ pub(super) struct Held(HashMap<String, (i32, Nanos)>);
 impl Held {
     /// What a failed connect says, or one that was not made for the last one that failed.
     pub(super) fn said(&mut self, backend: &str, at: Nanos, errno: i32) -> Said {
-        let of_last = |(errno, then): &(i32, Nanos)| (at.abs_diff(*then) <= HELD).then_some(*errno);
+        let of_last =
+            |(errno, then): &(i32, Nanos)| (at.abs_diff(*then) <= held(*errno)).then_some(*errno);
         match errno {
             0 => match self.0.get(backend).and_then(of_last) {
                 Some(errno) => Said::ConnectFailed { errno },

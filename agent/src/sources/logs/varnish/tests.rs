@@ -212,15 +212,23 @@ fn a_connect_that_is_held_back_has_the_error_of_the_one_before() {
         &error("app", "fail errno 111 (Connection refused)"),
         503,
     );
-    let after = |name: &str, seconds: &str| {
+    let after_that = |failed: &str, name: &str, seconds: &str| {
         let held = group("/b", &error(name, "fail errno 0 (Success)"), 503);
-        let log = refused.clone() + &held.replace("1795383410.0001", seconds);
+        let log = failed.to_owned() + &held.replace("1795383410.0001", seconds);
         told(&log)[1].tries[0].said
     };
+    let after = |name: &str, seconds: &str| after_that(&refused, name, seconds);
     let said = Some(Said::ConnectFailed { errno: 111 });
     assert_eq!(after("app", "1795383410.2001"), said);
     assert_eq!(after("app", "1795383410.4001"), Some(Said::NotConnected));
     assert_eq!(after("other", "1795383410.2001"), Some(Said::NotConnected));
+    // What fails on the proxy's own host is held against the backend for longer.
+    let denied = error("app", "fail errno 13 (Permission denied)");
+    let denied = group("/a", &denied, 503);
+    let said = Some(Said::ConnectFailed { errno: 13 });
+    assert_eq!(after_that(&denied, "app", "1795383419.0001"), said);
+    let later = after_that(&denied, "app", "1795383421.0001");
+    assert_eq!(later, Some(Said::NotConnected));
 }
 
 #[test]
