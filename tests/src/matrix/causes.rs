@@ -4,6 +4,7 @@ mod connect_timeout;
 mod connection_refused;
 mod host_unreachable;
 mod keepalive_race;
+mod listener_died;
 mod protocol_mismatch;
 mod read_timeout_never_accepted;
 mod read_timeout_no_reply;
@@ -47,6 +48,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     worker_killed::CAUSE,
     worker_timeout_killed::CAUSE,
     upstream_shutdown::CAUSE,
+    listener_died::CAUSE,
     read_timeout_never_accepted::CAUSE,
     read_timeout_not_read::CAUSE,
     read_timeout_no_reply::CAUSE,

@@ -1,16 +1,25 @@
 //! A connection waits in the accept queue until the proxy gives up: the only worker is busy, or
 //! nobody accepts at all.
 
+use std::any::Any;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{By, Cause};
+use anyhow::Result;
+
+use super::{By, Cause, Stage};
 use crate::expect::Expect;
 use crate::matrix::proxies::Target;
 use crate::matrix::upstreams;
 use crate::process;
+use crate::run::START;
 use crate::software::{Gunicorn, Scripted};
 use crate::upstream::Mode;
 use crate::wait;
+
+type Connection = dyn Any + Send + Sync;
 
 pub(super) const CAUSE: Cause = Cause {
     name: "read_timeout_never_accepted",
@@ -35,32 +44,32 @@ pub(super) const CAUSE: Cause = Cause {
         let gunicorn = Gunicorn::start(&stage.run, ns, "gunicorn", &address, 1, &patient)?;
         stage.server = Some("gunicorn");
         stage.front(&to)?;
-        occupy(stage, &to, &gunicorn)?;
+        let busy = occupy(stage, &to, &gunicorn)?;
         stage.fail("")?;
-        stage.run.hold(gunicorn);
+        stage.run.hold((busy, gunicorn));
         Ok(())
     },
 };
 
-/// Keeps the only worker busy for longer than this pair takes, by a client of its own.
-fn occupy(stage: &mut super::Stage, to: &Target, gunicorn: &Gunicorn) -> anyhow::Result<()> {
-    use std::io::Write;
-    let Target::Tcp(address) = *to else {
-        return Ok(());
-    };
+/// Keeps the only worker busy for longer than a pair takes, by a client of its own: until the connection
+/// is dropped.
+pub(super) fn occupy(stage: &Stage, to: &Target, gunicorn: &Gunicorn) -> Result<Box<Connection>> {
     let path = stage.run.path("/busy");
     stage.run.ledger.expect(&path, Expect::apart("busy", &[]));
-    let mut busy = stage
-        .near
-        .enter(|| Ok(std::net::TcpStream::connect(address)?))?;
-    write!(
-        busy,
-        "GET {path}?do=sleep&ms=60000 HTTP/1.1\r\nHost: lab\r\n\r\n"
-    )?;
+    let request = format!("GET {path}?do=sleep&ms=60000 HTTP/1.1\r\nHost: lab\r\n\r\n");
+    let busy: Box<Connection> = match to {
+        Target::Tcp(address) => {
+            let mut busy = stage.near.enter(|| Ok(TcpStream::connect(address)?))?;
+            busy.write_all(request.as_bytes())?;
+            Box::new(busy)
+        }
+        Target::Unix(path) => {
+            let mut busy = UnixStream::connect(path)?;
+            busy.write_all(request.as_bytes())?;
+            Box::new(busy)
+        }
+    };
     let log = gunicorn.log.clone();
-    wait::until("the busy worker", crate::run::START, || {
-        log.has("read", &path)
-    })?;
-    stage.run.hold(busy);
-    Ok(())
+    wait::until("the busy worker", START, || log.has("read", &path))?;
+    Ok(busy)
 }
