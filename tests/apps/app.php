@@ -20,6 +20,11 @@ switch ($query['do'] ?? '') {
         FFI::cdef('void _exit(int status);')->_exit(7);
     case 'segv':
         descend();
+    case 'memory':
+        ini_set('memory_limit', -1);
+        for ($eaten = [];;) {
+            $eaten[] = str_repeat('x', 1 << 20);
+        }
     case 'big-head':
         for ($number = 0; $number < 120; $number++) {
             header("X-Filler-$number: " . str_repeat('a', 1000));

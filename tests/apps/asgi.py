@@ -38,6 +38,10 @@ async def app(scope, receive, send):
         os._exit(7)
     elif act == "segv":
         ctypes.string_at(0)
+    elif act == "memory":
+        eaten = []
+        while True:
+            eaten.append(b"x" * (1 << 20) + b"y")
     await asyncio.sleep(float(query.get("ms", 0)) / 1000)
     headers = [(b"content-length", b"3")]
     if act == "big-head":

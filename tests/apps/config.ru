@@ -21,6 +21,9 @@ run(lambda do |env|
     # Another thread gets it, and takes its time: this one must not answer meanwhile.
     Process.kill(:SEGV, Process.pid)
     sleep
+  when "memory"
+    eaten = []
+    loop { eaten << "x" * (1 << 20) }
   end
   sleep(query.fetch("ms", "0").to_f / 1000)
   log("answered", path)

@@ -24,6 +24,7 @@ mod upstream_reset;
 mod upstream_shutdown;
 mod worker_crashed;
 mod worker_killed;
+mod worker_oom_killed;
 mod worker_timeout_killed;
 
 use anyhow::Result;
@@ -46,6 +47,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     upstream_reset::CAUSE,
     worker_crashed::CAUSE,
     worker_killed::CAUSE,
+    worker_oom_killed::CAUSE,
     worker_timeout_killed::CAUSE,
     upstream_shutdown::CAUSE,
     listener_died::CAUSE,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::proxies::Target;
+use crate::cgroup;
 use crate::netns::NetNs;
 use crate::run::Run;
 use crate::software::AppLog;
@@ -75,6 +76,8 @@ pub(in crate::matrix) enum Act {
     /// Reads it, and its worker dies of it.
     Exit,
     Crash,
+    /// Reads it and takes ever more memory, on a host where a group of processes can be given little.
+    Hunger,
     /// Reads it and says something that is no HTTP, too much of it, or something malformed.
     Banner,
     BigHead,
@@ -104,6 +107,13 @@ pub(in crate::matrix) struct Server {
     /// The process that supervises its workers, or serves itself.
     pub(in crate::matrix) pid: u32,
     pub(in crate::matrix) running: Box<dyn Any + Send + Sync>,
+}
+
+/// The query by which every application takes ever more memory.
+fn hunger() -> Option<String> {
+    cgroup::unusable("memory")
+        .is_none()
+        .then(|| "do=memory".to_owned())
 }
 
 /// What servers are told whose time for idle connections is a setting, in whole seconds; a thousandth

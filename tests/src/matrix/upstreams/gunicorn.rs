@@ -1,6 +1,6 @@
 //! gunicorn's sync workers: one request each, no kept-alive connections.
 
-use super::{Act, Server, Speaks, Upstream};
+use super::{Act, Server, Speaks, Upstream, hunger};
 use crate::process;
 use crate::software::Gunicorn;
 
@@ -36,6 +36,7 @@ pub(super) fn ask(act: Act) -> Option<String> {
         Act::Sleep(time) => format!("do=sleep&ms={}", time.as_millis()),
         Act::Exit => "do=exit".to_owned(),
         Act::Crash => "do=segv".to_owned(),
+        Act::Hunger => return hunger(),
         _ => return None,
     })
 }

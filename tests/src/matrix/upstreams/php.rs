@@ -1,6 +1,6 @@
 //! php-fpm, spoken to in FastCGI without kept-alive connections, each of which would keep a worker.
 
-use super::{Act, SCRIPT, Server, Speaks, Upstream};
+use super::{Act, SCRIPT, Server, Speaks, Upstream, hunger};
 use crate::process::{self, Proc};
 use crate::run::START;
 use crate::software::{AppLog, provide};
@@ -21,6 +21,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Sleep(time) => format!("ms={}", time.as_millis()),
             Act::Exit => "do=exit".to_owned(),
             Act::Crash => "do=segv".to_owned(),
+            Act::Hunger => return hunger(),
             Act::Status(status) => format!("status={status}"),
             Act::BigHead => "do=big-head".to_owned(),
             _ => return None,

@@ -1,7 +1,7 @@
 //! Puma with the model application for Rack: a cluster of workers, a few threads each. It closes idle
 //! connections some tenths of a second late: no race can be aimed at.
 
-use super::{Act, KEPT, Server, Speaks, Upstream};
+use super::{Act, KEPT, Server, Speaks, Upstream, hunger};
 use crate::process::{self, Proc};
 use crate::run::START;
 use crate::software::{AppLog, provide};
@@ -22,6 +22,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Sleep(time) => format!("ms={}", time.as_millis()),
             Act::Exit => "do=exit".to_owned(),
             Act::Crash => "do=segv".to_owned(),
+            Act::Hunger => return hunger(),
             _ => return None,
         })
     },

@@ -24,7 +24,9 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Reject => "do=reject".to_owned(),
             Act::Spurn => "do=spurn".to_owned(),
             // It has no workers.
-            Act::Alone | Act::Exit | Act::Crash | Act::Limit | Act::Quit => return None,
+            Act::Alone | Act::Exit | Act::Crash | Act::Hunger | Act::Limit | Act::Quit => {
+                return None;
+            }
         })
     },
     start: |run, ns, to, _| {

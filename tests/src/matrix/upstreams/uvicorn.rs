@@ -1,6 +1,6 @@
 //! uvicorn with the model application for ASGI: a supervisor, and workers with many requests each.
 
-use super::{Act, KEPT, Server, Speaks, Upstream, is_kept};
+use super::{Act, KEPT, Server, Speaks, Upstream, hunger, is_kept};
 use crate::process::{self, Proc};
 use crate::run::START;
 use crate::software::{AppLog, provide};
@@ -23,6 +23,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::BigHead => "do=big-head".to_owned(),
             Act::Exit => "do=exit".to_owned(),
             Act::Crash => "do=segv".to_owned(),
+            Act::Hunger => return hunger(),
             _ => return None,
         })
     },
