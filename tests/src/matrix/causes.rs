@@ -5,6 +5,7 @@ mod connection_refused;
 mod host_unreachable;
 mod keepalive_race;
 mod listener_died;
+mod ports_exhausted;
 mod protocol_mismatch;
 mod read_timeout_never_accepted;
 mod read_timeout_no_reply;
@@ -37,6 +38,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     connection_refused::CAUSE,
     connect_timeout::CAUSE,
     host_unreachable::CAUSE,
+    ports_exhausted::CAUSE,
     tcp_accept_queue_full::CAUSE,
     unix_accept_queue_full::CAUSE,
     unix_socket_missing::CAUSE,
