@@ -193,6 +193,19 @@ pub struct Response {
     /// Packets only, where an attempt cannot be named because it cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<Unread>,
+    /// Kernel only, where the proxy failed the request without an attempt: what it had open right after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<Descriptors>,
+}
+
+/// A process's file descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptors {
+    /// When they were counted.
+    pub at: Nanos,
+    pub open: u64,
+    /// The first one that it may not have (`RLIMIT_NOFILE`).
+    pub limit: u64,
 }
 
 /// The proxy asks upstreams with what is encrypted or no HTTP/1, and nothing tells which of it was

@@ -14,10 +14,10 @@ use crate::verdict::Confidence;
 
 use super::finding::Finding;
 use super::known::Known;
-use super::link;
 use super::no_attempt::was_answered;
 use super::said::{Place, admits, deciders, variant, words};
 use super::{Case, Tried};
+use super::{link, proxy_fds};
 
 /// How long before a proxy says that no upstream is left, those failed.
 const FAILED_BEFORE: Nanos = 15 * SECOND;
@@ -268,7 +268,8 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     let Some(said) = said.or(unseen) else {
         let of_kernel = case.source == Source::Kernel && case.attempts.is_empty();
         let nginx = nginx(told) && may_be_nginx(case);
-        let own = of_kernel && told.has_access && nginx && silent(case, told);
+        let unnamed = finding.confidence == Confidence::Unknown;
+        let own = of_kernel && unnamed && told.has_access && nginx && silent(case, told);
         return match own && !told.ambiguous {
             // The error's line may still come.
             true if !case.deadline_passed => finding.settled_if(false),
@@ -291,7 +292,8 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     {
         return handshake(finding, how).with_log_facts(facts);
     }
-    if causes.contains(&finding.cause) && only_unlinked(case, attempt, &finding) {
+    let confirmed = only_unlinked(case, attempt, &finding) || proxy_fds::confirmed(case, said);
+    if causes.contains(&finding.cause) && confirmed {
         return Finding {
             confidence: Confidence::Proven,
             missing: Vec::new(),
@@ -321,7 +323,8 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
 /// What the log says of a try of which nothing was seen, where nothing else was either.
 fn of_unseen_try(case: &Case<'_>, told: &Told, finding: &Finding) -> Option<(Nanos, Said)> {
     let (at, last) = told.tries.last()?;
-    let unseen = finding.confidence == Confidence::Unknown || case.named;
+    let open = matches!(finding.cause, Cause::Unknown | Cause::ProxyFdsExhausted);
+    let unseen = open || case.named;
     let unknown = unseen && case.attempts.is_empty();
     let said = last.said.filter(|said| *said != Said::ClientLeft);
     Some((*at, said.filter(|_| unknown)?))

@@ -15,6 +15,7 @@ mod log;
 mod no_attempt;
 mod passed_on;
 mod protocol;
+mod proxy_fds;
 mod risk;
 mod said;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The proxy answered without an attempt on any upstream: the kernel cannot tell why.
 //!
 //! No live upstream, no upstream address, its own queue, a limit, or `return 502`: all of them
-//! happen inside the proxy. Its log says which; without it the cause is `unknown`.
+//! happen inside the proxy. Its log says which; without it the cause is `unknown`. That it had no file
+//! descriptor for an attempt shows (`proxy_fds`).
 //!
 //! Confused with an attempt whose answer cannot be read, being encrypted: that may have been the error.
 
@@ -9,9 +10,12 @@ use crate::cause::Cause;
 use crate::signal::{End, Opening, Source, Unread};
 
 use super::finding::Finding;
-use super::{Case, text};
+use super::{Case, proxy_fds, text};
 
 pub(super) fn diagnose(case: &Case<'_>) -> Finding {
+    if let Some(finding) = proxy_fds::exhausted(case) {
+        return finding;
+    }
     let made_itself = format!(
         "{}, {}, {}, {} and {}",
         Cause::NoLiveUpstreams,

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::settings::plain;
-use crate::signal::{Address, Nanos, Process, Software};
+use crate::signal::{Address, Descriptors, Nanos, Process, Software};
 pub use home::{Found, Homes, Wanted};
 pub use nginx::LogFormat;
 pub use sample::Sampler;
@@ -322,6 +322,27 @@ fn names(folder: &Path) -> Vec<String> {
     names.collect()
 }
 
+/// How many file descriptors a process has, and may have.
+pub fn descriptors(pid: u32) -> Option<Descriptors> {
+    let limits = file(pid, "limits").ok()?;
+    let limit = open_files(&String::from_utf8_lossy(&limits))?;
+    let open = fs::read_dir(path(pid, "fd")).ok()?.count() as u64;
+    let at = clock(libc::CLOCK_MONOTONIC);
+    Some(Descriptors { at, open, limit })
+}
+
+/// Of `/proc/PID/limits`, the soft limit.
+fn open_files(limits: &str) -> Option<u64> {
+    let of = |line: &str| {
+        line.strip_prefix("Max open files")?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    };
+    limits.lines().find_map(of)
+}
+
 fn file(pid: u32, name: &str) -> std::io::Result<Vec<u8>> {
     bytes(&path(pid, name))
 }
@@ -400,6 +421,30 @@ mod tests {
         assert!(seen.process.started <= clock(libc::CLOCK_MONOTONIC));
         assert!(seen.process.netns > 0);
         assert_eq!(read(u32::MAX, &mut Homes::default()), None);
+    }
+
+    #[test]
+    fn counts_what_a_process_has_open() {
+        let before = descriptors(std::process::id()).expect("this process's own");
+        let files: Vec<File> = (0..20)
+            .map(|_| File::open("/dev/null").expect("a file"))
+            .collect();
+        let now = descriptors(std::process::id()).expect("this process's own");
+        // Other tests open and close files at the same time.
+        assert!(
+            now.open >= files.len() as u64 && now.open <= now.limit,
+            "{now:?}"
+        );
+        assert_eq!(now.limit, before.limit);
+        assert_eq!(descriptors(u32::MAX), None);
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+            Max processes             95905                95905                processes \n\
+            Max open files            1024                 524288               files     \n";
+        assert_eq!(open_files(limits), Some(1024));
+        assert_eq!(
+            open_files("Max open files            unlimited            unlimited            files"),
+            None
+        );
     }
 
     #[test]

@@ -420,6 +420,7 @@ impl Told {
             last_attempt: answered.map(|t| Box::new(t.attempt.clone())),
             untied: None,
             unread: None,
+            descriptors: None,
         };
         (tried, Some((self.from, Source::Log, response)))
     }

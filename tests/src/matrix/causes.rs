@@ -7,6 +7,7 @@ mod keepalive_race;
 mod listener_died;
 mod ports_exhausted;
 mod protocol_mismatch;
+mod proxy_fds_exhausted;
 mod read_timeout_never_accepted;
 mod read_timeout_no_reply;
 mod read_timeout_not_read;
@@ -39,6 +40,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     connect_timeout::CAUSE,
     host_unreachable::CAUSE,
     ports_exhausted::CAUSE,
+    proxy_fds_exhausted::CAUSE,
     tcp_accept_queue_full::CAUSE,
     unix_accept_queue_full::CAUSE,
     unix_socket_missing::CAUSE,

@@ -64,6 +64,8 @@ pub(in crate::matrix) struct Stage<'a> {
     far: Option<(NetNs, Relay)>,
     /// The software that the requests fail at, where there is any.
     pub(in crate::matrix) server: Option<&'static str>,
+    /// Nothing goes on beside the fault, which would be hurt by it.
+    pub(in crate::matrix) alone: bool,
     /// Whether the proxy heeds files' permissions, though it is root's.
     pub(in crate::matrix) confined: bool,
     /// What the proxy sends and is sent, where it is captured.
@@ -91,6 +93,7 @@ impl<'a> Stage<'a> {
             near: Arc::new(NetNs::new()?),
             far: None,
             server: None,
+            alone: false,
             confined: false,
             packets: None,
             beside: None,
@@ -196,6 +199,9 @@ impl<'a> Stage<'a> {
             false => start()?,
         };
         self.run.hold(proxy);
+        if self.alone {
+            return Ok(());
+        }
         self.beside = Some(Beside::start(
             Arc::clone(&self.near),
             self.to(),

@@ -11,6 +11,9 @@ use crate::verdict::{Advice, Setting};
 pub(super) const UPSTREAM_ANSWERED: &str =
     "The upstream itself answered with this status; the proxy only passed it on. Look there.";
 
+pub(super) const NO_DESCRIPTOR: &str =
+    "The proxy has no file descriptor left; a proxied request needs two.";
+
 /// Which upstream it was is not known; the evidence names those in question.
 pub(super) const SOME_REFUSED: &str = "Nobody listens on one of these upstreams, or a firewall rejects: start it, or correct the address in the proxy.";
 pub(super) const SOME_UNREACHABLE: &str =
@@ -99,10 +102,7 @@ pub(super) fn other(scene: &Scene<'_>) -> Advice {
             ),
             ports(scene),
         ),
-        Cause::ProxyFdsExhausted => (
-            "The proxy has no file descriptor left; a proxied request needs two.".to_owned(),
-            descriptors(scene),
-        ),
+        Cause::ProxyFdsExhausted => (NO_DESCRIPTOR.to_owned(), descriptors(scene)),
         Cause::ProtocolMismatch => protocol(scene, &address),
         Cause::UpstreamAnswered => (UPSTREAM_ANSWERED.to_owned(), Vec::new()),
         Cause::ResponseHeaderTooBig => (

@@ -71,6 +71,7 @@ fn without_attempt(diagnosis: &Diagnosis) -> Advice {
         Cause::UpstreamAnswered => connects::UPSTREAM_ANSWERED.to_owned(),
         Cause::ConnectionRefused => connects::SOME_REFUSED.to_owned(),
         Cause::HostUnreachable => connects::SOME_UNREACHABLE.to_owned(),
+        Cause::ProxyFdsExhausted => connects::NO_DESCRIPTOR.to_owned(),
         Cause::ConnectTimeout => connects::SOME_UNANSWERED.to_owned(),
         _ => format!(
             "The facts do not name a cause. To decide it, look for: {}.",

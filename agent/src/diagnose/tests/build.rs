@@ -110,6 +110,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         last_attempt: None,
         untied: None,
         unread: None,
+        descriptors: None,
     };
     Scene {
         signals: vec![

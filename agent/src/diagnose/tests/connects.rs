@@ -134,6 +134,30 @@ fn refused_by_what_listens_elsewhere() {
 }
 
 #[test]
+fn a_proxy_without_a_descriptor_for_an_attempt() {
+    let host = Host::default();
+    let with = |open, limit| {
+        let scene = scene(TCP, End::ConnectGivenUp, 0).status(500);
+        let mut response = scene.response.clone().expect("a response");
+        let at = T;
+        response.descriptors = Some(Descriptors { at, open, limit });
+        let case = Case {
+            response: Some(&response),
+            ..scene.case(&host, &[])
+        };
+        let told = diagnose(&case);
+        (told.cause, told.confidence)
+    };
+    let exhausted = (Cause::ProxyFdsExhausted, Likely);
+    assert_eq!(with(1024, 1024), exhausted);
+    // The client has gone meanwhile.
+    assert_eq!(with(1023, 1024), exhausted);
+    // The limit was lowered.
+    assert_eq!(with(40, 20), exhausted);
+    assert_eq!(with(1000, 1024), (Cause::Unknown, Unknown));
+}
+
+#[test]
 fn connects_given_up() {
     let waited = || scene(TCP, End::ConnectGivenUp, 2 * S).status(504);
     waited().is(Cause::ConnectTimeout, Variant::UnknownPath, Likely, true);

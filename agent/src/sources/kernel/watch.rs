@@ -26,6 +26,7 @@ use crate::sources::process::{self, Homes, Sampler};
 use described::Described;
 use far_ends::Servers;
 use leftovers::Leftovers;
+use open_files::OpenFiles;
 use queues::Queues;
 
 mod complete;
@@ -34,6 +35,7 @@ mod far_ends;
 mod late;
 mod leftovers;
 mod maps;
+mod open_files;
 mod queues;
 mod second;
 mod strangers;
@@ -77,6 +79,7 @@ pub(super) struct Watch {
     untold: HashSet<u32>,
     sampler: Sampler,
     queues: Queues,
+    open_files: OpenFiles,
     servers: Servers,
     openssl: Openssl,
     leftovers: Leftovers,
@@ -121,6 +124,7 @@ impl Watch {
             untold: HashSet::new(),
             sampler: Sampler::default(),
             queues: Queues::default(),
+            open_files: OpenFiles::default(),
             servers: Servers::default(),
             openssl: Openssl::default(),
             leftovers: Leftovers::default(),
@@ -247,6 +251,7 @@ impl Watch {
                 if let Some(attempt) = &mut response.last_attempt {
                     self.complete(attempt);
                 }
+                response.descriptors = self.open_files.of(response);
             }
             Fact::ProcessExited(exit) => {
                 self.described.ended(exit.pid);

@@ -216,6 +216,7 @@ impl Packets {
             last_attempt,
             untied: None,
             unread: None,
+            descriptors: None,
         }
     }
 }

@@ -229,6 +229,11 @@ fn signals() -> Vec<Signal> {
                 at: 3,
                 upstreams: vec![Address("10.0.0.3:9443".into())],
             }),
+            descriptors: Some(Descriptors {
+                at: 4,
+                open: 1023,
+                limit: 1024,
+            }),
         }))
     }));
     facts.extend([

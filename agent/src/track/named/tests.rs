@@ -377,6 +377,7 @@ fn where_signals_were_lost_the_line_proves_nothing() {
 
 mod alike;
 mod counted;
+mod descriptors;
 mod given_back;
 mod instances;
 mod late;

@@ -33,8 +33,8 @@ pub(super) fn facts(cause: Cause, variant: Option<Variant>) -> &'static [&'stati
         | Cause::UnixSocketDenied
         | Cause::UnixSocketWrongType
         | Cause::HostUnreachable
-        | Cause::PortsExhausted
-        | Cause::ProxyFdsExhausted => &["connect_failed", "connects_failed", "reset_received"],
+        | Cause::PortsExhausted => &["connect_failed", "connects_failed", "reset_received"],
+        Cause::ProxyFdsExhausted => &["connect_failed", "connects_failed", "descriptors"],
         Cause::UnixAcceptQueueFull | Cause::TcpAcceptQueueFull | Cause::SynBacklogFull => &[
             "accept_queue",
             "connect_failed",

@@ -78,6 +78,7 @@ pub(super) fn known(fact: &str, text: &str, unix: bool) -> Option<Step> {
         "process_started" => note(Upstream, "process starts"),
         "oom_killed" => note(Upstream, "out of memory"),
         "signal_sent" => note(Upstream, "signal"),
+        "descriptors" => note(Proxy, "no file descriptor"),
         "upstreams_asked" => note(Proxy, "asks upstreams unread"),
         "log_line" => note(Proxy, "log"),
         _ => return None,
