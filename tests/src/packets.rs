@@ -240,6 +240,7 @@ pub fn shown(truth: &str, cause: &str) -> bool {
             cause == "read_timeout_no_reply"
         }
         "protocol_mismatch" => matches!(cause, "upstream_closed_early" | "upstream_reset"),
+        "syn_backlog_full" => cause == "connect_timeout",
         "tcp_accept_queue_full" => {
             matches!(
                 cause,

@@ -26,9 +26,26 @@ const HELD_AT_MOST: usize = 16_384;
 
 pub struct Relay {
     stop: Arc<AtomicBool>,
-    /// SYNs to this port of the far end vanish on the way; 0 for none.
-    lost_port: Arc<AtomicU16>,
+    lost: Arc<Lost>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What of the near end's packets vanishes on the way, by a port; 0 for nothing.
+#[derive(Default)]
+struct Lost {
+    /// SYNs to this port of the far end.
+    syns_to: AtomicU16,
+    /// What answers SYNs to this port of the near end.
+    answers_from: AtomicU16,
+}
+
+impl Lost {
+    fn has(&self, packet: &[u8]) -> bool {
+        let port = |of: &AtomicU16| Some(of.load(Ordering::Relaxed)).filter(|port| *port != 0);
+        let syn = |port| is_syn_to(packet, port);
+        let answer = |port| is_answer_from(packet, port);
+        port(&self.syns_to).is_some_and(syn) || port(&self.answers_from).is_some_and(answer)
+    }
 }
 
 impl Relay {
@@ -37,7 +54,7 @@ impl Relay {
         let near_end = open_tun(near, NEAR)?;
         let far_end = open_tun(far, FAR)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let lost_port = Arc::new(AtomicU16::new(0));
+        let lost = Arc::new(Lost::default());
         let threads = [
             (near_end.try_clone()?, far_end.try_clone()?, true),
             (far_end, near_end, false),
@@ -45,20 +62,25 @@ impl Relay {
         .into_iter()
         .map(|(from, to, outward)| {
             let stop = stop.clone();
-            let lost = lost_port.clone();
+            let lost = lost.clone();
             thread::spawn(move || carry(from, to, delay, &stop, outward.then_some(&*lost)))
         })
         .collect();
         Ok(Relay {
             stop,
-            lost_port,
+            lost,
             threads,
         })
     }
 
     /// From now on SYNs from the near end to this port of the far end are lost.
     pub fn lose_syns_to(&self, port: u16) {
-        self.lost_port.store(port, Ordering::Relaxed);
+        self.lost.syns_to.store(port, Ordering::Relaxed);
+    }
+
+    /// From now on who calls this port of the near end from the far one gets no answer.
+    pub fn lose_answers_from(&self, port: u16) {
+        self.lost.answers_from.store(port, Ordering::Relaxed);
     }
 }
 
@@ -104,13 +126,7 @@ fn open_tun(ns: &NetNs, address: &str) -> Result<File> {
     Ok(file)
 }
 
-fn carry(
-    mut from: File,
-    mut to: File,
-    delay: Duration,
-    stop: &AtomicBool,
-    lost_port: Option<&AtomicU16>,
-) {
+fn carry(mut from: File, mut to: File, delay: Duration, stop: &AtomicBool, lost: Option<&Lost>) {
     let mut held: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut buffer = vec![0_u8; 65_536];
     while !stop.load(Ordering::Relaxed) {
@@ -124,8 +140,7 @@ fn carry(
                 Ok(0) => break,
                 Ok(size) => {
                     let packet = &buffer[..size];
-                    let port = lost_port.map_or(0, |port| port.load(Ordering::Relaxed));
-                    let lost = port != 0 && is_syn_to(packet, port);
+                    let lost = lost.is_some_and(|lost| lost.has(packet));
                     if !lost && held.len() < HELD_AT_MOST {
                         held.push_back((Instant::now() + delay, packet.to_vec()));
                     }
@@ -160,26 +175,33 @@ fn poll_readable(file: &File, wait: Duration) {
 
 /// IPv4, TCP, SYN without ACK, to this port.
 fn is_syn_to(packet: &[u8], port: u16) -> bool {
-    let Some(first) = packet.first() else {
-        return false;
-    };
+    tcp(packet).is_some_and(|(_, to, flags)| to == port && flags & 0x12 == 0x02)
+}
+
+/// SYN with ACK, from this port.
+fn is_answer_from(packet: &[u8], port: u16) -> bool {
+    tcp(packet).is_some_and(|(from, _, flags)| from == port && flags & 0x12 == 0x12)
+}
+
+/// The ports, from and to, and the flags.
+fn tcp(packet: &[u8]) -> Option<(u16, u16, u8)> {
+    let first = packet.first()?;
     let header = usize::from(first & 15) * 4;
-    first >> 4 == 4
-        && packet.get(9) == Some(&6)
-        && packet.get(header + 2..header + 4) == Some(&port.to_be_bytes()[..])
-        && packet
-            .get(header + 13)
-            .is_some_and(|flags| flags & 0x12 == 0x02)
+    let tcp = packet.get(header..)?;
+    let port = |at: usize| Some(u16::from_be_bytes(tcp.get(at..at + 2)?.try_into().ok()?));
+    let is_tcp = first >> 4 == 4 && packet.get(9) == Some(&6);
+    Some((port(0)?, port(2)?, *tcp.get(13)?)).filter(|_| is_tcp)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_syn_to;
+    use super::{is_answer_from, is_syn_to};
 
     fn packet(flags: u8) -> Vec<u8> {
         let mut packet = vec![0; 40];
         packet[0] = 0x45;
         packet[9] = 6;
+        packet[20..22].copy_from_slice(&40_000_u16.to_be_bytes());
         packet[22..24].copy_from_slice(&9000_u16.to_be_bytes());
         packet[33] = flags;
         packet
@@ -193,5 +215,13 @@ mod tests {
         assert!(!is_syn_to(&packet(0x02), 9001));
         assert!(!is_syn_to(&[], 9000));
         assert!(!is_syn_to(&[0x45; 12], 9000));
+    }
+
+    #[test]
+    fn only_answers_from_the_port_are_lost() {
+        assert!(is_answer_from(&packet(0x12), 40_000));
+        assert!(!is_answer_from(&packet(0x02), 40_000));
+        assert!(!is_answer_from(&packet(0x10), 40_000));
+        assert!(!is_answer_from(&packet(0x12), 9000));
     }
 }

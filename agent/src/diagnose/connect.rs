@@ -1,5 +1,5 @@
 //! `connection_refused`, `host_unreachable`, `ports_exhausted`, `proxy_fds_exhausted`, and connects that
-//! the proxy gave up: `tcp_accept_queue_full`, `connect_timeout`.
+//! the proxy gave up: `tcp_accept_queue_full`, `connect_timeout`; `syn_backlog_full` has a file of its own.
 //!
 //! Needs, for a failed connect: its errno. For one given up: the listener's queue, which only a
 //! listener on this host shows. A full queue drops SYNs exactly as a filter does; the listener's
@@ -15,7 +15,7 @@ use crate::track::host::MILLISECOND;
 
 use super::finding::Finding;
 use super::known::Known;
-use super::text;
+use super::{syn_backlog, text};
 
 pub(super) fn failed(known: &Known<'_>, errno: i32) -> Finding {
     match errno {
@@ -104,6 +104,9 @@ pub(super) fn given_up(known: &Known<'_>) -> Finding {
         .variant(Variant::UnknownPath)
         .settled();
     };
+    if let Some(finding) = syn_backlog::full(known, queue) {
+        return finding;
+    }
     match fullness(known, queue) {
         Fullness::Full => Finding::proven(Cause::TcpAcceptQueueFull).variant(Variant::SynDropped),
         Fullness::Maybe => Finding::likely(

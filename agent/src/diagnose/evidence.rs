@@ -213,8 +213,12 @@ pub(super) fn queue_text(queue: &Queue) -> String {
     } else {
         ""
     };
+    let half_open = match queue.half_open {
+        Some(count) => format!(", {count} half open"),
+        None => String::new(),
+    };
     format!(
-        "{} waiting, limit {}{drops}{later}",
+        "{} waiting, limit {}{half_open}{drops}{later}",
         queue.length, queue.limit
     )
 }

@@ -18,6 +18,7 @@ mod protocol;
 mod proxy_fds;
 mod risk;
 mod said;
+mod syn_backlog;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;

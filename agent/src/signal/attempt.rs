@@ -101,8 +101,12 @@ impl Attempt {
     pub fn called(&self) -> Option<(&Address, u32)> {
         match &self.upstream_end {
             Some(place) => Some((&place.address, place.netns)),
-            None => (self.netns != 0 && self.calls_own_namespace())
-                .then_some((&self.upstream, self.netns)),
+            None => {
+                // One that was given up has no address of its own; its listener was found all the same.
+                let found = self.queue.is_some() && !self.upstream.is_unix();
+                let own = self.calls_own_namespace() || found;
+                (self.netns != 0 && own).then_some((&self.upstream, self.netns))
+            }
         }
     }
 
@@ -364,6 +368,10 @@ pub struct Queue {
     /// that the connection was for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// TCP: handshakes with this listener that had begun and not ended, counted right after a connect that it
+    /// did not answer though it had room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_open: Option<u32>,
 }
 
 /// What was learned of a failed attempt's flow after its end.

@@ -14,6 +14,7 @@ mod read_timeout_not_read;
 mod request_body_rejected;
 mod response_header_too_big;
 mod response_invalid;
+mod syn_backlog_full;
 mod tcp_accept_queue_full;
 mod unix_accept_queue_full;
 mod unix_socket_denied;
@@ -42,6 +43,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     ports_exhausted::CAUSE,
     proxy_fds_exhausted::CAUSE,
     tcp_accept_queue_full::CAUSE,
+    syn_backlog_full::CAUSE,
     unix_accept_queue_full::CAUSE,
     unix_socket_missing::CAUSE,
     unix_socket_refused::CAUSE,

@@ -20,7 +20,7 @@ use crate::expect::Expect;
 use crate::ledger::Sent;
 use crate::netns::NetNs;
 use crate::packets::Everything;
-use crate::relay::{FAR, Relay};
+use crate::relay::{FAR, NEAR, Relay};
 use crate::run::Run;
 use crate::software::{AppLog, Scripted};
 use crate::upstream::Mode;
@@ -118,6 +118,20 @@ impl<'a> Stage<'a> {
         if let Some((_, relay)) = &self.far {
             relay.lose_syns_to(FAULT_PORT);
         }
+    }
+
+    /// The fault's upstream on the proxy's own host, where another host can call it, too.
+    pub(in crate::matrix) fn here(&self) -> Target {
+        let address = SocketAddr::new(NEAR.parse().expect("an address"), FAULT_PORT);
+        Target::Tcp(address)
+    }
+
+    /// The other host, where what that upstream answers never arrives: what is opened from there stays
+    /// half open.
+    pub(in crate::matrix) fn deaf(&self) -> Option<&NetNs> {
+        let (far, relay) = self.far.as_ref()?;
+        relay.lose_answers_from(FAULT_PORT);
+        Some(far)
     }
 
     /// The proxy's own host drops them.

@@ -35,9 +35,8 @@ pub fn advise(case: &Case<'_>, diagnosis: &Diagnosis) -> Advice {
     };
     match diagnosis.cause {
         Cause::KeepaliveRace => pools::race(&scene),
-        Cause::UnixAcceptQueueFull | Cause::TcpAcceptQueueFull | Cause::SynBacklogFull => {
-            queues::full(&scene)
-        }
+        Cause::UnixAcceptQueueFull | Cause::TcpAcceptQueueFull => queues::full(&scene),
+        Cause::SynBacklogFull => queues::half_open(&scene),
         Cause::ReadTimeoutNeverAccepted | Cause::ReadTimeoutNotRead | Cause::ReadTimeoutNoReply => {
             timers::read_timeout(&scene)
         }

@@ -1,4 +1,5 @@
-//! Advice on a full accept queue: its length, its limit, what sets the limit, and why it fills.
+//! Advice on a full accept queue: its length, its limit, what sets the limit, and why it fills; and on one of
+//! half-open connections.
 
 use super::{Observed, Scene, name, setting, workers};
 use crate::settings;
@@ -70,6 +71,37 @@ pub(super) fn full(scene: &Scene<'_>) -> Advice {
     Advice {
         text,
         settings: list,
+    }
+}
+
+/// Nothing fails of it where cookies are on.
+pub(super) fn half_open(scene: &Scene<'_>) -> Advice {
+    let queue = scene.known.attempt().queue.as_ref();
+    let seen = match queue.and_then(|queue| queue.half_open) {
+        Some(count) => format!(": {count} handshakes had begun and not ended"),
+        None => String::new(),
+    };
+    let text = format!(
+        "The listener of {} had room in its accept queue and dropped the connect: its queue of half-open \
+         connections was full{seen}. With SYN cookies the kernel answers all the same. Look who begins so \
+         many (ss -tn state syn-recv): a SYN flood, or a path on which the last packet of handshakes is lost.",
+        scene.upstream_name()
+    );
+    let kernel = |name, suggested: &str| setting("kernel", name, suggested);
+    let cookies = kernel(
+        "net.ipv4.tcp_syncookies",
+        "1, in the upstream's network namespace",
+    );
+    let longer = kernel(
+        "net.ipv4.tcp_max_syn_backlog",
+        "higher, where cookies must stay off",
+    );
+    Advice {
+        text,
+        settings: vec![
+            cookies.risk("connections made by cookie lose some TCP options under load"),
+            longer.instead_of("net.ipv4.tcp_syncookies").risk("memory"),
+        ],
     }
 }
 

@@ -286,6 +286,7 @@ impl Scene {
                 drops,
                 later: false,
                 shared: false,
+                half_open: None,
             })
         })
     }

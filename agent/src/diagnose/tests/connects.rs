@@ -158,6 +158,38 @@ fn a_proxy_without_a_descriptor_for_an_attempt() {
 }
 
 #[test]
+fn a_listener_that_dropped_though_it_had_room() {
+    let after = |waited| scene(TCP, End::ConnectGivenUp, waited).status(504).local();
+    let with = |scene: Scene, count: u32| {
+        scene.attempt(|a| {
+            if let Some(queue) = &mut a.queue {
+                queue.half_open = Some(count);
+            }
+        })
+    };
+    let dropped = |count| with(after(2 * S).queue(0, 128, 2), count);
+    let queue =
+        |scene: Scene| scene.is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Likely, true);
+    dropped(97).is(Cause::SynBacklogFull, None, Likely, true);
+    // As many as come about without any fault.
+    queue(dropped(3));
+    queue(with(after(2 * S).queue(60, 128, 2), 50));
+    // Others' SYNs, in part: its own was dropped twice.
+    let repeated = dropped(97).tcp(|tcp| tcp.retransmits = 2);
+    queue(repeated);
+    // The accept queue was full meanwhile, or may have been.
+    let over = match listener(TCP, false) {
+        Fact::ListenerSeen(l) => Fact::ListenerSeen(Listener { peak: 129, ..l }),
+        other => other,
+    };
+    let full = dropped(97).signal(T + S, over);
+    full.is(Cause::TcpAcceptQueueFull, Variant::SynDropped, Proven, true);
+    queue(with(after(300 * MS).queue(0, 128, 1), 97));
+    // Nothing was dropped: something before it did that.
+    with(after(2 * S).queue(0, 128, 0), 97).is(Cause::ConnectTimeout, None, Proven, true);
+}
+
+#[test]
 fn connects_given_up() {
     let waited = || scene(TCP, End::ConnectGivenUp, 2 * S).status(504);
     waited().is(Cause::ConnectTimeout, Variant::UnknownPath, Likely, true);

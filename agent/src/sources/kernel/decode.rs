@@ -281,6 +281,7 @@ fn attempt(
             drops: sample.queue_drops,
             later: false,
             shared: false,
+            half_open: None,
         }),
         netns: flow.ends.netns,
         upstream_end: (flow.peer_netns != 0).then(|| Place {

@@ -25,6 +25,7 @@ use crate::signal::{Address, Attempt, End, Fact, Nanos, Queue, Signal, Source};
 use crate::sources::process::{self, Homes, Sampler};
 use described::Described;
 use far_ends::Servers;
+use half_open::HalfOpen;
 use leftovers::Leftovers;
 use open_files::OpenFiles;
 use queues::Queues;
@@ -32,6 +33,7 @@ use queues::Queues;
 mod complete;
 mod described;
 mod far_ends;
+mod half_open;
 mod late;
 mod leftovers;
 mod maps;
@@ -79,6 +81,7 @@ pub(super) struct Watch {
     untold: HashSet<u32>,
     sampler: Sampler,
     queues: Queues,
+    half_open: HalfOpen,
     open_files: OpenFiles,
     servers: Servers,
     openssl: Openssl,
@@ -124,6 +127,7 @@ impl Watch {
             untold: HashSet::new(),
             sampler: Sampler::default(),
             queues: Queues::default(),
+            half_open: HalfOpen::default(),
             open_files: OpenFiles::default(),
             servers: Servers::default(),
             openssl: Openssl::default(),

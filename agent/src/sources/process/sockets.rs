@@ -35,6 +35,21 @@ pub(super) fn listening(table: impl BufRead) -> Vec<(SocketAddr, u64)> {
         .collect()
 }
 
+/// Handshakes with this listener that have begun and not ended (SYN_RECV).
+pub(super) fn half_open(table: impl BufRead, listener: SocketAddr) -> u32 {
+    let called = |local: SocketAddr| {
+        let any = listener.ip().is_unspecified();
+        local.port() == listener.port() && (any || local.ip() == listener.ip())
+    };
+    let is = |line: &String| {
+        let mut fields = line.split_ascii_whitespace();
+        let local = fields.nth(1).and_then(socket_address);
+        fields.nth(1) == Some("03") && local.is_some_and(called)
+    };
+    let rows = table.lines().skip(1).map_while(Result::ok);
+    rows.filter(is).count() as u32
+}
+
 /// `/proc/PID/net/fib_trie`: the IPv4 addresses that are this host's own.
 pub(super) fn local_v4(table: &str) -> Vec<IpAddr> {
     let mut last = None;
@@ -113,6 +128,23 @@ mod tests {
 
     fn peer(table: &str, inode: u64) -> Option<Address> {
         peers(table).remove(&inode)
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn counts_the_handshakes_of_a_listener() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            \x20  0: 0100090A:2328 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1\n\
+            \x20  1: 0100090A:2328 0200090A:9C40 03 00000000:00000000 01:00000042 00000001     0        0 0 1\n\
+            \x20  2: 0100090A:2328 0200090A:9C41 03 00000000:00000000 01:00000042 00000001     0        0 0 1\n\
+            \x20  3: 0100090A:2328 0200090A:9C42 01 00000000:00000000 00:00000000 00000000     0        0 78 1\n\
+            \x20  4: 0100007F:2328 0100007F:9C43 03 00000000:00000000 01:00000042 00000001     0        0 0 1\n\
+            \x20  5: 0100090A:2329 0200090A:9C44 03 00000000:00000000 01:00000042 00000001     0        0 0 1\n";
+        let of = |listener: &str| half_open(table.as_bytes(), listener.parse().unwrap());
+        assert_eq!(of("10.9.0.1:9000"), 2);
+        assert_eq!(of("0.0.0.0:9000"), 3);
+        assert_eq!(of("10.9.0.1:9001"), 1);
+        assert_eq!(of("10.9.0.1:9002"), 0);
     }
 
     #[test]

@@ -177,6 +177,7 @@ fn attempt(end: End) -> Attempt {
             drops: 4,
             later: true,
             shared: true,
+            half_open: Some(97),
         }),
     }
 }

@@ -40,6 +40,12 @@ impl Watch {
             {
                 queue.shared = true;
             }
+            let (cookie, listens_at) = (known.socket.cookie, known.address.clone());
+            if half_open::matters(attempt)
+                && let Some(queue) = &mut attempt.queue
+            {
+                queue.half_open = self.half_open.count(cookie, pid, &listens_at);
+            }
             self.describe(pid);
             self.find_full_one(attempt);
         }
@@ -261,5 +267,6 @@ fn measured(socket: &Socket) -> Queue {
         drops: 0,
         later: true,
         shared: false,
+        half_open: None,
     }
 }
