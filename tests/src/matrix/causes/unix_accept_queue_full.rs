@@ -14,7 +14,8 @@ pub(super) const CAUSE: Cause = Cause {
     name: "unix_accept_queue_full",
     by: By::Itself,
     unix: true,
-    spares: &[],
+    // It waits in connect() until there is room.
+    spares: &["apache"],
     inject: |stage| {
         let to = stage.unix();
         let address = to.to_string();

@@ -19,8 +19,7 @@ const MODULES: [&str; 8] = [
 pub(super) const PROXY: Proxy = Proxy {
     name: "apache",
     process: "apache2",
-    // It waits in connect() where a Unix socket's queue is full.
-    unix: false,
+    unix: true,
     speaks: &[Speaks::Http, Speaks::FastCgi],
     // To another server, and only of a route that has two.
     again: Again::Connects,
