@@ -51,7 +51,9 @@ impl LogFile {
         let head = input.fill_buf()?;
         let mut parser = Parser::new(Arc::clone(templates), Zone::Fixed(0));
         let mut ignored = Vec::new();
-        for line in head.split(|b| *b == b'\n') {
+        // After the last newline there is no line yet.
+        let lines = head.strip_suffix(b"\n").unwrap_or(head);
+        for line in lines.split(|b| *b == b'\n') {
             parser.line(line, None, &mut ignored);
             ignored.clear();
         }
@@ -202,5 +204,19 @@ impl Open {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ends with its last newline has no line behind it that would end another's entry.
+    #[test]
+    fn a_short_error_log_tells_errors() {
+        let text = "2026/11/23 18:08:16 [notice] 7#7: start worker processes\n\
+                    2026/11/23 18:08:17 [info] 9#9: *2 client 10.0.0.7 closed keepalive connection\n";
+        let log = LogFile::read(Box::new(text.as_bytes()), "error.log", &[].into()).unwrap();
+        assert_eq!(log.tells(), ["nginx_error_log", "proxy_log"]);
     }
 }
