@@ -137,6 +137,18 @@ impl Address {
         }
     }
 
+    /// Where a host's own names are asked for, by whatever library: no request of a proxy goes there.
+    pub fn is_name_service(&self) -> bool {
+        let path = self.0.strip_prefix("unix:").unwrap_or_default();
+        let path = path.strip_prefix("/var").unwrap_or(path);
+        let asked = [
+            "/run/nscd/socket",
+            "/run/systemd/resolve/io.systemd.Resolve",
+            "/run/dbus/system_bus_socket",
+        ];
+        asked.contains(&path) || path.starts_with("/run/systemd/userdb/")
+    }
+
     pub fn is_unix(&self) -> bool {
         self.0.starts_with("unix:")
     }

@@ -27,6 +27,8 @@ type LogFacts = Vec<(Nanos, Source, String)>;
 const ONLY_LOG: &str =
     "kernel_facts: the proxy's own word alone; kernel facts or packets would prove it";
 
+const BY_THREAD: &str = "exchange_link: the line names the thread that answered, not the request";
+
 /// The whole case, from lines alone.
 pub(super) fn diagnose(case: &Case<'_>) -> Finding {
     let Some(told) = case.told else {
@@ -118,13 +120,31 @@ fn admitted(
 ) -> (Vec<Cause>, LogFacts) {
     let mut causes = admits(said, told.proxy, place);
     let mut facts = vec![(at, Source::Log, words(said))];
-    if said == Said::NoLiveUpstreams && told.proxy == Some(Software::Nginx) {
-        // nginx says the same of a full max_conns, which no failure leads to.
-        if let Some((failed_at, failure)) = case.host.proxy_failed_before(told, FAILED_BEFORE) {
+    if said == Said::NoLiveUpstreams && causes.len() > 1 {
+        // No failure leads to what else it may be. Envoy's other clusters fail beside one whose name
+        // was not resolved.
+        let below = told.proxy == Some(Software::Envoy);
+        let before = case.host.proxy_failed_before(told, FAILED_BEFORE, below);
+        if let Some((failed_at, failure)) = before {
             causes.retain(|cause| *cause == Cause::NoLiveUpstreams);
             let upstream = super::text::clean(&failure.upstream.0);
             let text = format!("before, {upstream}: {}", words(failure.said));
             facts.push((failed_at, Source::Log, text));
+        } else if told.proxy == Some(Software::Haproxy) {
+            // Its own checks take out most of these, and its log has lines about names.
+            causes.retain(|cause| *cause == Cause::NoLiveUpstreams);
+        }
+    }
+    if said == Said::Denied {
+        match (case.host.passed_on_before(told), told.proxy) {
+            (Some(passed_at), Some(Software::Haproxy)) => {
+                causes.retain(|cause| *cause == Cause::ProxyLimit);
+                let text = "before, it passed such a request of this client on".to_owned();
+                facts.push((passed_at, Source::Log, text));
+            }
+            // Of its limits most have a flag of their own; the others let some requests through.
+            (None, Some(Software::Envoy)) => causes.retain(|cause| *cause == Cause::ProxyConfig),
+            _ => {}
         }
     }
     (causes, facts)
@@ -163,13 +183,22 @@ fn nginx(told: &Told) -> bool {
     matches!(told.proxy, Some(Software::Nginx) | None)
 }
 
-/// Others write access lines like nginx's, and not each of their errors in their own log.
-fn may_be_nginx(case: &Case<'_>) -> bool {
+/// The log that is read is of a proxy that has a line there for each request that it fails, but for those
+/// that it fails as it is configured to. Others write access lines like nginx's, and not each error.
+fn tells_all(case: &Case<'_>, told: &Told) -> bool {
     let process = case.response.and_then(|r| case.host.process(r.proxy));
-    process.is_none_or(|p| matches!(p.software, Software::Nginx | Software::Other))
+    match process.map(|process| process.software) {
+        None | Some(Software::Nginx | Software::Other) => nginx(told),
+        Some(Software::Caddy) => told.proxy == Some(Software::Caddy),
+        Some(Software::Apache) => {
+            matches!(told.proxy, Some(Software::Apache) | None)
+                && case.host.sees("apache_error_log")
+        }
+        _ => false,
+    }
 }
 
-/// Whatever else nginx decides by itself it says in its error log.
+/// Whatever else these decide by themselves they say in their error log.
 fn made_by_configuration(told: &Told) -> Finding {
     let fact = "no upstream was tried, and the error log has no line about it".to_owned();
     let missing = "proxy_configuration: the rule that makes this response";
@@ -265,11 +294,14 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     let said = tried.and_then(|t| t.said).or(told.said);
     let unseen = said.is_none().then(|| of_unseen_try(case, told, &finding));
     let unseen = unseen.flatten();
-    let Some(said) = said.or(unseen) else {
+    // Which thread it was is surer than whose line without a request may be this one's.
+    let of_thread = of_answering_thread(case).filter(|_| said.is_none() || told.ambiguous);
+    let Some(said) = of_thread.or(said).or(unseen) else {
         let of_kernel = case.source == Source::Kernel && case.attempts.is_empty();
-        let nginx = nginx(told) && may_be_nginx(case);
-        let unnamed = finding.confidence == Confidence::Unknown;
-        let own = of_kernel && unnamed && told.has_access && nginx && silent(case, told);
+        // What descriptors show is no answer of the configuration's.
+        let unnamed = finding.cause != Cause::ProxyFdsExhausted;
+        let own = of_kernel && unnamed && told.has_access;
+        let own = own && tells_all(case, told) && silent(case, told);
         return match own && !told.ambiguous {
             // The error's line may still come.
             true if !case.deadline_passed => finding.settled_if(false),
@@ -282,7 +314,7 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
     let (causes, facts) = admitted(case, told, said, place);
     let facts = of_proxy(told, facts);
     let (at, said) = said;
-    let certain = !told.ambiguous;
+    let certain = !told.ambiguous || of_thread.is_some();
     if causes.is_empty() || !certain {
         return finding.with_log_facts(facts);
     }
@@ -305,7 +337,11 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
         && finding.confidence != Confidence::Proven
         && (agrees(case, said, attempt) || unseen.is_some() && !asks_nobody(said))
     {
-        return decided(case, attempt, finding, (said, cause)).with_log_facts(facts);
+        let mut finding = decided(case, attempt, finding, (said, cause));
+        if of_thread.is_some() {
+            finding = finding.at_most_likely(BY_THREAD);
+        }
+        return finding.with_log_facts(facts);
     }
     if causes.contains(&finding.cause) || finding.confidence == Confidence::Unknown {
         return finding.with_log_facts(facts);
@@ -318,6 +354,14 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
         .with_log_facts(against);
     finding.contradicted = true;
     finding
+}
+
+/// What the log says of the thread that answered without having asked anybody, when it did.
+fn of_answering_thread(case: &Case<'_>) -> Option<(Nanos, Said)> {
+    let response = case.response.filter(|_| case.attempts.is_empty())?;
+    let of_kernel = case.source == Source::Kernel;
+    let said = || case.host.said_of_thread(case.answered_at, response);
+    of_kernel.then(said)?
 }
 
 /// What the log says of a try of which nothing was seen, where nothing else was either.
@@ -448,7 +492,8 @@ pub(crate) fn asks_nobody(said: Said) -> bool {
 fn agrees(case: &Case<'_>, said: Said, attempt: Option<&Attempt>) -> bool {
     let Some(attempt) = attempt else {
         // Who asked an upstream, and was answered, is another one: a proxy behind this one, say.
-        return told_by_log_alone(said) && !(asks_nobody(said) && was_answered(case));
+        let own = told_by_log_alone(said) || asks_nobody(said);
+        return own && !(asks_nobody(said) && was_answered(case));
     };
     match said {
         // Plain HTTP is what a server without TLS answers.

@@ -48,6 +48,8 @@ pub struct Case<'a> {
     pub attempts: &'a [Tried],
     /// The proxy's response; `None` while (or because) it sent none.
     pub response: Option<&'a Response>,
+    /// When that began, or the last thing happened.
+    pub answered_at: Nanos,
     /// Where the response was seen, or else the last attempt.
     pub source: Source,
     /// What is known of processes, listeners and upstreams on this host.

@@ -1,16 +1,24 @@
 //! The proxy answered without an attempt on any upstream: the kernel cannot tell why.
 //!
 //! No live upstream, no upstream address, its own queue, a limit, or `return 502`: all of them
-//! happen inside the proxy. Its log says which; without it the cause is `unknown`. That it had no file
-//! descriptor for an attempt shows (`proxy_fds`).
+//! happen inside the proxy. Its log says which; without it the cause is `unknown`, but for
+//! `no_live_upstreams` where it answered at once what it had tried to connect for before, in vain:
+//! whatever else it may decide, it decides without such a failure. That it had no file descriptor for an
+//! attempt shows (`proxy_fds`).
 //!
 //! Confused with an attempt whose answer cannot be read, being encrypted: that may have been the error.
 
 use crate::cause::Cause;
-use crate::signal::{End, Opening, Source, Unread};
+use crate::signal::{End, Nanos, Opening, Source, Unread};
+use crate::track::host::{MILLISECOND, SECOND};
 
 use super::finding::Finding;
 use super::{Case, proxy_fds, text};
+
+/// Who has failed is left out for so long, at least where that is not set otherwise.
+const OUT: Nanos = 60 * SECOND;
+/// Who waits before it answers has a queue.
+const AT_ONCE: Nanos = 100 * MILLISECOND;
 
 pub(super) fn diagnose(case: &Case<'_>) -> Finding {
     if let Some(finding) = proxy_fds::exhausted(case) {
@@ -39,6 +47,7 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
         _ if was_answered(case) => Finding::unknown(
             "proxy_log: what the upstream answered cannot be read; whether it failed the request or the proxy did",
         ),
+        _ if let Some(finding) = out_of_rotation(case) => finding,
         _ => Finding::unknown(format!(
             "proxy_log: no attempt on an upstream was seen; {made_itself} all look like this"
         )),
@@ -47,6 +56,33 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
         Some(_) => finding.settled(),
         None => finding,
     }
+}
+
+/// It asks nobody for what it could not connect to anybody for before.
+fn out_of_rotation(case: &Case<'_>) -> Option<Finding> {
+    let response = case.response.filter(|_| case.source == Source::Kernel)?;
+    let asked_at = response.request_at?;
+    let waited = case.answered_at.saturating_sub(asked_at);
+    // Not one of its own that is not known to be.
+    let refused = case.host.refused_before(asked_at, response)?;
+    let ago = case.answered_at.saturating_sub(refused.at);
+    if waited > AT_ONCE || ago > OUT {
+        return None;
+    }
+    let missing = format!(
+        "proxy_log: no attempt on an upstream was seen; {}, {} and {} look like this",
+        Cause::DnsFailed,
+        Cause::ProxyLimit,
+        Cause::ProxyConfig,
+    );
+    let how = match refused.end {
+        End::ConnectFailed { errno } => text::errno(errno),
+        _ => "no answer".to_owned(),
+    };
+    let upstream = text::clean(&refused.upstream.0);
+    let text = format!("for a request like this one, to {upstream}: {how}");
+    let finding = Finding::likely(Cause::NoLiveUpstreams, missing);
+    Some(finding.fact_at(refused.at, Source::Kernel, "connect_failed_before", text))
 }
 
 /// An upstream was asked and answered, in what cannot be read.

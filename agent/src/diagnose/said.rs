@@ -114,9 +114,17 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
             [&own[..], &DEATHS].concat()
         }
         Said::Answered => vec![UpstreamAnswered],
-        Said::NoLiveUpstreams if envoy => vec![NoLiveUpstreams, DnsFailed],
+        // Nobody of a cluster, or of a backend, is left whose names were not resolved.
+        Said::NoLiveUpstreams if envoy || proxy == Some(Software::Haproxy) => {
+            vec![NoLiveUpstreams, DnsFailed]
+        }
+        // Who has as many requests as it may have is left out as well: `max_conns`,
+        // `unhealthy_request_count`.
         Said::NoLiveUpstreams if proxy == Some(Software::Nginx) => {
             vec![NoLiveUpstreams, ProxyLimit]
+        }
+        Said::NoLiveUpstreams if proxy == Some(Software::Caddy) => {
+            vec![NoLiveUpstreams, ProxyQueueTimeout]
         }
         Said::NoLiveUpstreams => vec![NoLiveUpstreams],
         Said::NotResolved => vec![DnsFailed],

@@ -35,6 +35,14 @@ pub struct Logged {
     pub untried: bool,
 }
 
+impl Logged {
+    /// It names no request and no client, but the thread that wrote it.
+    pub fn is_of_thread(&self) -> bool {
+        let nobody = self.client.is_none() && self.request.is_none();
+        self.proxy == Some(Software::Apache) && nobody && self.connection.is_some()
+    }
+}
+
 /// Which kind of line it is: an exchange has one access line, and an error line for each failed try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

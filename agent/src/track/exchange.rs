@@ -245,6 +245,14 @@ impl Exchange {
             .map_or(self.touched, |(at, _, _)| *at)
     }
 
+    /// What its client asked for, as far as is known.
+    pub(super) fn request(&self) -> Option<&Opening> {
+        let answered = self.response.as_ref();
+        let answered = answered.and_then(|(.., r)| r.request.as_ref());
+        let mut links = (self.attempts.iter()).filter_map(|t| t.attempt.downstream.as_ref());
+        answered.or_else(|| links.find_map(|link| link.request.as_ref()))
+    }
+
     /// Who asked, as far as is known.
     pub(super) fn client(&self) -> Option<&Address> {
         let answered = self.response.as_ref();

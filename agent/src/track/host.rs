@@ -1,11 +1,14 @@
 //! What is known of this host's processes, listeners and upstreams: bounded memory of past signals. Pure.
 
+mod by_thread;
 mod deaths;
 mod listeners;
 mod losses;
+mod passed;
 mod patience;
 mod pools;
 mod processes;
+mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -16,17 +19,21 @@ use super::seen::is_address;
 use super::told::Told;
 use crate::signal::{
     Address, Attempt, End, Fact, FlowId, LinkOrder, Listener, Logged, LoggedTry, Nanos, Process,
-    ProcessExit, ProcessSample, Said, ServerLine, Signal, SignalSent, Software, Source,
+    ProcessExit, ProcessSample, Response, Said, ServerLine, Signal, SignalSent, Software, Source,
 };
 use crate::verdict::Spread;
+use by_thread::ByThread;
 use deaths::Deaths;
 use listeners::Listeners;
 use losses::Losses;
+use passed::Passed;
+pub(super) use passed::folder;
 use patience::Patience;
 use pools::Pools;
 pub(crate) use pools::idle_when_closed;
 pub use pools::{ClosesEarly, Pool};
 use processes::Processes;
+pub use refused::Refused;
 
 pub(crate) const MILLISECOND: Nanos = 1_000_000;
 pub(crate) const SECOND: Nanos = 1_000_000_000;
@@ -59,6 +66,8 @@ pub struct LogFailure {
     pid: u32,
     pub said: Said,
     pub upstream: Address,
+    /// The first part of the request's path.
+    folder: Option<String>,
 }
 
 /// Bounded memory of the facts that are not tied to one exchange.
@@ -81,6 +90,9 @@ pub struct Host {
     server_lines: ServerLines,
     /// Tries that proxies' logs call failed, the latest of them.
     log_failures: VecDeque<LogFailure>,
+    passed: Passed,
+    by_thread: ByThread,
+    refused: refused::Connects,
     /// When lines of logs were left out, and how many.
     distrusted: VecDeque<(Nanos, u64)>,
     dropped: BTreeMap<&'static str, u64>,
@@ -144,7 +156,13 @@ impl Host {
                     self.sent_lost.told(signal.at, *count);
                 }
             }
-            Fact::Logged(line) => self.tries_failed(signal.at, line),
+            Fact::Logged(line) => {
+                self.tries_failed(signal.at, line);
+                let lost = self.passed.told(signal.at, line);
+                self.count("passed_on", lost);
+                let lost = self.by_thread.told(signal.at, line);
+                self.count("thread_lines", lost);
+            }
             Fact::LinesDistrusted { count } => {
                 const KEPT: usize = 1024;
                 if self.distrusted.len() >= KEPT {
@@ -216,6 +234,16 @@ impl Host {
         let mut settings = self.process(proxy)?.settings.iter();
         let (_, address) = settings.find(|(name, _)| *name == named)?;
         Some(Address(address.clone()))
+    }
+
+    /// Whether its configuration names more than one address of an upstream.
+    pub(super) fn has_several_backends(&self, proxy: u32) -> bool {
+        let settings = self.process(proxy).map(|p| p.settings.as_slice());
+        let mut addresses = (settings.unwrap_or_default().iter())
+            .filter(|(name, _)| name.starts_with("backend ") && name.ends_with(" server"))
+            .map(|(_, address)| address);
+        let first = addresses.next();
+        addresses.any(|address| Some(address) != first)
     }
 
     /// Whether these two are alive and of two proxies of one software that have nothing to do with each other. A
@@ -380,13 +408,46 @@ impl Host {
         !self.distrusted.iter().any(|(at, _)| span.contains(at))
     }
 
-    /// The last failed connection or wait that this proxy's log told of, not longer before.
-    pub fn proxy_failed_before(&self, told: &Told, within: Nanos) -> Option<(Nanos, &LogFailure)> {
+    /// The last failed connection or wait that this proxy's log told of, not longer before; `below`: of
+    /// a request below the same folder.
+    pub fn proxy_failed_before(
+        &self,
+        told: &Told,
+        within: Nanos,
+        below: bool,
+    ) -> Option<(Nanos, &LogFailure)> {
         let from = told.from.saturating_sub(within);
         let near = |f: &&LogFailure| (from..=told.to).contains(&f.at);
         let same = |f: &&LogFailure| f.proxy == told.proxy && (told.pid == 0 || f.pid == told.pid);
-        let mut failures = self.log_failures.iter().rev().filter(near).filter(same);
+        let folder = passed::folder(told.request.as_ref());
+        let goes = |f: &&LogFailure| !below || f.folder.is_some() && f.folder.as_deref() == folder;
+        let all = self.log_failures.iter().rev();
+        let mut failures = all.filter(near).filter(same).filter(goes);
         failures.next().map(|failure| (failure.at, failure))
+    }
+
+    /// When this proxy's log last told of a request of the same client, below the same folder, that an
+    /// upstream answered.
+    pub fn passed_on_before(&self, told: &Told) -> Option<Nanos> {
+        let (client, request) = (told.client.as_ref(), told.request.as_ref());
+        self.passed.before(told.to, told.proxy, client, request)
+    }
+
+    /// What Apache's error log said at this moment of the thread that answered, of what it did by itself.
+    pub fn said_of_thread(&self, at: Nanos, response: &Response) -> Option<(Nanos, Said)> {
+        self.by_thread.of(at, response)
+    }
+
+    /// Whether anything that was said so may be about this response: of the thread that answered, or of one
+    /// that is none here, as it is numbered within a container or by a library.
+    pub fn may_be_said_of(&self, at: Nanos, response: &Response) -> bool {
+        let own =
+            |thread: u64| thread == u64::from(response.thread) || thread > u64::from(u32::MAX);
+        let mut threads = self.by_thread.threads(at);
+        threads.any(|(pid, thread)| match pid == response.proxy {
+            true => own(thread),
+            false => self.process(pid).is_none(),
+        })
     }
 
     fn tries_failed(&mut self, at: Nanos, line: &Logged) {
@@ -404,6 +465,7 @@ impl Host {
                 pid: line.pid.unwrap_or(0),
                 said,
                 upstream: upstream.clone(),
+                folder: passed::folder(line.request.as_ref()).map(str::to_owned),
             });
         }
     }
@@ -420,7 +482,20 @@ impl Host {
         }
     }
 
+    /// The last connect of this proxy, before that, for a request like the one it answered that did not come
+    /// about.
+    pub fn refused_before(&self, at: Nanos, response: &Response) -> Option<&Refused> {
+        let family = |pid| self.processes.family(pid);
+        let own = |pid| {
+            let both = || family(pid).is_some_and(|of| Some(of) == family(response.proxy));
+            pid == response.proxy || both()
+        };
+        self.refused.before(at, response.request.as_ref(), own)
+    }
+
     fn attempt_ended(&mut self, at: Nanos, attempt: &Attempt) {
+        let lost = self.refused.ended(at, attempt);
+        self.count("refused_connects", lost);
         let proxy = self.processes.label(attempt.proxy);
         let lost = self.pools.attempted(&proxy, attempt, at);
         self.count("pools", lost);

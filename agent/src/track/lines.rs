@@ -46,6 +46,10 @@ fn near(at: Nanos, told: &Told) -> bool {
 impl Tracker {
     /// A line of a proxy's log: about an exchange that another source sees, or one that none does.
     pub(super) fn logged(&mut self, at: Nanos, line: &Logged, out: &mut Vec<Decided>) {
+        // What answers in a thread is another source's to see.
+        if line.is_of_thread() {
+            return;
+        }
         for (at, line) in self.logs.completed(self.now, at, line) {
             self.take_line(at, &line, out);
         }
@@ -307,6 +311,7 @@ impl Tracker {
         if matches!(key, Key::Logged(_)) {
             return;
         }
+        self.connects.led_to(exchange);
         let proxy = exchange.response.as_ref().map(|(.., r)| r.proxy);
         let proxy = proxy.or_else(|| exchange.attempts.last().map(|t| t.attempt.proxy));
         if let Some(proxy) = proxy {

@@ -113,6 +113,11 @@ impl Tracker {
             self.host.observe(signal);
             return Vec::new();
         }
+        if let Fact::AttemptEnded(attempt) = &signal.fact
+            && attempt.upstream.is_name_service()
+        {
+            return Vec::new();
+        }
         let mut out = Vec::new();
         // What was due before this signal is decided without it, however rarely time is told.
         self.decide_overdue(signal.at, &mut out);
@@ -243,6 +248,7 @@ impl Tracker {
             .last_attempt
             .as_ref()
             .filter(|a| !is_anothers_still(signal, response, a))
+            .filter(|a| !a.upstream.is_name_service())
         {
             let its = match self.misled(signal.source, last) || self.is_anothers(signal, response) {
                 true => own_key(last),
@@ -378,6 +384,7 @@ impl Tracker {
         Case {
             attempts: &exchange.attempts,
             response: exchange.response.as_ref().map(|(_, _, response)| response),
+            answered_at: exchange.answered_at(),
             source: exchange.source(),
             told: exchange.told.as_ref(),
             surely_told: false,

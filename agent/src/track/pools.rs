@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::exchange::Exchange;
+use super::host::folder;
 use super::moments::{LATE, at_once, between, is_unconnected};
 use super::{Key, Tracker};
 use crate::diagnose::Tried;
-use crate::signal::{Address, Attempt, End, Nanos, Response, Software, Source, Untied};
+use crate::signal::{
+    Address, Attempt, End, FlowId, Nanos, Opening, Response, Software, Source, Untied,
+};
 
 /// For how long Varnish holds back after such an error, by default.
 fn holds_back(errno: i32) -> Option<Nanos> {
@@ -32,6 +36,8 @@ pub(super) struct Connects {
     recent: VecDeque<Tried>,
     /// Up to then some were forgotten.
     forgotten: Nanos,
+    /// What was asked for that some of these were made for, of exchanges that are decided.
+    led: VecDeque<(FlowId, Opening)>,
 }
 
 impl Connects {
@@ -51,6 +57,21 @@ impl Connects {
             closed: None,
             said: None,
         });
+    }
+
+    /// This exchange is decided.
+    pub(super) fn led_to(&mut self, exchange: &Exchange) {
+        let Some(request) = exchange.request() else {
+            return;
+        };
+        for tried in exchange
+            .attempts
+            .iter()
+            .filter(|t| is_unconnected(&t.attempt))
+        {
+            self.led.truncate(KEPT - 1);
+            self.led.push_front((tried.attempt.flow, request.clone()));
+        }
     }
 
     /// The one that decided: it failed by itself, or waited longest. `None` where the proxy called
@@ -208,6 +229,16 @@ impl Tracker {
         }
     }
 
+    /// Whether this connect was made for a request below the same folder.
+    fn was_for_alike(&self, connect: &Tried, response: &Response) -> bool {
+        let flow = connect.attempt.flow;
+        let open = self.by_flow.get(&flow).and_then(|key| self.open.get(key));
+        let led = || self.connects.led.iter().find(|(of, _)| *of == flow);
+        let asked = open.and_then(Exchange::request);
+        let asked = asked.or_else(|| led().map(|(_, asked)| asked));
+        folder(asked).is_some() && folder(asked) == folder(response.request.as_ref())
+    }
+
     /// Gives a response of Varnish's for which nobody was asked the connect after which it held back. Where
     /// that was so for several upstreams, one of these would have been called.
     fn hold_back(&mut self, key: Key) {
@@ -226,6 +257,9 @@ impl Tracker {
         let told = told.and_then(|told| self.host.upstream_told(response.proxy, told));
         if let Some(told) = told {
             held.retain(|held| held.attempt.upstream == told);
+        } else if self.host.has_several_backends(response.proxy) {
+            // One of them was refused, of which this request need know nothing.
+            held.retain(|held| self.was_for_alike(held, response));
         }
         let Some(&last) = held.first() else {
             return;

@@ -384,6 +384,7 @@ impl Scene {
             source: Source::Kernel,
             attempts,
             response: self.response.as_ref(),
+            answered_at: 0,
             host,
             told: None,
             surely_told: false,

@@ -268,6 +268,7 @@ fn connects_that_cannot_be_told_apart_are_likely_whichever_it_was() {
         let case = Case {
             attempts: &[],
             response: Some(&response),
+            answered_at: 0,
             source: Source::Packets,
             told: None,
             surely_told: false,

@@ -7,6 +7,7 @@ mod blanking;
 mod build;
 mod connects;
 mod deaths;
+mod no_attempt;
 mod races;
 mod runbooks;
 mod waits;

@@ -37,6 +37,8 @@ struct Held {
 struct Line<'a> {
     moment: Moment,
     thread: Thread,
+    /// Of level `error` or beyond.
+    is_error: bool,
     errno: Option<i32>,
     client: Option<Address>,
     number: &'a str,
@@ -45,10 +47,10 @@ struct Line<'a> {
 
 impl Apache {
     pub(super) fn parse(&mut self, line: &str, zone: Zone) -> Parsed {
-        let Some((moment, rest)) = head(line, zone) else {
+        let Some((moment, module, rest)) = head(line, zone) else {
             return Parsed::NotUnderstood;
         };
-        match body(moment, rest) {
+        match body(moment, module, rest) {
             Some(line) => self.line(&line),
             None => Parsed::Nothing,
         }
@@ -129,6 +131,12 @@ impl Apache {
             "AH01170" | "AH00940" | "AH01167" => {
                 return tell(line, Vec::new(), Some(Said::NoLiveUpstreams), None);
             }
+            // failed to acquire connection for (127.0.0.1:9000): as many are in use as may be.
+            "AH00941" => return of_thread(line, Some(Said::QueueTimedOut)),
+            // disabling worker for (127.0.0.1:9000) for 60s: another line says why.
+            "AH00959" => return Parsed::Nothing,
+            // Not understood: some request may have failed so.
+            _ if line.is_error => return of_thread(line, None),
             _ => None,
         };
         match statement {
@@ -212,6 +220,27 @@ fn tell(line: &Line<'_>, tries: Vec<LoggedTry>, said: Option<Said>, path: Option
     ))
 }
 
+/// Of a line that names neither client nor request.
+fn of_thread(line: &Line<'_>, said: Option<Said>) -> Parsed {
+    Parsed::Signal(Timed::exchange(
+        line.moment,
+        Logged {
+            proxy: Some(Software::Apache),
+            line: LogLine::Error,
+            pid: Some(line.thread.0),
+            connection: Some(line.thread.1),
+            client: None,
+            request: None,
+            within: line.moment.within,
+            took: None,
+            status: None,
+            tries: Vec::new(),
+            said,
+            untried: true,
+        },
+    ))
+}
+
 fn address(text: &str) -> Option<Address> {
     upstream(text)
 }
@@ -240,15 +269,15 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 }
 
 /// `[Sat Nov 21 12:22:24.784594 2026] [proxy:error] [pid 7714:tid 7720] …`
-fn head(line: &str, zone: Zone) -> Option<(Moment, &str)> {
+fn head(line: &str, zone: Zone) -> Option<(Moment, &str, &str)> {
     let rest = line.strip_prefix('[')?;
     let (time, rest) = rest.split_once("] [")?;
     let moment = ctime(time)?.in_zone(zone)?;
-    let (_module, rest) = rest.split_once("] [pid ")?;
-    Some((moment, rest))
+    let (module, rest) = rest.split_once("] [pid ")?;
+    Some((moment, module, rest))
 }
 
-fn body(moment: Moment, rest: &str) -> Option<Line<'_>> {
+fn body<'a>(moment: Moment, module: &str, rest: &'a str) -> Option<Line<'a>> {
     let (process, mut rest) = rest.split_once("] ")?;
     let (pid, tid) = match process.split_once(":tid ") {
         Some((pid, tid)) => (pid, tid.parse().ok()?),
@@ -274,7 +303,9 @@ fn body(moment: Moment, rest: &str) -> Option<Line<'_>> {
     let (number, message) = rest.split_once(": ")?;
     let numbered = number.len() == 7 && number.starts_with("AH");
     let message = message.split(", referer: ").next().unwrap_or(message);
+    let level = module.rsplit(':').next().unwrap_or_default();
     numbered.then_some(Line {
+        is_error: matches!(level, "error" | "crit" | "alert" | "emerg"),
         moment,
         thread: (pid.parse().ok()?, tid),
         errno,

@@ -5,10 +5,13 @@
 
 use std::collections::HashMap;
 
+use self::out::Out;
 use super::text::{client, request, status, unescape_hash, upstream};
 use super::time::{Zone, common_civil};
 use super::{Parsed, Timed};
 use crate::signal::{LogLine, Logged, LoggedTry, Nanos, Opening, Said, Software};
+
+mod out;
 
 const MILLISECOND: u64 = 1_000_000;
 const EAGAIN: i32 = 11;
@@ -22,6 +25,7 @@ const BACKENDS: usize = 1024;
 pub(super) struct Haproxy {
     /// Backends whose Unix socket had a full queue, and when a connect last failed for it that is untold.
     full: HashMap<String, Option<Nanos>>,
+    out: Out,
 }
 
 impl Haproxy {
@@ -44,6 +48,10 @@ impl Haproxy {
             {
                 self.full.insert(backend.to_owned(), at);
             }
+            return Parsed::Nothing;
+        }
+        if let Some(rest) = line.strip_prefix("Server ") {
+            self.out.told(rest);
             return Parsed::Nothing;
         }
         self.exchange(line, pid, zone)
@@ -74,6 +82,7 @@ impl Haproxy {
         let unserved = server == "<NOSRV>";
         let said = match state {
             "SC" if unserved && backend == frontend.trim_end_matches('~') => Some(Said::Configured),
+            "SC" if unserved && self.out.unresolved(backend) => Some(Said::NotResolved),
             "SC" if unserved => Some(Said::NoLiveUpstreams),
             "SC" | "PC" | "RC" => Some(self.not_connected(backend)),
             "sC" => Some(Said::ConnectTimedOut),
@@ -213,6 +222,37 @@ mod tests {
         assert_eq!(tries(&[&last]), [(Some(Said::NotConnected), None)]);
         let last = SAVED.replace("0/0/0/3/3 200 52 - - ----", "0/0/0/-1/3 502 208 - - SH--");
         assert_eq!(tries(&[&last]), [(Some(Said::ClosedOrReset), None)]);
+    }
+
+    /// Who has no address is not asked; nor is who failed its checks, or both.
+    #[test]
+    fn a_backend_without_an_address_is_told_from_one_whose_servers_are_down() {
+        const REFUSED: &str = r#"10.0.0.7:5000 [22/Nov/2026:19:40:45.100] front back/<NOSRV> 0/-1/-1/-1/0 503 217 - - SC-- 1/1/0/0/0 0/0 "GET /x HTTP/1.1""#;
+        let said = |lines: &[&str]| {
+            let mut haproxy = Haproxy::default();
+            for line in lines {
+                let parsed = haproxy.parse(line, (None, None), Zone::Fixed(0));
+                assert!(matches!(parsed, Parsed::Nothing), "{line}");
+            }
+            match haproxy.parse(REFUSED, (None, None), Zone::Fixed(0)) {
+                Parsed::Signal(timed) => timed.into_logged().and_then(|line| line.said),
+                _ => None,
+            }
+        };
+        let nameless = "Server back/a is going DOWN for maintenance (DNS NX status). 0 active and 0 backup servers left. 0 sessions active, 0 requeued, 0 remaining in queue.";
+        let down = r#"Server back/b is DOWN, reason: Layer4 connection problem, info: "Connection refused", check duration: 0ms. 0 active and 0 backup servers left."#;
+        let elsewhere = nameless.replace("back/a", "other/a");
+        let resolves = "Server back/a ('a.example') is UP/READY (resolves again).";
+        assert_eq!(said(&[nameless]), Some(Said::NotResolved));
+        for lines in [
+            &[][..],
+            &[down],
+            &[&elsewhere],
+            &[nameless, resolves],
+            &[nameless, down],
+        ] {
+            assert_eq!(said(lines), Some(Said::NoLiveUpstreams), "{lines:?}");
+        }
     }
 
     const FULL: &str = "Connect() failed for backend back: can't connect to destination unix socket, check backlog size on the server.";

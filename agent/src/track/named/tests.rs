@@ -376,6 +376,7 @@ fn where_signals_were_lost_the_line_proves_nothing() {
 }
 
 mod alike;
+mod by_itself;
 mod counted;
 mod descriptors;
 mod given_back;

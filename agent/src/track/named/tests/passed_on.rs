@@ -103,7 +103,7 @@ fn what_nginx_does_not_call_an_error_of_its_own_is_the_upstreams() {
     assert_eq!(both(2), [Proven; 2]);
 }
 
-/// Apache's access lines are like nginx's, and it does not write each of its errors with a path or at all.
+/// Others' access lines may be like nginx's, and not each of their errors is in a log that is read.
 #[test]
 fn an_error_log_without_a_line_says_nothing_of_another_proxy() {
     let of = |software: &str| {
@@ -119,5 +119,5 @@ fn an_error_log_without_a_line_says_nothing_of_another_proxy() {
         confidence(&out[0])
     };
     assert_eq!(of("nginx"), (Cause::ProxyConfig, Likely));
-    assert_eq!(of("apache"), (Cause::Unknown, Confidence::Unknown));
+    assert_eq!(of("h2o"), (Cause::Unknown, Confidence::Unknown));
 }
