@@ -5,6 +5,7 @@ mod connection_refused;
 mod host_unreachable;
 mod keepalive_race;
 mod listener_died;
+mod no_live_upstreams;
 mod ports_exhausted;
 mod protocol_mismatch;
 mod proxy_fds_exhausted;
@@ -65,6 +66,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     response_header_too_big::CAUSE,
     response_invalid::CAUSE,
     upstream_answered::CAUSE,
+    no_live_upstreams::CAUSE,
 ];
 
 pub(in crate::matrix) struct Cause {

@@ -94,9 +94,37 @@ pub(in crate::matrix) struct Route {
     pub(in crate::matrix) speaks: Speaks,
     pub(in crate::matrix) to: Target,
     pub(in crate::matrix) or: Option<Target>,
+    /// What the proxy decides about them without asking anybody.
+    pub(in crate::matrix) own: Option<Own>,
 }
 
+/// What a proxy does by itself with the requests of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::matrix) enum Own {
+    /// Who fails is not asked any more, for longer than a pair takes.
+    TakesOut,
+    /// All but a few requests are refused: by a rate, or by how many are under way.
+    Limits,
+    /// It answers 503, as it is told to.
+    Answers,
+    /// It passes on one request at a time, and lets others wait so long.
+    Queues(Duration),
+    /// It calls `NAME` instead of an address, which it asks this host's name server for.
+    LooksUp,
+}
+
+/// The host of an upstream that is to be looked up.
+pub(in crate::matrix) const NAME: &str = "inner.lab.example";
+
 impl Route {
+    /// Where it calls, as it is told.
+    fn address(&self) -> String {
+        match (&self.to, self.own) {
+            (Target::Tcp(to), Some(Own::LooksUp)) => format!("{NAME}:{}", to.port()),
+            (to, _) => to.to_string(),
+        }
+    }
+
     fn servers(&self) -> impl Iterator<Item = &Target> {
         std::iter::once(&self.to).chain(&self.or)
     }

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::beside::{self, Beside, Second};
 use super::causes::Cause;
 use super::draw::Draw;
 use super::failures;
-use super::proxies::{Again, PORT, Proxy, Route, Target, Wanted};
+use super::proxies::{Again, Own, PORT, Proxy, Route, Target, Wanted};
 use super::upstreams::{Act, Manner, Server, Speaks, Upstream};
 use crate::client::{self, Request, Timed};
 use crate::confined::confined;
@@ -34,7 +34,7 @@ const SECOND_PORT: u16 = 9002;
 const OTHER_PORT: u16 = 9003;
 const CONNECT: Duration = Duration::from_secs(1);
 /// Whatever status the proxy chooses.
-const ANY: &[u16] = &[500, 502, 503, 504];
+pub(in crate::matrix) const ANY: &[u16] = &[500, 502, 503, 504];
 
 /// What is called an upstream and is none: a client, say.
 pub(in crate::matrix) fn strangers<'a>(
@@ -68,6 +68,8 @@ pub(in crate::matrix) struct Stage<'a> {
     pub(in crate::matrix) alone: bool,
     /// Whether the proxy heeds files' permissions, though it is root's.
     pub(in crate::matrix) confined: bool,
+    /// What the proxy decides by itself about the requests that fail.
+    pub(in crate::matrix) own: Option<Own>,
     /// What the proxy sends and is sent, where it is captured.
     pub(in crate::matrix) packets: Option<Everything>,
     beside: Option<Beside>,
@@ -95,6 +97,7 @@ impl<'a> Stage<'a> {
             server: None,
             alone: false,
             confined: false,
+            own: None,
             packets: None,
             beside: None,
         })
@@ -132,6 +135,27 @@ impl<'a> Stage<'a> {
         let (far, relay) = self.far.as_ref()?;
         relay.lose_answers_from(FAULT_PORT);
         Some(far)
+    }
+
+    /// How many packets of TCP have come to the far host: of calls to the upstream.
+    pub(in crate::matrix) fn calls(&self) -> Result<u64> {
+        let (far, _) = self.far.as_ref().context("there is no far host")?;
+        let text = far.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, values) = lines.next().zip(lines.next()).context("no count of TCP")?;
+        let mut both = names.split(' ').zip(values.split(' '));
+        let (_, count) = both
+            .find(|(name, _)| *name == "InSegs")
+            .context("no InSegs")?;
+        Ok(count.parse()?)
+    }
+
+    /// Puts a server that does what it is asked at the fault's place.
+    pub(in crate::matrix) fn serve_there(&mut self) -> Result<Target> {
+        let (ns, to) = self.there();
+        let server = Scripted::start(&self.run, ns, "there", &to.to_string(), Mode::Asked, 128)?;
+        self.run.hold(server);
+        Ok(to)
     }
 
     /// The proxy's own host drops them.
@@ -172,8 +196,10 @@ impl<'a> Stage<'a> {
     pub(in crate::matrix) fn front_for(&mut self, to: &Target, patience: Duration) -> Result<()> {
         let well = self.serve_beside("well", WELL_PORT, Mode::Asked)?;
         let speaks = self.upstream.map_or(Speaks::Http, |u| u.speaks);
+        let own = self.own;
         let route = |folder, to, or| Route {
             folder,
+            own: own.filter(|_| folder == FAULT),
             speaks: if folder == FAULT {
                 speaks
             } else {
@@ -316,16 +342,33 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// One request by itself, after which others are sent that fail; whether it has failed.
+    pub(in crate::matrix) fn fail_once(&mut self) -> Result<bool> {
+        let request = self.failing("");
+        let sent = self.burst(vec![(Duration::ZERO, request)])?;
+        Ok(sent.iter().any(Sent::failed))
+    }
+
     /// Requests in the drawn crowds until `wanted` of them have failed, after others that were answered
     /// well.
     pub(in crate::matrix) fn fail(&mut self, query: &str) -> Result<Vec<Sent>> {
+        self.fail_together(query, 1)
+    }
+
+    /// The same in crowds of so many at least: of fewer at once none fails.
+    pub(in crate::matrix) fn fail_together(
+        &mut self,
+        query: &str,
+        least: usize,
+    ) -> Result<Vec<Sent>> {
         self.introduce()?;
         let mut sent = Vec::new();
         loop {
-            let count = self.draw.crowd.min(failures::missing(&sent, self.wanted));
-            if count == 0 {
+            let missing = failures::missing(&sent, self.wanted);
+            if missing == 0 {
                 return Ok(sent);
             }
+            let count = self.draw.crowd.min(missing).max(least);
             let alike = self.draw.alike.then(|| self.run.path(FAULT));
             let path = |run: &Run| alike.clone().unwrap_or_else(|| run.path(FAULT));
             let requests = (0..count)

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::{Again, PORT, Proxy, Speaks, Target, program, serve};
+use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
 use crate::matrix::upstreams::SCRIPT;
 
-const MODULES: [&str; 8] = [
+const MODULES: [&str; 9] = [
     "mpm_event",
+    "alias",
     "proxy",
     "proxy_http",
     "proxy_fcgi",
@@ -65,7 +66,27 @@ pub(super) const PROXY: Proxy = Proxy {
                 Target::Tcp(address) => format!("http://{address}"),
                 Target::Unix(path) => format!("unix:{}|http://back", path.display()),
             };
-            if route.or.is_none() {
+            let (mut times, mut set) = (times.clone(), "");
+            match route.own {
+                Some(Own::Answers) => {
+                    text += &format!("Redirect 503 {folder}\n");
+                    continue;
+                }
+                Some(Own::Queues(wait)) => {
+                    times += &format!(" max=1 acquire={}", wait.as_millis());
+                }
+                Some(Own::TakesOut) => {
+                    times = times.replace("retry=0", "retry=60");
+                    set = "ProxySet forcerecovery=Off\n";
+                }
+                _ => {}
+            }
+            if route.own == Some(Own::LooksUp) {
+                let to = route.address();
+                text += &format!("ProxyPass {folder} http://{to}{folder} {times}\n");
+                continue;
+            }
+            if route.or.is_none() && route.own != Some(Own::TakesOut) {
                 let to = address(&route.to);
                 text += &format!("ProxyPass {folder} {to}{folder} {times}\n");
                 continue;
@@ -73,7 +94,7 @@ pub(super) const PROXY: Proxy = Proxy {
             let member = |to| format!("BalancerMember {} {times}\n", address(to));
             let members: String = route.servers().map(member).collect();
             text += &format!(
-                "<Proxy balancer://back{number}>\n{members}</Proxy>\n\
+                "<Proxy balancer://back{number}>\n{members}{set}</Proxy>\n\
                  ProxyPass {folder} balancer://back{number}{folder}\n"
             );
         }

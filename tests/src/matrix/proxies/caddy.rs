@@ -1,7 +1,7 @@
 //! Caddy, which is Go, with a pool for each upstream. It is not told to check their health: who fails a
 //! check is not asked any more.
 
-use super::{Again, PORT, Proxy, Speaks, Target, program, serve};
+use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "caddy",
@@ -22,13 +22,24 @@ pub(super) const PROXY: Proxy = Proxy {
         };
         let mut routes = String::new();
         for route in &wanted.routes {
+            if route.own == Some(Own::Answers) {
+                routes += &format!("handle {}/* {{\n respond 503\n}}\n", route.folder);
+                continue;
+            }
+            let out = match route.own {
+                Some(Own::TakesOut) => "  fail_duration 60s\n  max_fails 1\n",
+                _ => "",
+            };
             let address = |to: &Target| match to {
                 Target::Tcp(address) => format!("{address} "),
                 Target::Unix(path) => format!("unix/{} ", path.display()),
             };
-            let to: String = route.servers().map(address).collect();
+            let mut to: String = route.servers().map(address).collect();
+            if route.own == Some(Own::LooksUp) {
+                to = route.address() + " ";
+            }
             routes += &format!(
-                "handle {}/* {{\n reverse_proxy {to}{{\n  lb_policy round_robin\n{again}  transport http {{\n   \
+                "handle {}/* {{\n reverse_proxy {to}{{\n  lb_policy round_robin\n{out}{again}  transport http {{\n   \
                  dial_timeout {connect}ms\n   response_header_timeout {patience}ms\n   \
                  keepalive 60s\n   keepalive_idle_conns_per_host 64\n  }}\n }}\n}}\n",
                 route.folder

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Again, PORT, Proxy, Route, Speaks, Target, Wanted, program, serve};
+use super::{Again, NAME, Own, PORT, Proxy, Route, Speaks, Target, Wanted, program, serve};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
@@ -49,6 +49,20 @@ fn configuration(wanted: &Wanted, access_log: &str) -> Value {
             "load_assignment": {"cluster_name": name(number), "endpoints": [
                 {"lb_endpoints": endpoints}]},
         });
+        match route.own {
+            // Without panic, in which it asks those that are out.
+            Some(Own::TakesOut) => {
+                cluster["common_lb_config"] = json!({"healthy_panic_threshold": {"value": 0}});
+                cluster["outlier_detection"] = json!({"consecutive_5xx": 1,
+                    "base_ejection_time": "60s", "max_ejection_percent": 100});
+            }
+            Some(Own::Queues(_)) => {
+                cluster["circuit_breakers"] = json!({"thresholds": [
+                    {"max_connections": 1, "max_pending_requests": 1, "max_requests": 1}]});
+            }
+            Some(Own::LooksUp) => return of_names(&name(number), &seconds(wanted.connect)),
+            _ => {}
+        }
         if let Some(every) = wanted.checks.map(seconds) {
             // Who fails them all is asked all the same: there is nobody else.
             cluster["health_checks"] = json!([{
@@ -64,6 +78,10 @@ fn configuration(wanted: &Wanted, access_log: &str) -> Value {
         Again::Anything => Some("connect-failure,reset"),
     };
     let route = |(number, route): (usize, &Route)| {
+        let matches = json!({"prefix": route.folder});
+        if route.own == Some(Own::Answers) {
+            return json!({"match": matches, "direct_response": {"status": 503}});
+        }
         let mut action = json!({"cluster": name(number), "timeout": seconds(wanted.patience)});
         if let Some(again) = again {
             action["retry_policy"] = json!({"retry_on": again, "num_retries": 2,
@@ -71,7 +89,7 @@ fn configuration(wanted: &Wanted, access_log: &str) -> Value {
                     "name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
                         "@type": format!("{TYPES}.retry.host.previous_hosts.v3.PreviousHostsPredicate")}}]});
         }
-        json!({"match": {"prefix": route.folder}, "route": action})
+        json!({"match": matches, "route": action, "typed_per_filter_config": of_route(route)})
     };
     let numbered = || wanted.routes.iter().enumerate();
     let manager = json!({
@@ -81,8 +99,7 @@ fn configuration(wanted: &Wanted, access_log: &str) -> Value {
             "@type": format!("{TYPES}.access_loggers.file.v3.FileAccessLog"), "path": access_log}}],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
             "routes": numbered().map(route).collect::<Vec<_>>()}]},
-        "http_filters": [{"name": "router", "typed_config": {
-            "@type": format!("{TYPES}.filters.http.router.v3.Router")}}],
+        "http_filters": filters(wanted),
     });
     json!({"static_resources": {
         "listeners": [{"name": "lab",
@@ -90,4 +107,58 @@ fn configuration(wanted: &Wanted, access_log: &str) -> Value {
             "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}],
         "clusters": numbered().map(cluster).collect::<Vec<_>>(),
     }})
+}
+
+const LIMIT: &str = "envoy.filters.http.local_ratelimit";
+const NAMES: &str = "envoy.filters.http.dynamic_forward_proxy";
+
+/// Those that any route needs, and last the one that asks upstreams.
+fn filters(wanted: &Wanted) -> Vec<Value> {
+    let has = |own| wanted.routes.iter().any(|route| route.own == Some(own));
+    let mut filters = Vec::new();
+    if has(Own::Limits) {
+        filters.push(json!({"name": LIMIT, "typed_config": {
+            "@type": format!("{TYPES}.filters.http.local_ratelimit.v3.LocalRateLimit"),
+            "stat_prefix": "lab"}}));
+    }
+    if has(Own::LooksUp) {
+        filters.push(json!({"name": NAMES, "typed_config": {
+            "@type": format!("{TYPES}.filters.http.dynamic_forward_proxy.v3.FilterConfig"),
+            "dns_cache_config": names()}}));
+    }
+    filters.push(json!({"name": "router", "typed_config": {
+        "@type": format!("{TYPES}.filters.http.router.v3.Router")}}));
+    filters
+}
+
+/// What these filters do with the requests of a route.
+fn of_route(route: &Route) -> Value {
+    let always = json!({"default_value": {"numerator": 100, "denominator": "HUNDRED"}});
+    match (route.own, &route.to) {
+        (Some(Own::Limits), _) => json!({LIMIT: {
+            "@type": format!("{TYPES}.filters.http.local_ratelimit.v3.LocalRateLimit"),
+            "stat_prefix": "lab", "status": {"code": "ServiceUnavailable"},
+            "token_bucket": {"max_tokens": 2, "tokens_per_fill": 2, "fill_interval": "60s"},
+            "filter_enabled": always, "filter_enforced": always}}),
+        (Some(Own::LooksUp), Target::Tcp(to)) => json!({NAMES: {
+            "@type": format!("{TYPES}.filters.http.dynamic_forward_proxy.v3.PerRouteConfig"),
+            "host_rewrite_literal": format!("{NAME}:{}", to.port())}}),
+        _ => json!({}),
+    }
+}
+
+/// A cluster of whatever hosts are asked for by name.
+fn of_names(name: &str, connect: &str) -> Value {
+    json!({"name": name, "connect_timeout": connect, "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": {
+            "@type": format!("{TYPES}.clusters.dynamic_forward_proxy.v3.ClusterConfig"),
+            "dns_cache_config": names()}}})
+}
+
+fn names() -> Value {
+    json!({"name": "lab", "dns_lookup_family": "V4_ONLY", "typed_dns_resolver_config": {
+        "name": "envoy.network.dns_resolver.cares", "typed_config": {
+            "@type": format!("{TYPES}.network.dns_resolver.cares.v3.CaresDnsResolverConfig"),
+            "use_resolvers_as_fallback": false, "resolvers": [{"socket_address": {
+                "address": "127.0.0.1", "port_value": 53}}]}}})
 }

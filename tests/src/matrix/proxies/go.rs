@@ -26,7 +26,7 @@ pub(super) const PROXY: Proxy = Proxy {
             .args(["-patience", &format!("{}ms", wanted.patience.as_millis())])
             .env("GOMAXPROCS", wanted.workers.to_string());
         for route in &wanted.routes {
-            command.arg(format!("{}={}", route.folder, route.to));
+            command.arg(format!("{}={}", route.folder, route.address()));
         }
         Ok(Box::new(serve(run, ns, NAME, command)?))
     },

@@ -1,6 +1,6 @@
 //! h2o: threads with clients and pools of their own. It tries nothing again and checks nobody's health.
 
-use super::{Again, PORT, Proxy, Speaks, Target, program, serve};
+use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "h2o",
@@ -26,9 +26,14 @@ pub(super) const PROXY: Proxy = Proxy {
         for route in &wanted.routes {
             let folder = route.folder;
             let to = match &route.to {
-                Target::Tcp(address) => address.to_string(),
+                Target::Tcp(_) => route.address(),
                 Target::Unix(path) => format!("[unix:{}]", path.display()),
             };
+            if route.own == Some(Own::Answers) {
+                let answer = "Proc.new { |env| [503, {}, []] }";
+                text += &format!("      {folder}:\n        mruby.handler: |\n          {answer}\n");
+                continue;
+            }
             text +=
                 &format!("      {folder}:\n        proxy.reverse.url: \"http://{to}{folder}\"\n");
         }

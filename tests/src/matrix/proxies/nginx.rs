@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Again, PORT, Proxy, Speaks, Wanted, program};
+use super::{Again, NAME, Own, PORT, Proxy, Route, Speaks, Target, Wanted, program};
 use crate::matrix::upstreams::SCRIPT;
 use crate::netns::NetNs;
 use crate::run::Run;
@@ -29,6 +29,30 @@ pub(super) const PROXY: Proxy = Proxy {
     start: |run, ns, wanted| start(run, ns, wanted, "nginx"),
 };
 
+/// What a location does with its requests, and what comes before that.
+fn pass_http(number: usize, route: &Route, http: &mut String) -> (String, String) {
+    let mut pass = format!("proxy_pass http://back{number};");
+    let mut more = String::new();
+    match (route.own, &route.to) {
+        (Some(Own::Answers), _) => pass = "return 503;".to_owned(),
+        (Some(Own::Limits), _) => {
+            *http += &format!(
+                "limit_req_zone $server_port zone=rate{number}:64k rate=1r/m;
+                 limit_conn_zone $server_port zone=count{number}:64k;\n"
+            );
+            more =
+                format!("limit_req zone=rate{number} burst=1 nodelay; limit_conn count{number} 1;");
+        }
+        (Some(Own::LooksUp), Target::Tcp(to)) => {
+            // It looks up at each request what is in a variable.
+            pass = format!("set $inner {NAME}; proxy_pass http://$inner:{};", to.port());
+            more = "resolver 127.0.0.1 ipv6=off; resolver_timeout 1s;".to_owned();
+        }
+        _ => {}
+    }
+    (pass, more)
+}
+
 /// The program, of whatever version.
 pub(super) fn start(
     run: &Run,
@@ -41,16 +65,26 @@ pub(super) fn start(
     let mut locations = String::new();
     for (number, route) in wanted.routes.iter().enumerate() {
         let folder = route.folder;
-        let server = |to| format!("server {to} max_fails=0; ");
+        let out = route.own == Some(Own::TakesOut);
+        // Its workers share what they know of failures where there is a zone.
+        let (fails, zone) = match out {
+            true => (
+                "max_fails=1 fail_timeout=60s",
+                format!("zone back{number} 64k; "),
+            ),
+            false => ("max_fails=0", String::new()),
+        };
+        let server = |to| format!("server {to} {fails}; ");
         let mut servers: String = route.servers().map(server).collect();
-        if wanted.again == Again::Anything && route.or.is_none() {
+        // An only server is never taken out.
+        if (wanted.again == Again::Anything || out) && route.or.is_none() {
             // It asks no server twice, but knows it by two lines as two.
             servers = servers.repeat(2);
         }
-        http += &format!("upstream back{number} {{ {servers}keepalive 64; }}\n");
+        http += &format!("upstream back{number} {{ {zone}{servers}keepalive 64; }}\n");
         let script = run.folder.join(SCRIPT).display().to_string();
         let (pass, more) = match route.speaks {
-            Speaks::Http => (format!("proxy_pass http://back{number};"), String::new()),
+            Speaks::Http => pass_http(number, route, &mut http),
             Speaks::FastCgi => (
                 format!("fastcgi_pass back{number};"),
                 format!("fastcgi_param SCRIPT_FILENAME {script};{PARAMS}"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Again, PORT, Proxy, Route, Speaks, Target, Wanted, address, program, serve};
+use super::{Again, Own, PORT, Proxy, Route, Speaks, Target, Wanted, address, program, serve};
 use crate::netns::NetNs;
 use crate::process::Proc;
 use crate::run::{Run, START};
@@ -82,10 +82,27 @@ fn log(run: &Run, ns: &NetNs, name: &Path) -> Result<Proc> {
 fn configuration(wanted: &Wanted) -> String {
     let (mut backends, mut choice, mut again) = (String::new(), String::new(), String::new());
     for (number, route) in wanted.routes.iter().enumerate() {
-        let Route { folder, to, or, .. } = route;
+        let Route {
+            folder,
+            to,
+            or,
+            own: decides,
+            ..
+        } = route;
         let own = format!("back{number}");
-        backends += &backend(&own, to, wanted, "");
-        let goes = format!("if (req.url ~ \"^{folder}\") {{ set req.backend_hint = {own}; }}\n");
+        let (more, answer) = match decides {
+            // Nobody has answered its check yet, and the next one is far away.
+            Some(Own::TakesOut) => (
+                ".probe = { .initial = 0; .interval = 60s; .timeout = 500ms; }",
+                "",
+            ),
+            Some(Own::Limits) => (".max_connections = 1;", ""),
+            Some(Own::Answers) => ("", "return (synth(503));"),
+            _ => ("", ""),
+        };
+        backends += &backend(&own, to, wanted, more);
+        let goes =
+            format!("if (req.url ~ \"^{folder}\") {{ set req.backend_hint = {own}; {answer} }}\n");
         choice += &goes;
         // What nothing names is refused.
         if let (Some(or), Again::Anything) = (or, wanted.again) {
