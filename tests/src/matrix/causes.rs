@@ -9,6 +9,7 @@ mod no_live_upstreams;
 mod ports_exhausted;
 mod protocol_mismatch;
 mod proxy_fds_exhausted;
+mod proxy_limit;
 mod read_timeout_never_accepted;
 mod read_timeout_no_reply;
 mod read_timeout_not_read;
@@ -67,6 +68,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     response_invalid::CAUSE,
     upstream_answered::CAUSE,
     no_live_upstreams::CAUSE,
+    proxy_limit::CAUSE,
 ];
 
 pub(in crate::matrix) struct Cause {
