@@ -8,6 +8,7 @@ mod listener_died;
 mod no_live_upstreams;
 mod ports_exhausted;
 mod protocol_mismatch;
+mod proxy_config;
 mod proxy_fds_exhausted;
 mod proxy_limit;
 mod read_timeout_never_accepted;
@@ -69,6 +70,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     upstream_answered::CAUSE,
     no_live_upstreams::CAUSE,
     proxy_limit::CAUSE,
+    proxy_config::CAUSE,
 ];
 
 pub(in crate::matrix) struct Cause {
