@@ -11,6 +11,7 @@ mod protocol_mismatch;
 mod proxy_config;
 mod proxy_fds_exhausted;
 mod proxy_limit;
+mod proxy_queue_timeout;
 mod read_timeout_never_accepted;
 mod read_timeout_no_reply;
 mod read_timeout_not_read;
@@ -69,6 +70,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     response_invalid::CAUSE,
     upstream_answered::CAUSE,
     no_live_upstreams::CAUSE,
+    proxy_queue_timeout::CAUSE,
     proxy_limit::CAUSE,
     proxy_config::CAUSE,
 ];
