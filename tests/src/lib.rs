@@ -22,6 +22,7 @@ pub mod keeper;
 pub mod kubernetes;
 pub mod ledger;
 pub mod matrix;
+pub mod names;
 pub mod netns;
 pub mod packets;
 pub mod panels;

@@ -2,6 +2,7 @@
 
 mod connect_timeout;
 mod connection_refused;
+mod dns_failed;
 mod host_unreachable;
 mod keepalive_race;
 mod listener_died;
@@ -70,6 +71,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     response_invalid::CAUSE,
     upstream_answered::CAUSE,
     no_live_upstreams::CAUSE,
+    dns_failed::CAUSE,
     proxy_queue_timeout::CAUSE,
     proxy_limit::CAUSE,
     proxy_config::CAUSE,
