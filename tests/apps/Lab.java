@@ -24,6 +24,14 @@ public class Lab extends HttpServlet {
         return value == null ? otherwise : Integer.parseInt(value);
     }
 
+    private static void rest(HttpServletRequest request) {
+        try {
+            Thread.sleep(number(request, "ms", 0));
+        } catch (InterruptedException stopped) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
     @Override
     public void init() throws ServletException {
         try {
@@ -45,6 +53,9 @@ public class Lab extends HttpServlet {
             response.setStatus(413);
             return;
         }
+        if ("neglect".equals(act)) {
+            rest(request);
+        }
         if (!"spurn".equals(act)) {
             request.getInputStream().readAllBytes();
         }
@@ -52,11 +63,7 @@ public class Lab extends HttpServlet {
             // Tomcat survives it and says nothing to the client.
             throw new OutOfMemoryError("as it was asked");
         }
-        try {
-            Thread.sleep(number(request, "ms", 0));
-        } catch (InterruptedException stopped) {
-            return;
-        }
+        rest(request);
         if ("big-head".equals(act)) {
             String filler = "a".repeat(1000);
             for (int field = 0; field < 120; field++) {

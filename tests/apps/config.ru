@@ -24,6 +24,11 @@ run(lambda do |env|
   when "memory"
     eaten = []
     loop { eaten << "x" * (1 << 20) }
+  when "bad-head"
+    io = env["rack.hijack"].call
+    io.write("HTTP/1.1 200 OK\r\nBad\x01 Name: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    io.close
+    next [200, {}, []]
   end
   sleep(query.fetch("ms", "0").to_f / 1000)
   log("answered", path)

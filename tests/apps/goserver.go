@@ -41,6 +41,10 @@ func serve(answer http.ResponseWriter, request *http.Request) {
 	if act == "spurn" {
 		panic(http.ErrAbortHandler)
 	}
+	ms, _ := strconv.Atoi(query.Get("ms"))
+	if act == "neglect" {
+		time.Sleep(time.Duration(ms) * time.Millisecond)
+	}
 	io.Copy(io.Discard, request.Body)
 	if act == "hold" {
 		// Until the proxy gives up.
@@ -62,7 +66,6 @@ func serve(answer http.ResponseWriter, request *http.Request) {
 		connection.Close()
 		return
 	}
-	ms, _ := strconv.Atoi(query.Get("ms"))
 	time.Sleep(time.Duration(ms) * time.Millisecond)
 	if act == "big-head" {
 		answer.Header()["X-Filler"] = strings.Split(strings.Repeat(strings.Repeat("a", 1000)+" ", 120), " ")
@@ -84,6 +87,9 @@ func takenOver(act string) (string, bool) {
 		return "", true
 	case "partial":
 		return "HTTP/1.1 200 OK\r\nContent-Le", true
+	case "bad-head":
+		head := "HTTP/1.1 200 OK\r\nBad\x01 Name: x\r\nContent-Length: 0\r\n"
+		return head + "Connection: close\r\n\r\n", true
 	case "banner":
 		return "SSH-2.0-Go\r\n", true
 	}

@@ -64,14 +64,21 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     log("read", path)
     query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+    seconds = float(query.get("ms", 0)) / 1000
+    if query.get("do") == "neglect":
+        time.sleep(seconds)
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     wall, cpu = time.monotonic(), time.process_time()
-    act(query.get("do", "sleep"), float(query.get("ms", 0)) / 1000)
+    act(query.get("do", "sleep"), seconds)
     on_cpu = (time.process_time() - cpu) / max(time.monotonic() - wall, 1e-9)
     body = b"ok\n"
-    start_response(
-        query.get("status", "200") + " Chosen", [("Content-Length", str(len(body)))]
-    )
+    headers = [("Content-Length", str(len(body)))]
+    status = query.get("status", "200") + " Chosen"
+    if query.get("do") == "bad-head":
+        # What was taken from elsewhere unseen: no server here looks for the end of a line in it.
+        status += "\r\nBad\x01 Name: x"
+        headers.append(("Content-Type", "text/plain"))
+    start_response(status, headers)
     log("answered", path, on_cpu=on_cpu)
     return [body]
 

@@ -17,12 +17,18 @@ const acts = {
   close: (socket) => socket.destroy(),
   later: (socket) => setTimeout(() => socket.destroy(), 300),
   reset: (socket) => socket.resetAndDestroy(),
+  'bad-head': (socket) =>
+    socket.end('HTTP/1.1 200 OK\r\nBad\x01 Name: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'),
   exit: () => process.exit(3),
   segv: () => process.kill(process.pid, 'SIGSEGV'),
 };
 
 const handle = (request, response) => {
   const url = new URL(request.url, 'http://lab');
+  if (url.searchParams.get('do') === 'neglect') {
+    say('read', url.pathname);
+    return;
+  }
   request.resume();
   request.on('end', () => {
     say('read', url.pathname);

@@ -201,8 +201,11 @@ impl Conn {
             }
         }
         bytes.resize(bytes.len() + request.body, b'x');
-        self.stream.write_all(&bytes).await?;
-        self.response().await
+        match self.stream.write_all(&bytes).await {
+            // Who answers before it has all of the request, and closes, may have been understood.
+            Err(error) => self.response().await.map_err(|_| error.into()),
+            Ok(()) => self.response().await,
+        }
     }
 
     async fn response(&mut self) -> Result<u16> {

@@ -3,18 +3,21 @@
 //!
 //! Two TUN devices and two threads; kernels without netem can do this.
 
+mod loss;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::netns::NetNs;
+use loss::Loss;
 
 /// The address of the near end (the proxy's side) and of the far end (the upstream's side).
 pub const NEAR: &str = "10.9.0.1";
@@ -26,26 +29,8 @@ const HELD_AT_MOST: usize = 16_384;
 
 pub struct Relay {
     stop: Arc<AtomicBool>,
-    lost: Arc<Lost>,
+    loss: Arc<Loss>,
     threads: Vec<JoinHandle<()>>,
-}
-
-/// What of the near end's packets vanishes on the way, by a port; 0 for nothing.
-#[derive(Default)]
-struct Lost {
-    /// SYNs to this port of the far end.
-    syns_to: AtomicU16,
-    /// What answers SYNs to this port of the near end.
-    answers_from: AtomicU16,
-}
-
-impl Lost {
-    fn has(&self, packet: &[u8]) -> bool {
-        let port = |of: &AtomicU16| Some(of.load(Ordering::Relaxed)).filter(|port| *port != 0);
-        let syn = |port| is_syn_to(packet, port);
-        let answer = |port| is_answer_from(packet, port);
-        port(&self.syns_to).is_some_and(syn) || port(&self.answers_from).is_some_and(answer)
-    }
 }
 
 impl Relay {
@@ -54,7 +39,7 @@ impl Relay {
         let near_end = open_tun(near, NEAR)?;
         let far_end = open_tun(far, FAR)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let lost = Arc::new(Lost::default());
+        let loss = Arc::new(Loss::default());
         let threads = [
             (near_end.try_clone()?, far_end.try_clone()?, true),
             (far_end, near_end, false),
@@ -62,25 +47,31 @@ impl Relay {
         .into_iter()
         .map(|(from, to, outward)| {
             let stop = stop.clone();
-            let lost = lost.clone();
-            thread::spawn(move || carry(from, to, delay, &stop, outward.then_some(&*lost)))
+            let loss = loss.clone();
+            thread::spawn(move || carry(from, to, delay, &stop, |p| loss.takes(p, outward)))
         })
         .collect();
         Ok(Relay {
             stop,
-            lost,
+            loss,
             threads,
         })
     }
 
     /// From now on SYNs from the near end to this port of the far end are lost.
     pub fn lose_syns_to(&self, port: u16) {
-        self.lost.syns_to.store(port, Ordering::Relaxed);
+        self.loss.of_syns(port);
     }
 
     /// From now on who calls this port of the near end from the far one gets no answer.
     pub fn lose_answers_from(&self, port: u16) {
-        self.lost.answers_from.store(port, Ordering::Relaxed);
+        self.loss.of_answers(port);
+    }
+
+    /// From now on nothing but handshakes and bare acknowledgements gets to this port of the far end, or
+    /// from there.
+    pub fn lose_words_of(&self, port: u16) {
+        self.loss.of_words(port);
     }
 }
 
@@ -126,7 +117,13 @@ fn open_tun(ns: &NetNs, address: &str) -> Result<File> {
     Ok(file)
 }
 
-fn carry(mut from: File, mut to: File, delay: Duration, stop: &AtomicBool, lost: Option<&Lost>) {
+fn carry(
+    mut from: File,
+    mut to: File,
+    delay: Duration,
+    stop: &AtomicBool,
+    is_lost: impl Fn(&[u8]) -> bool,
+) {
     let mut held: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut buffer = vec![0_u8; 65_536];
     while !stop.load(Ordering::Relaxed) {
@@ -140,8 +137,7 @@ fn carry(mut from: File, mut to: File, delay: Duration, stop: &AtomicBool, lost:
                 Ok(0) => break,
                 Ok(size) => {
                     let packet = &buffer[..size];
-                    let lost = lost.is_some_and(|lost| lost.has(packet));
-                    if !lost && held.len() < HELD_AT_MOST {
+                    if !is_lost(packet) && held.len() < HELD_AT_MOST {
                         held.push_back((Instant::now() + delay, packet.to_vec()));
                     }
                 }
@@ -171,57 +167,4 @@ fn poll_readable(file: &File, wait: Duration) {
     };
     // SAFETY: one pollfd and a timespec that live through the call.
     unsafe { libc::ppoll(&mut poll, 1, &timeout, std::ptr::null()) };
-}
-
-/// IPv4, TCP, SYN without ACK, to this port.
-fn is_syn_to(packet: &[u8], port: u16) -> bool {
-    tcp(packet).is_some_and(|(_, to, flags)| to == port && flags & 0x12 == 0x02)
-}
-
-/// SYN with ACK, from this port.
-fn is_answer_from(packet: &[u8], port: u16) -> bool {
-    tcp(packet).is_some_and(|(from, _, flags)| from == port && flags & 0x12 == 0x12)
-}
-
-/// The ports, from and to, and the flags.
-fn tcp(packet: &[u8]) -> Option<(u16, u16, u8)> {
-    let first = packet.first()?;
-    let header = usize::from(first & 15) * 4;
-    let tcp = packet.get(header..)?;
-    let port = |at: usize| Some(u16::from_be_bytes(tcp.get(at..at + 2)?.try_into().ok()?));
-    let is_tcp = first >> 4 == 4 && packet.get(9) == Some(&6);
-    Some((port(0)?, port(2)?, *tcp.get(13)?)).filter(|_| is_tcp)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{is_answer_from, is_syn_to};
-
-    fn packet(flags: u8) -> Vec<u8> {
-        let mut packet = vec![0; 40];
-        packet[0] = 0x45;
-        packet[9] = 6;
-        packet[20..22].copy_from_slice(&40_000_u16.to_be_bytes());
-        packet[22..24].copy_from_slice(&9000_u16.to_be_bytes());
-        packet[33] = flags;
-        packet
-    }
-
-    #[test]
-    fn only_syns_to_the_port_are_lost() {
-        assert!(is_syn_to(&packet(0x02), 9000));
-        assert!(!is_syn_to(&packet(0x12), 9000));
-        assert!(!is_syn_to(&packet(0x10), 9000));
-        assert!(!is_syn_to(&packet(0x02), 9001));
-        assert!(!is_syn_to(&[], 9000));
-        assert!(!is_syn_to(&[0x45; 12], 9000));
-    }
-
-    #[test]
-    fn only_answers_from_the_port_are_lost() {
-        assert!(is_answer_from(&packet(0x12), 40_000));
-        assert!(!is_answer_from(&packet(0x02), 40_000));
-        assert!(!is_answer_from(&packet(0x10), 40_000));
-        assert!(!is_answer_from(&packet(0x12), 9000));
-    }
 }

@@ -1,5 +1,6 @@
 //! The causes of the matrix, one file each: how the fault is injected, and so what is true.
 
+mod busy;
 mod connect_timeout;
 mod connection_refused;
 mod dns_failed;
@@ -17,8 +18,10 @@ mod read_timeout_never_accepted;
 mod read_timeout_no_reply;
 mod read_timeout_not_read;
 mod request_body_rejected;
+mod request_unacknowledged;
 mod response_header_too_big;
 mod response_invalid;
+mod send_timeout;
 mod syn_backlog_full;
 mod tcp_accept_queue_full;
 mod unix_accept_queue_full;
@@ -65,6 +68,8 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     read_timeout_never_accepted::CAUSE,
     read_timeout_not_read::CAUSE,
     read_timeout_no_reply::CAUSE,
+    request_unacknowledged::CAUSE,
+    send_timeout::CAUSE,
     request_body_rejected::CAUSE,
     protocol_mismatch::CAUSE,
     response_header_too_big::CAUSE,

@@ -51,6 +51,8 @@ pub(in crate::matrix) struct Proxy {
     pub(in crate::matrix) speaks: &'static [Speaks],
     /// The most that it can be told to try again.
     pub(in crate::matrix) again: Again,
+    /// Whether it is too long for it, too, when a request cannot be sent.
+    pub(in crate::matrix) times_sending: bool,
     /// The logs that it writes, below the run's folder.
     pub(in crate::matrix) logs: &'static [&'static str],
     /// Logs whose lines name no request: of use beside another source alone.

@@ -158,6 +158,20 @@ impl<'a> Stage<'a> {
         Ok(to)
     }
 
+    /// Loses what is said to and by the fault's upstream, not what opens connections.
+    pub(in crate::matrix) fn lose_words(&self) {
+        if let Some((_, relay)) = &self.far {
+            relay.lose_words_of(FAULT_PORT);
+        }
+    }
+
+    /// The upstream's kernel keeps little of what its application does not read.
+    pub(in crate::matrix) fn narrow(&self) -> Result<()> {
+        let (ns, _) = self.there();
+        ns.sh("echo 4096 8192 8192 > /proc/sys/net/ipv4/tcp_rmem")
+            .map(drop)
+    }
+
     /// The proxy's own host drops them.
     pub(in crate::matrix) fn filter_connects(&self) -> Result<()> {
         let rule = format!("iptables -A OUTPUT -p tcp --dport {FAULT_PORT} --syn -j DROP");
@@ -362,6 +376,15 @@ impl<'a> Stage<'a> {
         least: usize,
     ) -> Result<Vec<Sent>> {
         self.introduce()?;
+        self.fail_at_once(query, least)
+    }
+
+    /// The same with nothing before.
+    pub(in crate::matrix) fn fail_as_it_is(&mut self, query: &str) -> Result<Vec<Sent>> {
+        self.fail_at_once(query, 1)
+    }
+
+    fn fail_at_once(&mut self, query: &str, least: usize) -> Result<Vec<Sent>> {
         let mut sent = Vec::new();
         loop {
             let missing = failures::missing(&sent, self.wanted);

@@ -67,6 +67,8 @@ pub(in crate::matrix) enum Act {
     Status(u16),
     /// Reads it and does nothing for so long.
     Sleep(Duration),
+    /// Reads its head, and nothing more for so long.
+    Neglect(Duration),
     /// Answers it, and closes the connection when nothing came for so long after that.
     CloseIdle(Duration),
     /// Reads it and closes the connection, reset or after half a head, and lives on.

@@ -80,6 +80,9 @@ fn misbehave(stream: &Stream, what: &str) {
             return;
         }
         "hold" => Ok(()),
+        "neglect" => loop {
+            thread::park();
+        },
         "banner" => stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
         // "close", "spurn", and anything unknown.
         _ => return,
@@ -112,7 +115,7 @@ impl Request {
                 path: path.to_owned(),
                 query: query.to_owned(),
             };
-            let unread = matches!(request.asked("do"), Some("reject" | "spurn"));
+            let unread = matches!(request.asked("do"), Some("reject" | "spurn" | "neglect"));
             if unread || body_is_there(&head, &bytes[end + 4..]) {
                 return Some(request);
             }

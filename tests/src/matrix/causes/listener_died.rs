@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::read_timeout_never_accepted::occupy;
-use super::{By, Cause, Stage};
+use super::{By, Cause, Stage, busy};
 use crate::client;
 use crate::matrix::proxies::Target;
 use crate::matrix::upstreams;
@@ -78,7 +77,7 @@ impl Listening {
             let name = format!("gunicorn{number}");
             let patient = ["--timeout", "600"];
             let gunicorn = Gunicorn::start(&stage.run, ns, &name, &address, 1, &patient)?;
-            let busy = occupy(stage, &at, &gunicorn)?;
+            let busy = busy::occupied(stage, &at, &gunicorn.log)?;
             return Ok(Listening {
                 at,
                 pid: gunicorn.pid(),

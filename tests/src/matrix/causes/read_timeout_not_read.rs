@@ -1,11 +1,10 @@
-//! The upstream accepts and never reads.
+//! The upstream accepts and never reads: its threads are busy, or it does not care.
 
 use std::time::Duration;
 
-use super::{By, Cause};
-use crate::matrix::upstreams;
-use crate::software::Scripted;
-use crate::upstream::Mode;
+use super::{By, Cause, busy};
+
+const BACKLOG: u32 = 128;
 
 pub(super) const CAUSE: Cause = Cause {
     name: "read_timeout_not_read",
@@ -14,19 +13,9 @@ pub(super) const CAUSE: Cause = Cause {
     spares: &[],
     inject: |stage| {
         stage.apart(Duration::ZERO)?;
-        let (ns, to) = stage.there();
-        let deaf = Scripted::start(
-            &stage.run,
-            ns,
-            "deaf",
-            &to.to_string(),
-            Mode::NeverRead,
-            128,
-        )?;
-        stage.server = Some(upstreams::SCRIPTED);
+        let (_, to) = stage.there();
+        busy::listen(stage, &to, BACKLOG, busy::DEAF)?;
         stage.front(&to)?;
-        stage.fail("")?;
-        stage.run.hold(deaf);
-        Ok(())
+        stage.fail("").map(drop)
     },
 };

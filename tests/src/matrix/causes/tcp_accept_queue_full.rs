@@ -1,13 +1,6 @@
 //! The accept queue of a TCP listener on the proxy's host is full.
 
-use std::net::TcpStream;
-use std::time::Duration;
-
-use super::{By, Cause};
-use crate::matrix::proxies::Target;
-use crate::matrix::upstreams;
-use crate::software::Scripted;
-use crate::upstream::Mode;
+use super::{By, Cause, busy};
 
 const BACKLOG: u32 = 2;
 
@@ -18,31 +11,11 @@ pub(super) const CAUSE: Cause = Cause {
     spares: &[],
     inject: |stage| {
         stage.in_few_crowds();
-        let (ns, to) = stage.there();
-        let address = to.to_string();
-        let silent = Scripted::start(
-            &stage.run,
-            ns,
-            "silent",
-            &address,
-            Mode::NeverAccept,
-            BACKLOG,
-        )?;
-        stage.server = Some(upstreams::SCRIPTED);
-        let Target::Tcp(address) = to else {
-            return Ok(());
-        };
-        // The queue holds one more.
-        let waiting = stage.near.enter(|| {
-            let one = || TcpStream::connect_timeout(&address, Duration::from_secs(1));
-            Ok((0..=BACKLOG)
-                .map(|_| one())
-                .collect::<Result<Vec<_>, _>>()?)
-        })?;
+        let (_, to) = stage.there();
+        busy::listen(stage, &to, BACKLOG, busy::CLOSED)?;
         // Before the proxy comes, which may want to know how it is.
+        busy::fill(stage, &to, BACKLOG)?;
         stage.front(&to)?;
-        stage.fail("")?;
-        stage.run.hold((waiting, silent));
-        Ok(())
+        stage.fail("").map(drop)
     },
 };

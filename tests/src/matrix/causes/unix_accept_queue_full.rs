@@ -1,12 +1,6 @@
 //! The accept queue of a Unix socket is full when the proxy calls.
 
-use std::os::unix::net::UnixStream;
-
-use super::{By, Cause};
-use crate::matrix::proxies::Target;
-use crate::matrix::upstreams;
-use crate::software::Scripted;
-use crate::upstream::Mode;
+use super::{By, Cause, busy};
 
 const BACKLOG: u32 = 3;
 
@@ -18,27 +12,10 @@ pub(super) const CAUSE: Cause = Cause {
     spares: &["apache"],
     inject: |stage| {
         let to = stage.unix();
-        let address = to.to_string();
-        let silent = Scripted::start(
-            &stage.run,
-            &stage.near,
-            "silent",
-            &address,
-            Mode::NeverAccept,
-            BACKLOG,
-        )?;
-        stage.server = Some(upstreams::SCRIPTED);
-        // The queue holds one more.
-        let Target::Unix(path) = &to else {
-            return Ok(());
-        };
-        let waiting = (0..=BACKLOG)
-            .map(|_| UnixStream::connect(path))
-            .collect::<Result<Vec<_>, _>>()?;
+        busy::listen(stage, &to, BACKLOG, busy::CLOSED)?;
         // Before the proxy comes, which may want to know how it is.
+        busy::fill(stage, &to, BACKLOG)?;
         stage.front(&to)?;
-        stage.fail("")?;
-        stage.run.hold((waiting, silent));
-        Ok(())
+        stage.fail("").map(drop)
     },
 };

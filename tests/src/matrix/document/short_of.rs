@@ -182,7 +182,7 @@ mod tests {
                 ("connection_refused", &[]),
             ]),
         );
-        let line = "scripted one: `response_invalid` (36 of 36; no other here can be asked for it), \
+        let line = "scripted one: `response_invalid` (36 of 36), \
                     `upstream_closed_early` (21 of 41).";
         assert!(page.contains(line), "{page}");
     }

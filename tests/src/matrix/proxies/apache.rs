@@ -24,6 +24,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http, Speaks::FastCgi],
     // To another server, and only of a route that has two.
     again: Again::Connects,
+    times_sending: true,
     logs: &["apache-error.log", "apache-access.log"],
     nameless: &[],
     lacking: || program("apache2"),

@@ -9,6 +9,8 @@ pub(super) const PROXY: Proxy = Proxy {
     unix: true,
     speaks: &[Speaks::Http],
     again: Again::Anything,
+    // Its time for a response begins when all of the request is sent.
+    times_sending: false,
     logs: &["caddy.log", "caddy-access.log"],
     nameless: &[],
     lacking: || program("caddy"),

@@ -12,6 +12,8 @@ pub(super) const PROXY: Proxy = Proxy {
     unix: true,
     speaks: &[Speaks::Http],
     again: Again::Anything,
+    // Its time for a response begins when it has all of the request.
+    times_sending: false,
     logs: &["envoy-access.log"],
     nameless: &[],
     lacking: || program("envoy"),

@@ -14,6 +14,8 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     // Only what its pool hides.
     again: Again::Never,
+    // Its time for a response begins when all of the request is sent.
+    times_sending: false,
     // The stand-in has none of Traefik's, but what `httputil` says by itself.
     logs: &[],
     nameless: &["goproxy.log"],

@@ -8,6 +8,7 @@ pub(super) const PROXY: Proxy = Proxy {
     unix: true,
     speaks: &[Speaks::Http],
     again: Again::Never,
+    times_sending: true,
     // Its lines say neither upstream nor error.
     logs: &[],
     nameless: &[],

@@ -14,6 +14,7 @@ pub(super) const PROXY: Proxy = Proxy {
     unix: true,
     speaks: &[Speaks::Http],
     again: Again::Anything,
+    times_sending: true,
     logs: &["haproxy.log"],
     nameless: &[],
     lacking: || program("haproxy"),

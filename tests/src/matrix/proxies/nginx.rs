@@ -23,6 +23,7 @@ pub(super) const PROXY: Proxy = Proxy {
     unix: true,
     speaks: &[Speaks::Http, Speaks::FastCgi],
     again: Again::Anything,
+    times_sending: true,
     logs: &["nginx-error.log", "access.log"],
     nameless: &[],
     lacking: || program("nginx"),

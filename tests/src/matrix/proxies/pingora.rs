@@ -12,6 +12,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     // Only what its pool hides.
     again: Again::Never,
+    times_sending: true,
     // What pingora itself says, with the time to the second.
     logs: &["pingora-lab.log"],
     nameless: &[],

@@ -24,6 +24,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     // Its configuration learns of an attempt that it failed, not of what.
     again: Again::Anything,
+    times_sending: false,
     logs: &[LOG],
     nameless: &[],
     lacking: || program("varnishd").or_else(|| program("varnishlog")),

@@ -20,11 +20,13 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Status(status) => format!("status={status}"),
             // It waits until the proxy has given up.
             Act::Sleep(_) => "do=hold".to_owned(),
+            Act::Neglect(time) => format!("do=neglect&ms={}", time.as_millis()),
             Act::CloseIdle(idle) if is_kept(idle) => "ms=40".to_owned(),
             Act::Close => "do=close".to_owned(),
             Act::Reset => "do=reset".to_owned(),
             Act::Partial => "do=partial".to_owned(),
             Act::Banner => "do=banner".to_owned(),
+            Act::BadHead => "do=bad-head".to_owned(),
             Act::BigHead => "do=big-head".to_owned(),
             Act::Reject => "do=reject".to_owned(),
             Act::Spurn => "do=spurn".to_owned(),

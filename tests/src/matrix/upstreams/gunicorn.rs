@@ -34,9 +34,11 @@ pub(super) fn ask(act: Act) -> Option<String> {
         Act::Answer => String::new(),
         Act::Status(status) => format!("status={status}"),
         Act::Sleep(time) => format!("do=sleep&ms={}", time.as_millis()),
+        Act::Neglect(time) => format!("do=neglect&ms={}", time.as_millis()),
         Act::Exit => "do=exit".to_owned(),
         Act::Crash => "do=segv".to_owned(),
         Act::Hunger => return hunger(),
+        Act::BadHead => "do=bad-head".to_owned(),
         _ => return None,
     })
 }

@@ -1,13 +1,10 @@
 //! Node.js, one process, with its own keep-alive timeout of a second and what it adds.
 
-use std::time::Duration;
-
-use super::{Act, Server, Speaks, Upstream};
+use super::{Act, Server, Speaks, Upstream, is_kept};
 use crate::software::{Node, node_program};
 
-const KEEP_ALIVE: Duration = Duration::from_millis(1);
-/// What Node adds to its keep-alive timeout.
-const ADDED: Duration = Duration::from_secs(1);
+/// It adds a second to it.
+const KEEP_ALIVE_MS: u32 = 1;
 
 pub(super) const UPSTREAM: Upstream = Upstream {
     name: "node",
@@ -18,15 +15,16 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Answer => String::new(),
             Act::Status(status) => format!("status={status}"),
             Act::Sleep(_) => "do=hold".to_owned(),
-            Act::CloseIdle(idle) if idle == KEEP_ALIVE + ADDED => "ms=40".to_owned(),
+            Act::Neglect(_) => "do=neglect".to_owned(),
+            Act::CloseIdle(idle) if is_kept(idle) => "ms=40".to_owned(),
             Act::Close => "do=close".to_owned(),
             Act::Reset => "do=reset".to_owned(),
+            Act::BadHead => "do=bad-head".to_owned(),
             _ => return None,
         })
     },
     start: |run, ns, to, _| {
-        let keep_alive = KEEP_ALIVE.as_millis() as u32;
-        let node = Node::start(run, ns, "node", &to.to_string(), keep_alive)?;
+        let node = Node::start(run, ns, "node", &to.to_string(), KEEP_ALIVE_MS)?;
         Ok(Server {
             log: node.log.clone(),
             pid: node.pid(),

@@ -23,6 +23,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Exit => "do=exit".to_owned(),
             Act::Crash => "do=segv".to_owned(),
             Act::Hunger => return hunger(),
+            Act::BadHead => "do=bad-head".to_owned(),
             _ => return None,
         })
     },

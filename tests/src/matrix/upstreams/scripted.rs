@@ -14,6 +14,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Status(status) => format!("status={status}"),
             // It waits until the proxy has given up.
             Act::Sleep(_) => "do=hold".to_owned(),
+            Act::Neglect(_) => "do=neglect".to_owned(),
             Act::CloseIdle(idle) => format!("ms=40&idle={}", idle.as_millis()),
             Act::Close => "do=close".to_owned(),
             Act::Reset => "do=reset".to_owned(),

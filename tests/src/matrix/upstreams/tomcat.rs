@@ -52,6 +52,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::Answer => String::new(),
             Act::Status(status) => format!("status={status}"),
             Act::Sleep(time) => format!("ms={}", time.as_millis()),
+            Act::Neglect(time) => format!("do=neglect&ms={}", time.as_millis()),
             Act::CloseIdle(idle) if is_kept(idle) => "ms=40".to_owned(),
             Act::Close => "do=close".to_owned(),
             Act::BigHead => "do=big-head".to_owned(),
