@@ -416,7 +416,7 @@ fn decided(
     let only = admits(said, case.told.and_then(|told| told.proxy), place).len() == 1;
     let proven = told_by_log_alone(said) && only && left_to_log && tied && seen;
     let shape = match finding.cause == cause && own {
-        true => finding.variant,
+        true => finding.variant.or(variant(said)),
         false => variant(said),
     };
     let mut finding = Finding {
@@ -521,6 +521,8 @@ pub(crate) fn ended_so(said: Said, end: End) -> bool {
         | Said::HeadTooBig
         | Said::HeadInvalid
         | Said::HeadRefused
+        | Said::StreamReset
+        | Said::GoAway
         | Said::NotHttp { .. } => broken || matches!(end, End::GivenUp | End::Answered),
         Said::Answered => end == End::Answered,
         _ => false,

@@ -113,6 +113,8 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
             ];
             [&own[..], &DEATHS].concat()
         }
+        Said::StreamReset => vec![Http2StreamReset],
+        Said::GoAway => vec![Http2Goaway],
         Said::Answered => vec![UpstreamAnswered],
         // Nobody of a cluster, or of a backend, is left whose names were not resolved.
         Said::NoLiveUpstreams if envoy || proxy == Some(Software::Haproxy) => {
@@ -211,6 +213,8 @@ fn read_timed_out() -> Vec<Cause> {
         ReadTimeoutNoReply,
         RequestUnacknowledged,
         TcpAcceptQueueFull,
+        // All was sent, for all that the proxy knows, when its own kernel had it.
+        SendTimeout,
     ]
 }
 
@@ -265,7 +269,7 @@ pub(super) fn deciders(said: Option<Said>) -> &'static [&'static str] {
         Some(Said::SendTimedOut) => &[ACCEPTED, ACKNOWLEDGED],
         Some(Said::TimedOut) => &[QUEUE, ACCEPTED, READ, ACKNOWLEDGED],
         Some(Said::HeadTooBig | Said::HeadInvalid | Said::HeadRefused) => &[HEAD],
-        Some(Said::Answered) => &[HEAD],
+        Some(Said::Answered | Said::StreamReset | Said::GoAway) => &[HEAD],
         Some(Said::NoLiveUpstreams | Said::NotResolved | Said::QueueTimedOut) => &[UPSTREAMS],
         Some(Said::Limited | Said::Denied | Said::Configured) => {
             &["proxy_configuration: which rule or limit it was"]
@@ -302,6 +306,8 @@ pub(super) fn words(said: Said) -> String {
         Said::HeadInvalid => "the response's head is invalid",
         Said::NotHttp { .. } => "the response is not HTTP",
         Said::HeadRefused => "the response's head was refused",
+        Said::StreamReset => "the upstream reset the request's stream",
+        Said::GoAway => "the upstream ended the HTTP/2 connection",
         Said::Answered => "the upstream's own status was passed on",
         Said::NoLiveUpstreams => "no upstream was available",
         Said::NotResolved => "the upstream's name was not resolved",

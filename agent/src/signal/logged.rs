@@ -109,6 +109,9 @@ pub enum Said {
     },
     /// One of the three.
     HeadRefused,
+    /// HTTP/2: the upstream ended the request's stream, or the connection, and said so.
+    StreamReset,
+    GoAway,
     /// The status is the upstream's own.
     Answered,
     NoLiveUpstreams,

@@ -161,7 +161,11 @@ fn statement(told: &Told<'_>, status: Option<u16>) -> Option<Said> {
     if flag("UF") {
         return Some(connection(told));
     }
-    if flag("UC") || flag("UR") || flag("LR") {
+    // Of HTTP/1 the remote end is a connection's, `UC`.
+    if flag("UR") {
+        return Some(Said::StreamReset);
+    }
+    if flag("UC") || flag("LR") {
         return Some(Said::ClosedOrReset);
     }
     if flag("UT") || flag("SI") {
@@ -237,6 +241,11 @@ mod tests {
         };
         assert_eq!(said("-", "via_upstream", "-"), Some(Said::Answered));
         assert_eq!(said("UF,URX", "", ""), Some(Said::NotConnected));
+        let reset = "upstream_reset_before_response_started{remote_refused_stream_reset}";
+        assert_eq!(said("UR", reset, "-"), Some(Said::StreamReset));
+        assert_eq!(said("UR", "", ""), Some(Said::StreamReset));
+        let closed = "upstream_reset_before_response_started{connection_termination}";
+        assert_eq!(said("UC", closed, "-"), Some(Said::ClosedOrReset));
         assert_eq!(
             said(
                 "UF",

@@ -243,6 +243,13 @@ fn head_statement(message: &str) -> Option<Said> {
     {
         return Some(Said::Reset);
     }
+    // Both of gRPC, which is HTTP/2.
+    if message.starts_with("upstream rejected request with error ") {
+        return Some(Said::StreamReset);
+    }
+    if message.starts_with("upstream sent goaway with error ") {
+        return Some(Said::GoAway);
+    }
     let rest = message.strip_prefix("upstream sent ")?;
     if rest.starts_with("too big header") {
         return Some(Said::HeadTooBig);
@@ -292,6 +299,19 @@ pub(super) fn openssl_fault(text: &str) -> TlsFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_grpc_a_reset_stream_and_goaway_are_no_bad_head() {
+        let said = |message: &str| statement(&format!("{message}{HEAD}"));
+        let rejected = "upstream rejected request with error 7";
+        assert_eq!(said(rejected), Some(Said::StreamReset));
+        assert_eq!(
+            said("upstream sent goaway with error 11"),
+            Some(Said::GoAway)
+        );
+        let other = "upstream sent too large http2 frame: 4740180";
+        assert_eq!(said(other), Some(Said::HeadInvalid));
+    }
 
     /// It stands between failures all the time, and what is 2048 bytes after it was taken for its end.
     #[test]

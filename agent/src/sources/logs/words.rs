@@ -86,6 +86,13 @@ fn go_says(message: &str) -> Option<(Said, Option<Address>)> {
     {
         return go_http(error);
     }
+    // `http2: Transport: cannot retry err [stream error: …] after …` as well.
+    if message.contains("stream error: stream ID ") && message.contains("; received from peer") {
+        return said(Said::StreamReset);
+    }
+    if message.starts_with("http2: server sent GOAWAY and closed the connection") {
+        return said(Said::GoAway);
+    }
     if message.starts_with("tls: ")
         || message.starts_with("x509: ")
         || message.starts_with("remote error: tls: ")
@@ -207,6 +214,20 @@ mod tests {
                 r#"net/http: HTTP/1.x transport connection broken: malformed HTTP response "\x15\x03\x01\x00\x02\x02""#
             ),
             Some((Said::NotHttp { speaks }, None))
+        );
+        let again = "http2: Transport: cannot retry err [stream error: stream ID 23; REFUSED_STREAM; received \
+                     from peer] after Request.Body was written; define Request.GetBody to avoid this error";
+        for message in [
+            "stream error: stream ID 7; INTERNAL_ERROR; received from peer",
+            again,
+        ] {
+            assert_eq!(of(message), Some((Said::StreamReset, None)));
+        }
+        assert_eq!(
+            of(
+                r#"http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=ENHANCE_YOUR_CALM, debug="""#
+            ),
+            Some((Said::GoAway, None))
         );
         assert_eq!(of("something else"), None);
     }
