@@ -68,7 +68,8 @@ pub(super) fn refused(known: &Known<'_>) -> Option<Finding> {
     (at_once && failed).then(|| refused_head(attempt))
 }
 
-fn refused_head(attempt: &Attempt) -> Finding {
+/// What was wrong with a head of which the beginning is one: it was cut short, too big or malformed.
+pub(super) fn refused_head(attempt: &Attempt) -> Finding {
     if status(attempt).is_some_and(|status| status < 200) {
         return Finding::unknown(
             "response_received: what followed the interim response; it may have been this status",
@@ -78,7 +79,8 @@ fn refused_head(attempt: &Attempt) -> Finding {
     if attempt.fault == Some(HeadFault::Malformed) && attempt.received < PAGE {
         return Finding::proven(Cause::ResponseInvalid);
     }
-    let closing = attempt.tcp.as_ref().is_some_and(|tcp| tcp.fin.is_some());
+    let closing =
+        attempt.end == End::PeerClosed || attempt.tcp.as_ref().is_some_and(|tcp| tcp.fin.is_some());
     // Its FIN may be on its way, or come with what the proxy has just read.
     let peer = attempt.peer.as_ref();
     let closed = closing || peer.is_some_and(|peer| peer.closed.is_some());

@@ -8,6 +8,7 @@
 use crate::cause::{Cause, Variant};
 use crate::signal::{End, Opening, ResetBy};
 
+use super::answered::refused_head;
 use super::connect::{Fullness, fullness};
 use super::finding::Finding;
 use super::known::{Known, Read};
@@ -122,6 +123,10 @@ fn shape(known: &Known<'_>) -> Finding {
             },
             "request_sent: no request was seen on this connection",
         );
+    }
+    if !broken && answered {
+        // A server that has sent a malformed head closes as well.
+        return refused_head(attempt);
     }
     if !broken {
         let variant = if attempt.received > 0 {

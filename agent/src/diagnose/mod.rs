@@ -162,7 +162,9 @@ pub fn diagnose(case: &Case<'_>) -> Diagnosis {
 fn not_understood<'a>(case: &'a Case<'_>) -> Option<(&'a Tried, Finding)> {
     let tried = case.attempts.last()?;
     let known = Known { case, tried };
-    Some((tried, no_http(&known, case.response?)?))
+    let response = case.response?;
+    let finding = no_http(&known, response).or_else(|| handshake::refused(&known, response))?;
+    Some((tried, finding))
 }
 
 fn no_http(known: &Known<'_>, response: &Response) -> Option<Finding> {
@@ -188,7 +190,8 @@ pub fn diagnose_attempt(case: &Case<'_>, tried: &Tried) -> Option<Diagnosis> {
     let known = Known { case, tried };
     let finding = match tried.attempt.end {
         End::Answered => answered::diagnose(&tried.attempt, case.response)
-            .or_else(|| no_http(&known, case.response?))?,
+            .or_else(|| no_http(&known, case.response?))
+            .or_else(|| handshake::refused(&known, case.response?))?,
         _ => of_attempt(&known),
     };
     let evidence = evidence::of_attempt(&known);

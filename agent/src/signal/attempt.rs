@@ -40,6 +40,9 @@ pub struct Attempt {
     /// not counted as received.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tickets: bool,
+    /// Within TLS nothing was sent that can be a request: the handshake was not over, or came to nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unasked: bool,
     pub end: End,
     /// TCP only: what the proxy's socket knew.
     pub tcp: Option<TcpFacts>,

@@ -396,6 +396,7 @@ impl Told {
                         spoke_http: false,
                         sealed: false,
                         tickets: false,
+                        unasked: false,
                         fault: None,
                     },
                     closed: None,

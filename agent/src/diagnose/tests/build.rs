@@ -93,6 +93,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         spoke_http: false,
         sealed: false,
         tickets: false,
+        unasked: false,
         fault: None,
     };
     let response = Response {

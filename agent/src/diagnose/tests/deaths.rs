@@ -280,6 +280,16 @@ fn closed_by_a_living_process() {
         Proven,
         true,
     );
+    // Behind a status line, a head that is whole and malformed looks alike.
+    let head = |received| {
+        partial.clone().attempt(|a| {
+            a.received = received;
+            a.response = Some(Opening::HttpResponse { status: 200 });
+        })
+    };
+    let cut = Variant::PartialHead;
+    head(27).is(Cause::UpstreamClosedEarly, cut, Likely, true);
+    head(71).is(Cause::ResponseInvalid, None, Likely, true);
     let mut blind = partial;
     blind.signals.remove(0);
     blind.is(
@@ -389,6 +399,15 @@ fn ends_within_a_tls_handshake() {
     };
     let (cause, _, _) = super::blanking::judged(answered(closed()));
     assert_ne!(cause, failed, "the handshake was answered");
+    // Unless nothing but a handshake was sent.
+    let unasked = |scene: Scene| scene.attempt(|a| a.unasked = true);
+    let refused = || unasked(answered(closed()));
+    refused().is(failed, None, Likely, true);
+    unasked(answered(tls(scene(TCP, End::GivenUp, S).peer(true, true))))
+        .is(failed, None, Likely, true);
+    unasked(answered(tls(scene(TCP, End::Answered, S)))).is(failed, None, Likely, true);
+    let (cause, _, _) = super::blanking::judged(refused().reused());
+    assert_ne!(cause, failed, "a request had been sent before");
     let silent = |accepted| tls(scene(TCP, End::GivenUp, S).peer(accepted, false));
     silent(true).is(failed, Variant::Timeout, Likely, true);
     silent(false).is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);

@@ -272,6 +272,7 @@ fn attempt(
         response: answer_opening(flow).filter(|_| !tickets),
         sealed: is_sealed(flow),
         tickets,
+        unasked: is_unasked(flow),
         end: ending(how, errno),
         tcp: (tcp && sample.known & sampled::TCP != 0).then(|| tcp_facts(flow, sample)),
         peer: peer(flow, sample, how, at, beside),
@@ -301,6 +302,12 @@ fn answer_begins(flow: &abi::Flow) -> &[u8] {
 
 fn is_sealed(flow: &abi::Flow) -> bool {
     flow.tls & (tls::ASKED | tls::SEVERAL) == tls::ASKED
+}
+
+/// All of the proxy's records were followed, and none of them can be a request.
+fn is_unasked(flow: &abi::Flow) -> bool {
+    let unclear = tls::ASKED | tls::SEVERAL | tls::LOST;
+    flow.flags & flow_flag::SEALED != 0 && flow.tls & unclear == 0
 }
 
 /// In TLS, once the handshake is over, nothing can be read.

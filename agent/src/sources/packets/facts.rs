@@ -114,6 +114,7 @@ impl Packets {
             spoke_http: false,
             sealed: false,
             tickets: false,
+            unasked: false,
             fault: None,
         }
     }

@@ -170,6 +170,7 @@ fn attempt(end: End) -> Attempt {
         spoke_http: false,
         sealed: false,
         tickets: false,
+        unasked: false,
         fault: None,
         queue: Some(Queue {
             length: 129,

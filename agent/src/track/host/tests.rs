@@ -107,6 +107,7 @@ fn attempt(upstream: &str) -> Attempt {
         spoke_http: false,
         sealed: false,
         tickets: false,
+        unasked: false,
         fault: None,
     }
 }
@@ -225,6 +226,7 @@ fn listeners_by_address_wildcard_and_namespace() {
         spoke_http: false,
         sealed: false,
         tickets: false,
+        unasked: false,
         fault: None,
         ..call("10.0.0.5:8080")
     };
