@@ -26,6 +26,7 @@ impl Tracker {
             told: None,
             surely_told: false,
             named: false,
+            answered_at: signal.at,
             lost: self.host.lost_since(attempt.began),
             deadline_passed: true,
         };

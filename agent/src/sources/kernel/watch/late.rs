@@ -66,6 +66,7 @@ fn attempt(late: &Late, tick_ns: u64) -> Option<Attempt> {
         response: None,
         sealed: false,
         tickets: false,
+        unasked: false,
         end: End::Reset,
         tcp: Some(TcpFacts {
             fin: (!unread).then_some(Fin {
