@@ -191,8 +191,11 @@ fn tells_all(case: &Case<'_>, told: &Told) -> bool {
         None | Some(Software::Nginx | Software::Other) => nginx(told),
         Some(Software::Caddy) => told.proxy == Some(Software::Caddy),
         Some(Software::Apache) => {
+            // A line that names no request may be about this one.
+            let told_of = |r| case.host.may_be_said_of(case.answered_at, r);
             matches!(told.proxy, Some(Software::Apache) | None)
                 && case.host.sees("apache_error_log")
+                && !case.response.is_some_and(told_of)
         }
         _ => false,
     }

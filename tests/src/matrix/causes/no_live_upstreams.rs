@@ -14,8 +14,8 @@ use crate::matrix::stage::{ANY, FAULT, Stage};
 /// Requests in a row that ask nobody: each of a proxy's threads knows then.
 const KNOWN: u32 = 6;
 const MOST: u32 = 60;
-/// A proxy that takes connections has sent what it sends as it starts.
-const STARTING: Duration = Duration::from_millis(20);
+/// Longer than Varnish calls nobody after any connect that was refused: until then that is a cause as well.
+const HELD_BACK: Duration = Duration::from_millis(300);
 
 pub(super) const CAUSE: Cause = Cause {
     name: "no_live_upstreams",
@@ -44,7 +44,7 @@ pub(super) const CAUSE: Cause = Cause {
 fn take_out(stage: &mut Stage) -> Result<()> {
     let refused = Expect::verdict(beside::CELL, ANY, "connection_refused");
     // A check that comes as the proxy starts is no request's.
-    let there_and_back = 2 * stage.draw.distance.unwrap_or_default() + STARTING;
+    let there_and_back = 2 * stage.draw.distance.unwrap_or_default() + HELD_BACK;
     let (mut calls, mut known) = (stage.calls()?, None);
     while known != Some(calls) {
         std::thread::sleep(there_and_back);

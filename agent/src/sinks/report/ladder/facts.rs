@@ -36,6 +36,7 @@ pub(super) fn known(fact: &str, text: &str, unix: bool) -> Option<Step> {
             };
             arrow(Proxy, Upstream, Shape::Stopped, label)
         }
+        "connect_failed_before" => note(Proxy, "a connect failed before"),
         "connect_given_up" => arrow(Proxy, Upstream, Shape::Stopped, "gives up connecting"),
         "connects_unanswered" => arrow(Proxy, Upstream, Shape::Stopped, "connects unanswered"),
         "request_sent" if text.starts_with("write ") => {

@@ -33,12 +33,21 @@ fn a_check_that_fails_as_the_queue_is_emptied_is_nobodys_attempt() {
         (confidence(this), this.attempts.len())
     };
     let here = "10.0.0.7:4000";
-    for (said, cause) in [
-        ("queue_timed_out", Cause::ProxyQueueTimeout),
-        ("no_live_upstreams", Cause::NoLiveUpstreams),
+    for (said, cause, confidence) in [
+        (
+            "queue_timed_out",
+            Cause::ProxyQueueTimeout,
+            Confidence::Proven,
+        ),
+        // A name without an address makes HAProxy say the same.
+        (
+            "no_live_upstreams",
+            Cause::NoLiveUpstreams,
+            Confidence::Likely,
+        ),
     ] {
         let said = json!({"said": said});
-        assert_eq!(told(said.clone(), here), ((cause, Confidence::Proven), 0));
+        assert_eq!(told(said.clone(), here), ((cause, confidence), 0));
         // Another client's line.
         let refused = (Cause::ConnectionRefused, Confidence::Likely);
         assert_eq!(told(said, "10.0.0.7:4001"), (refused, 1));
