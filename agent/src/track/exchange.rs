@@ -298,15 +298,15 @@ impl Exchange {
         kernel && self.response.is_none() && self.attempts.iter().all(own)
     }
 
-    /// Its client was served, and what failed meanwhile was not tried for it: a copy of it for a mirror, say.
-    pub(super) fn went_well(&self, lost: u64) -> bool {
+    /// Its client was served, as far as it shows, and no attempt of its own has failed.
+    pub(super) fn went_well(&self) -> bool {
         let served = |(_, source, response): &(Nanos, Source, Response)| {
             *source == Source::Kernel
                 && response.status.is_some_and(|status| status < 500)
                 && response.adjacent.is_none()
         };
         let told = self.told.as_ref().is_some_and(|told| !told.saved());
-        lost == 0 && !told && self.attempts.is_empty() && self.response.as_ref().is_some_and(served)
+        !told && self.attempts.is_empty() && self.response.as_ref().is_some_and(served)
     }
 
     /// The last attempt got an answer from its upstream that was not itself a server error.

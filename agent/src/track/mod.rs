@@ -441,7 +441,7 @@ impl Tracker {
         let Some(exchange) = self.open.remove(&key) else {
             return;
         };
-        let led_by_none = exchange.led_by_no_request() || exchange.went_well(lost);
+        let led_by_none = exchange.led_by_no_request() || self.failed_beside(&exchange);
         if !led_by_none {
             self.part(key, &exchange);
         }
@@ -472,6 +472,26 @@ impl Tracker {
             at,
             decided: self.now,
         });
+    }
+}
+
+impl Tracker {
+    /// Its client was served well, and what failed then was a copy of its request, for a mirror say: an attempt
+    /// of that client's which is not its own.
+    fn failed_beside(&self, exchange: &Exchange) -> bool {
+        let Some((.., response)) = exchange.response.as_ref().filter(|_| exchange.went_well())
+        else {
+            return false;
+        };
+        let beside = |tried: &Tried| {
+            let link = tried.attempt.downstream.as_ref();
+            link.is_some_and(|link| {
+                link.flow == response.downstream && link.ordinal == response.ordinal
+            })
+        };
+        self.open
+            .values()
+            .any(|other| other.attempts.iter().any(beside))
     }
 }
 
