@@ -37,8 +37,8 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
     }
     let since_received = ticks.wrapping_sub(field!(sk, lrcvtime, u32));
     let unread = field!(sk, rcv_nxt, u32).wrapping_sub(field!(sk, copied_seq, u32));
-    // The rest of a request that was answered early is none.
-    if unread == 0 && since_received < since_sent {
+    // What came last, or was left unread, may be the rest of a request that was answered early.
+    if unread != 0 || since_received < since_sent {
         return;
     }
     let now = kernel::now();
@@ -53,31 +53,17 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
         from: ends.remote,
         pad: 0,
     };
-    let left = Left {
-        at: now,
-        way,
-        netns: ends.netns,
-        tgid: flow.tgid,
-        requests: flow.ordinal,
-        idle_ticks: since_sent,
-        fin: field!(sk, write_seq, u32),
-        pad: 0,
-    };
-    if unread != 0 {
-        tell(&left, unread, (false, true));
-        return;
-    }
     if let Some(slot) = LEFT.get_ptr_mut(slot(&way.to)) {
         // SAFETY: a map value.
         unsafe {
             // First and last, so that what is read in between is of no time.
             (&raw mut (*slot).at).write_volatile(0);
-            (*slot).way = left.way;
-            (*slot).netns = left.netns;
-            (*slot).tgid = left.tgid;
-            (*slot).requests = left.requests;
-            (*slot).idle_ticks = left.idle_ticks;
-            (*slot).fin = left.fin;
+            (*slot).way = way;
+            (*slot).netns = ends.netns;
+            (*slot).tgid = flow.tgid;
+            (*slot).requests = flow.ordinal;
+            (*slot).idle_ticks = since_sent;
+            (*slot).fin = field!(sk, write_seq, u32);
             (&raw mut (*slot).at).write_volatile(now);
         }
     }
@@ -105,13 +91,13 @@ pub fn came(skb: u64, way: &Way) {
         return;
     }
     let knew = (acknowledged.wrapping_sub(left.fin) as i32) > 0;
-    tell(left, data, (knew, false));
+    tell(left, data, knew);
     // What comes after it is the rest of the same request.
     left.at = 0;
 }
 
 #[inline(always)]
-fn tell(left: &Left, data: u32, (knew, unread): (bool, bool)) {
+fn tell(left: &Left, data: u32, knew: bool) {
     let Some(mut entry) = emit::reserve::<Late>() else {
         return;
     };
@@ -128,8 +114,7 @@ fn tell(left: &Left, data: u32, (knew, unread): (bool, bool)) {
         (*out).idle_ticks = left.idle_ticks;
         (*out).data = data;
         (*out).knew = u8::from(knew);
-        (*out).unread = u8::from(unread);
-        (*out).pad = [0; 6];
+        (*out).pad = [0; 7];
     }
     entry.submit(0);
 }

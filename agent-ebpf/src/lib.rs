@@ -547,9 +547,7 @@ abi! {
         pub data: u32,
         /// The client had received the FIN before.
         pub knew: u8,
-        /// It had come before the close, and was not read.
-        pub unread: u8,
-        pub pad: [u8; 6],
+        pub pad: [u8; 7],
     }
 
     /// Key of `LISTENERS`.

@@ -61,6 +61,10 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
 /// It asks nobody for what it could not connect to anybody for before.
 fn out_of_rotation(case: &Case<'_>) -> Option<Finding> {
     let response = case.response.filter(|_| case.source == Source::Kernel)?;
+    // Its log tells of an attempt that was not seen.
+    case.told
+        .is_none_or(|told| told.tries.is_empty())
+        .then_some(())?;
     let asked_at = response.request_at?;
     let waited = case.answered_at.saturating_sub(asked_at);
     // Not one of its own that is not known to be.

@@ -229,15 +229,14 @@ impl Tracker {
         }
     }
 
-    /// Whether this connect was made for a request below another folder. Of a check's it is not known for whom
-    /// it is.
-    fn was_for_another(&self, connect: &Tried, response: &Response) -> bool {
+    /// Whether this connect was made for a request below the same folder.
+    fn was_for_alike(&self, connect: &Tried, response: &Response) -> bool {
         let flow = connect.attempt.flow;
         let open = self.by_flow.get(&flow).and_then(|key| self.open.get(key));
         let led = || self.connects.led.iter().find(|(of, _)| *of == flow);
         let asked = open.and_then(Exchange::request);
         let asked = asked.or_else(|| led().map(|(_, asked)| asked));
-        folder(asked).is_some() && folder(asked) != folder(response.request.as_ref())
+        folder(asked).is_some() && folder(asked) == folder(response.request.as_ref())
     }
 
     /// Gives a response of Varnish's for which nobody was asked the connect after which it held back. Where
@@ -259,8 +258,9 @@ impl Tracker {
         if let Some(told) = told {
             held.retain(|held| held.attempt.upstream == told);
         } else if self.host.has_several_backends(response.proxy) {
-            // One of them was refused, of which this request need know nothing.
-            held.retain(|held| !self.was_for_another(held, response));
+            // One of them was refused, of which this request need know nothing; so may one have been that was
+            // checked.
+            held.retain(|held| self.was_for_alike(held, response));
         }
         let Some(&last) = held.first() else {
             return;

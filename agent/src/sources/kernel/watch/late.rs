@@ -33,7 +33,6 @@ fn attempt(late: &Late, tick_ns: u64) -> Option<Attempt> {
         return None;
     }
     let (at, closed) = (late.header.at, late.closed);
-    let unread = late.unread != 0;
     Some(Attempt {
         flow: 0,
         proxy: late.header.tgid,
@@ -69,7 +68,7 @@ fn attempt(late: &Late, tick_ns: u64) -> Option<Attempt> {
         unasked: false,
         end: End::Reset,
         tcp: Some(TcpFacts {
-            fin: (!unread).then_some(Fin {
+            fin: Some(Fin {
                 at: closed,
                 acked: 0,
                 after_request: late.knew == 0,
@@ -85,11 +84,7 @@ fn attempt(late: &Late, tick_ns: u64) -> Option<Attempt> {
                 accepted: true,
                 reset: true,
                 taken: Some(0),
-                unread: unread.then_some(u64::from(late.data)),
-                reset_by: Some(match unread {
-                    true => ResetBy::UnreadData,
-                    false => ResetBy::LateData,
-                }),
+                reset_by: Some(ResetBy::LateData),
                 ..PeerClose::default()
             }),
             ..Peer::default()
@@ -136,24 +131,6 @@ mod tests {
         assert_eq!(
             told.peer.unwrap().closed.unwrap().reset_by,
             Some(ResetBy::LateData)
-        );
-    }
-
-    #[test]
-    fn what_came_before_the_close_met_no_fin() {
-        let told = attempt(
-            &Late {
-                unread: 1,
-                ..late()
-            },
-            4_000_000,
-        )
-        .unwrap();
-        assert_eq!(told.tcp.unwrap().fin, None);
-        let close = told.peer.unwrap().closed.unwrap();
-        assert_eq!(
-            (close.unread, close.reset_by),
-            (Some(124), Some(ResetBy::UnreadData))
         );
     }
 
