@@ -41,7 +41,7 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
     if unread != 0 || since_received < since_sent {
         return;
     }
-    let now = kernel::now();
+    let (now, fin) = (kernel::now(), field!(sk, write_seq, u32));
     let ends = &flow.ends;
     let way = Way {
         to: Destination {
@@ -63,7 +63,7 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
             (*slot).tgid = flow.tgid;
             (*slot).requests = flow.ordinal;
             (*slot).idle_ticks = since_sent;
-            (*slot).fin = field!(sk, write_seq, u32);
+            (*slot).fin = fin;
             (&raw mut (*slot).at).write_volatile(now);
         }
     }
