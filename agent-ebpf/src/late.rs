@@ -7,13 +7,17 @@ use agent_ebpf::{Destination, Flow, LATE_SLOTS, Late, Left, Way, flow_flag, kind
 
 use crate::{
     emit, field,
-    kernel::{self, TCP_CLOSE},
+    kernel::{self, AF_INET, AF_INET6, TCP_CLOSE},
     maps::LEFT,
     packet,
+    probes::exiting,
 };
 
 /// Ticks, which are 1 to 10 ms: what closes sooner after its answer was surely not idle.
 const SOON: u32 = 10;
+
+/// What comes later is not on its way: no client waits for so long.
+const LONG_NS: u64 = 120_000_000_000;
 
 /// The proxy closes a client's connection by its own will, or is told to.
 #[inline(always)]
@@ -24,8 +28,8 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
     if flow.flags & other != 0 || flow.ordinal == 0 || flow.peer_sk != 0 {
         return;
     }
-    // An error ends it from outside: a reset received, a timer.
-    if new == TCP_CLOSE && field!(sk, sk_err, i32) != 0 {
+    // An error ends it from outside: a reset received, a timer. And who dies closes no idle connection.
+    if (new == TCP_CLOSE && field!(sk, sk_err, i32) != 0) || exiting() {
         return;
     }
     let ticks = kernel::ticks();
@@ -43,7 +47,7 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
     }
     let (now, fin) = (kernel::now(), field!(sk, write_seq, u32));
     let ends = &flow.ends;
-    let way = Way {
+    let mut way = Way {
         to: Destination {
             address: ends.local,
             family: ends.family,
@@ -53,6 +57,16 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
         from: ends.remote,
         pad: 0,
     };
+    // To a socket of both families the client of one comes as of the other; its packets do not.
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ends.local;
+    let zeros =
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]) | u64::from(u16::from_ne_bytes([i, j]));
+    if ends.family == AF_INET6 && zeros == 0 && k & l == 0xff {
+        let [.., q, r, s, t] = ends.remote;
+        way.to.family = AF_INET;
+        way.to.address = [m, n, o, p, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        way.from = [q, r, s, t, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    }
     if let Some(slot) = LEFT.get_ptr_mut(slot(&way.to)) {
         // SAFETY: a map value.
         unsafe {
@@ -87,11 +101,12 @@ pub fn came(skb: u64, way: &Way) {
         return;
     }
     let (data, acknowledged) = packet::data(skb);
-    if data == 0 {
+    // Nothing but the FIN was left to acknowledge. Another: of a later connection between the same ports.
+    let more = acknowledged.wrapping_sub(left.fin);
+    if data == 0 || more > 1 || kernel::now().wrapping_sub(left.at) > LONG_NS {
         return;
     }
-    let knew = (acknowledged.wrapping_sub(left.fin) as i32) > 0;
-    tell(left, data, knew);
+    tell(left, data, more == 1);
     // What comes after it is the rest of the same request.
     left.at = 0;
 }

@@ -2,7 +2,7 @@
 //!
 //! `void sock_send_length(struct sock *sk, int ret, int flags)`, 6.3. Runs after the send.
 
-use agent_ebpf::{Flow, RESPONSE, Thread, end, flow_flag, records, role, tls};
+use agent_ebpf::{Flow, RESPONSE, Thread, end, flow_flag, order, records, role, tls};
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
@@ -326,6 +326,8 @@ fn hides_failed_connect(flow: &Flow) -> bool {
         && flow::of(flow.link_sk, flow.link_cookie).is_some_and(|attempt| {
             attempt.link_cookie == flow.cookie
                 && attempt.link_ordinal == flow.ordinal
+                // A mirror's is begun behind the request's own.
+                && attempt.order != order::UNCLEAR
                 && attempt.flags & (STATE | flow_flag::ENDED) == STATE
         })
 }

@@ -417,7 +417,12 @@ fn decided(
     // Narrowed by what came before is not beyond doubt.
     let place = attempt.map_or(Place::Unnamed, |a| Place::of(&a.upstream.0));
     let only = admits(said, case.told.and_then(|told| told.proxy), place).len() == 1;
-    let proven = told_by_log_alone(said) && only && left_to_log && tied && seen;
+    // HAProxy says it of no request: it follows from what it said of servers, of which some may be missed.
+    let inferred = said == Said::NotResolved
+        && case
+            .told
+            .is_some_and(|told| told.proxy == Some(Software::Haproxy));
+    let proven = told_by_log_alone(said) && only && left_to_log && tied && seen && !inferred;
     let shape = match finding.cause == cause && own {
         true => finding.variant.or(variant(said)),
         false => variant(said),

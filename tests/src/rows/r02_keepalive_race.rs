@@ -35,6 +35,8 @@ const UNREAD: u16 = 9001;
 const IDLE_AGE: Duration = Duration::from_millis(300);
 const HALF: u16 = 9002;
 pub(super) const ABORT: u16 = 9003;
+/// `Why502NearMisses` tells of more than these within an hour.
+const RULE: usize = 5;
 /// A few more than an agent wants to see, for a connection may be closed early.
 const ENOUGH_CLOSES: usize = 24;
 /// A risk is told once enough idle connections were closed, at most so long after.
@@ -116,7 +118,11 @@ pub(super) fn in_flight(
     };
     // A race cannot be forced, only aimed at: rounds until enough have met, with a limit. Some of
     // those that nginx logs are of another variant: only the packets tell.
-    let wanted = run.wanted();
+    // The rule about near misses counts more than five of one upstream.
+    let wanted = match expects_verdicts {
+        true => run.wanted(),
+        false => run.wanted().max(2 * RULE),
+    };
     let in_flight = |seen: &[Seen]| {
         let this = seen.iter().filter(|one| one.judgement == "fin_in_flight");
         this.count() >= wanted

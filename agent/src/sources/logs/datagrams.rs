@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,10 +120,13 @@ fn socket(address: &str) -> Result<Socket> {
     if address.starts_with('/') {
         let path = PathBuf::from(address);
         remove_stale(&path)?;
-        let socket = UnixDatagram::bind(&path)?;
+        // A proxy writes there as a user of its own. SAFETY: it takes a number alone.
+        let before = unsafe { libc::umask(0o111) };
+        let socket = UnixDatagram::bind(&path);
+        // SAFETY: as above.
+        unsafe { libc::umask(before) };
+        let socket = socket?;
         socket.set_nonblocking(true)?;
-        // A proxy writes there as a user of its own.
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
         return Ok(Socket::Unix(socket, path));
     }
     let address: SocketAddr = address.parse().ok().context(

@@ -13,7 +13,11 @@ const LATELY: Nanos = 60 * SECOND;
 type Whose = (Software, String, String);
 
 #[derive(Debug, Default)]
-pub(super) struct Passed(HashMap<Whose, Nanos>);
+pub(super) struct Passed {
+    last_at: HashMap<Whose, Nanos>,
+    /// When all was looked through for what is old.
+    swept: Nanos,
+}
 
 impl Passed {
     /// Takes in a line about a request that an upstream answered well. How many were forgotten.
@@ -25,13 +29,18 @@ impl Passed {
         let Some(whose) = whose(line.proxy, line.client.as_ref(), line.request.as_ref()) else {
             return 0;
         };
-        if self.0.len() >= KEPT && !self.0.contains_key(&whose) {
-            self.0.retain(|_, last| last.saturating_add(LATELY) >= at);
-            if self.0.len() >= KEPT {
+        if self.last_at.len() >= KEPT && !self.last_at.contains_key(&whose) {
+            // Looking through all costs time.
+            if at >= self.swept.saturating_add(SECOND) {
+                self.swept = at;
+                self.last_at
+                    .retain(|_, last| last.saturating_add(LATELY) >= at);
+            }
+            if self.last_at.len() >= KEPT {
                 return 1;
             }
         }
-        let last = self.0.entry(whose).or_default();
+        let last = self.last_at.entry(whose).or_default();
         *last = at.max(*last);
         0
     }
@@ -44,8 +53,8 @@ impl Passed {
         client: Option<&Address>,
         request: Option<&Opening>,
     ) -> Option<Nanos> {
-        let last = *self.0.get(&whose(proxy, client, request)?)?;
-        (last.saturating_add(LATELY) >= at).then_some(last)
+        let last = *self.last_at.get(&whose(proxy, client, request)?)?;
+        (last <= at && last.saturating_add(LATELY) >= at).then_some(last)
     }
 }
 

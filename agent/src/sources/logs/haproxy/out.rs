@@ -24,9 +24,14 @@ impl Out {
         let maintained = rest.starts_with("is going DOWN for maintenance")
             || rest.starts_with("was DOWN and now enters maintenance");
         let unresolved = maintained && UNRESOLVED.iter().any(|why| rest.contains(why));
-        if maintained || rest.starts_with("is DOWN") {
+        // Its name has an address again: `('a.example') is UP/READY`, or it is down for its checks.
+        let named =
+            |state: &str| rest.starts_with("('") && rest.contains(&format!("') is {state}/READY"));
+        if maintained || rest.starts_with("is DOWN") || named("DOWN") {
             self.is_out(backend, server, unresolved);
-        } else if let Some(servers) = self.0.get_mut(backend) {
+        } else if (rest.starts_with("is UP") || named("UP"))
+            && let Some(servers) = self.0.get_mut(backend)
+        {
             servers.remove(server);
             if servers.is_empty() {
                 self.0.remove(backend);
