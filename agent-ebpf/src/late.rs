@@ -3,7 +3,7 @@
 //!
 //! By addresses and ports, since the socket may be gone when they come.
 
-use agent_ebpf::{Destination, Flow, LATE_SLOTS, Late, Left, Way, flow_flag, kind};
+use agent_ebpf::{Flow, LATE_SLOTS, Late, Left, Way, flow_flag, kind};
 
 use crate::{
     emit, field,
@@ -47,46 +47,54 @@ pub fn left(flow: &Flow, sk: u64, new: i32) {
     }
     let (now, fin) = (kernel::now(), field!(sk, write_seq, u32));
     let ends = &flow.ends;
-    let mut way = Way {
-        to: Destination {
-            address: ends.local,
-            family: ends.family,
-            port: ends.local_port,
-            from_port: ends.remote_port,
-        },
-        from: ends.remote,
-        pad: 0,
+    let Some(slot) = LEFT.get_ptr_mut(slot(ends.remote_port, ends.local_port)) else {
+        return;
     };
-    // To a socket of both families the client of one comes as of the other; its packets do not.
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = ends.local;
-    let zeros =
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]) | u64::from(u16::from_ne_bytes([i, j]));
-    if ends.family == AF_INET6 && zeros == 0 && k & l == 0xff {
-        let [.., q, r, s, t] = ends.remote;
-        way.to.family = AF_INET;
-        way.to.address = [m, n, o, p, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        way.from = [q, r, s, t, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: a map value.
+    let left = unsafe { &mut *slot };
+    let at = &raw mut left.at;
+    // First and last, so that what is read in between is of no time. SAFETY: as above.
+    unsafe { at.write_volatile(0) };
+    left.way.to.address = ends.local;
+    left.way.to.family = ends.family;
+    left.way.to.port = ends.local_port;
+    left.way.to.from_port = ends.remote_port;
+    left.way.from = ends.remote;
+    if ends.family == AF_INET6 && is_mapped(&ends.local) {
+        // To a socket of both families a client of IPv4 comes as of IPv6; its packets do not.
+        left.way.to.family = AF_INET;
+        unmap(&mut left.way.to.address);
+        unmap(&mut left.way.from);
     }
-    if let Some(slot) = LEFT.get_ptr_mut(slot(&way.to)) {
-        // SAFETY: a map value.
-        unsafe {
-            // First and last, so that what is read in between is of no time.
-            (&raw mut (*slot).at).write_volatile(0);
-            (*slot).way = way;
-            (*slot).netns = ends.netns;
-            (*slot).tgid = flow.tgid;
-            (*slot).requests = flow.ordinal;
-            (*slot).idle_ticks = since_sent;
-            (*slot).fin = fin;
-            (&raw mut (*slot).at).write_volatile(now);
-        }
-    }
+    left.netns = ends.netns;
+    left.tgid = flow.tgid;
+    left.requests = flow.ordinal;
+    left.idle_ticks = since_sent;
+    left.fin = fin;
+    // SAFETY: as above.
+    unsafe { at.write_volatile(now) };
+}
+
+/// `::ffff:a.b.c.d`.
+#[inline(always)]
+fn is_mapped(address: &[u8; 16]) -> bool {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *address;
+    (a | b | c | d | e | f | g | h | i | j) == 0 && k & l == 0xff
+}
+
+#[inline(always)]
+fn unmap(address: &mut [u8; 16]) {
+    let [.., k, l, m, n, o, p] = address;
+    let v4 = [*m, *n, *o, *p];
+    (*k, *l, *m, *n, *o, *p) = (0, 0, 0, 0, 0, 0);
+    let [a, b, c, d, ..] = address;
+    (*a, *b, *c, *d) = (v4[0], v4[1], v4[2], v4[3]);
 }
 
 /// A packet that came this way is answered with a reset.
 #[inline(always)]
 pub fn came(skb: u64, way: &Way) {
-    let Some(slot) = LEFT.get_ptr_mut(slot(&way.to)) else {
+    let Some(slot) = LEFT.get_ptr_mut(slot(way.to.from_port, way.to.port)) else {
         return;
     };
     // SAFETY: a map value.
@@ -136,6 +144,6 @@ fn tell(left: &Left, data: u32, knew: bool) {
 
 /// A client's ports differ, a proxy's are few.
 #[inline(always)]
-fn slot(to: &Destination) -> u32 {
-    u32::from(to.from_port ^ to.port) % LATE_SLOTS
+fn slot(clients: u16, own: u16) -> u32 {
+    u32::from(clients ^ own) % LATE_SLOTS
 }

@@ -158,8 +158,7 @@ impl Host {
             }
             Fact::Logged(line) => {
                 self.tries_failed(signal.at, line);
-                let lost = self.passed.told(signal.at, line);
-                self.count("passed_on", lost);
+                self.passed.told(signal.at, line);
                 let lost = self.by_thread.told(signal.at, line);
                 self.count("thread_lines", lost);
             }
@@ -494,8 +493,7 @@ impl Host {
     }
 
     fn attempt_ended(&mut self, at: Nanos, attempt: &Attempt) {
-        let lost = self.refused.ended(at, attempt);
-        self.count("refused_connects", lost);
+        self.refused.ended(at, attempt);
         let proxy = self.processes.label(attempt.proxy);
         let lost = self.pools.attempted(&proxy, attempt, at);
         self.count("pools", lost);

@@ -20,14 +20,15 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    /// Takes in a line about a request that an upstream answered well. How many were forgotten.
-    pub(super) fn told(&mut self, at: Nanos, line: &Logged) -> u64 {
+    /// Takes in a line about a request that an upstream answered well. Where there are too many clients, new
+    /// ones are not remembered: their limits are told as what is configured.
+    pub(super) fn told(&mut self, at: Nanos, line: &Logged) {
         let well = line.status.is_some_and(|status| status < 500) && !line.tries.is_empty();
         if line.line != LogLine::Access || !well {
-            return 0;
+            return;
         }
         let Some(whose) = whose(line.proxy, line.client.as_ref(), line.request.as_ref()) else {
-            return 0;
+            return;
         };
         if self.last_at.len() >= KEPT && !self.last_at.contains_key(&whose) {
             // Looking through all costs time.
@@ -37,12 +38,11 @@ impl Passed {
                     .retain(|_, last| last.saturating_add(LATELY) >= at);
             }
             if self.last_at.len() >= KEPT {
-                return 1;
+                return;
             }
         }
         let last = self.last_at.entry(whose).or_default();
         *last = at.max(*last);
-        0
     }
 
     /// When this proxy last passed on what this client asked for below the same folder, before.

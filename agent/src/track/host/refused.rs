@@ -23,18 +23,17 @@ pub struct Refused {
 pub(super) struct Connects(VecDeque<Refused>);
 
 impl Connects {
-    /// How many were forgotten.
-    pub(super) fn ended(&mut self, at: Nanos, attempt: &Attempt) -> u64 {
+    /// The oldest give way: what is long ago decides nothing.
+    pub(super) fn ended(&mut self, at: Nanos, attempt: &Attempt) {
         let connected = !matches!(attempt.end, End::ConnectFailed { .. } | End::ConnectGivenUp);
         let request = attempt
             .downstream
             .as_ref()
             .and_then(|link| link.request.as_ref());
         let (false, Some(folder)) = (connected, folder(request)) else {
-            return 0;
+            return;
         };
-        let lost = u64::from(self.0.len() >= KEPT);
-        if lost > 0 {
+        if self.0.len() >= KEPT {
             self.0.pop_front();
         }
         self.0.push_back(Refused {
@@ -45,7 +44,6 @@ impl Connects {
             host: host(request).map(str::to_owned),
             folder: folder.to_owned(),
         });
-        lost
     }
 
     /// The last one of a request of the same Host and below the same folder, by a process that is this
