@@ -98,8 +98,11 @@ pub fn came(skb: u64, way: &Way) {
         return;
     };
     // SAFETY: a map value.
-    let left = unsafe { &mut *slot };
-    if left.at == 0
+    let left = unsafe { *slot };
+    // Another close may be taking the slot: what is torn has no time, or another one behind it.
+    // SAFETY: as above.
+    if unsafe { (&raw const (*slot).at).read_volatile() } != left.at
+        || left.at == 0
         || left.way.to.port != way.to.port
         || left.way.to.from_port != way.to.from_port
         || left.way.to.family != way.to.family
@@ -114,9 +117,9 @@ pub fn came(skb: u64, way: &Way) {
     if data == 0 || more > 1 || kernel::now().wrapping_sub(left.at) > LONG_NS {
         return;
     }
-    tell(left, data, more == 1);
-    // What comes after it is the rest of the same request.
-    left.at = 0;
+    tell(&left, data, more == 1);
+    // What comes after it is the rest of the same request. SAFETY: as above.
+    unsafe { (&raw mut (*slot).at).write_volatile(0) };
 }
 
 #[inline(always)]
