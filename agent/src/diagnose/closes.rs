@@ -6,7 +6,7 @@
 //! whether the server left something unread, not why it closed.
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{End, Opening, ResetBy};
+use crate::signal::{End, HeadFault, Opening, ResetBy};
 
 use super::answered::refused_head;
 use super::connect::{Fullness, fullness};
@@ -124,7 +124,7 @@ fn shape(known: &Known<'_>) -> Finding {
             "request_sent: no request was seen on this connection",
         );
     }
-    if !broken && answered {
+    if !broken && answered && attempt.fault != Some(HeadFault::Cut) {
         // A server that has sent a malformed head closes as well.
         return refused_head(attempt);
     }

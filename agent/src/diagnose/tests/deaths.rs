@@ -290,6 +290,9 @@ fn closed_by_a_living_process() {
     let cut = Variant::PartialHead;
     head(27).is(Cause::UpstreamClosedEarly, cut, Likely, true);
     head(71).is(Cause::ResponseInvalid, None, Likely, true);
+    // What still lay in the proxy's memory was all that had come, and no whole head.
+    let seen = head(71).attempt(|a| a.fault = Some(HeadFault::Cut));
+    seen.is(Cause::UpstreamClosedEarly, cut, Proven, true);
     let mut blind = partial;
     blind.signals.remove(0);
     blind.is(
