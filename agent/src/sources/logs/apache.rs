@@ -200,45 +200,47 @@ fn tell(line: &Line<'_>, tries: Vec<LoggedTry>, said: Option<Said>, path: Option
     let Some(from) = &line.client else {
         return Parsed::Nothing;
     };
-    Parsed::Signal(Timed::exchange(
-        line.moment,
-        Logged {
-            proxy: Some(Software::Apache),
-            line: LogLine::Error,
-            pid: Some(line.thread.0),
-            connection: Some(line.thread.1),
-            client: Some(from.clone()),
-            // The method is not in it.
-            request: path.and_then(|path| request("-", path, None)),
-            within: line.moment.within,
-            took: None,
-            status: None,
-            tries,
-            said,
-            untried: false,
-        },
-    ))
+    line.signal(Logged {
+        client: Some(from.clone()),
+        // The method is not in it.
+        request: path.and_then(|path| request("-", path, None)),
+        tries,
+        said,
+        untried: false,
+        ..line.of_thread()
+    })
 }
 
 /// Of a line that names neither client nor request.
 fn of_thread(line: &Line<'_>, said: Option<Said>) -> Parsed {
-    Parsed::Signal(Timed::exchange(
-        line.moment,
+    line.signal(Logged {
+        said,
+        ..line.of_thread()
+    })
+}
+
+impl Line<'_> {
+    fn signal(&self, logged: Logged) -> Parsed {
+        Parsed::Signal(Timed::exchange(self.moment, logged))
+    }
+
+    /// What every line of the error log has.
+    fn of_thread(&self) -> Logged {
         Logged {
             proxy: Some(Software::Apache),
             line: LogLine::Error,
-            pid: Some(line.thread.0),
-            connection: Some(line.thread.1),
+            pid: Some(self.thread.0),
+            connection: Some(self.thread.1),
             client: None,
             request: None,
-            within: line.moment.within,
+            within: self.moment.within,
             took: None,
             status: None,
             tries: Vec::new(),
-            said,
+            said: None,
             untried: true,
-        },
-    ))
+        }
+    }
 }
 
 fn address(text: &str) -> Option<Address> {

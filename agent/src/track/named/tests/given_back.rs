@@ -39,6 +39,8 @@ fn a_check_that_fails_as_the_queue_is_emptied_is_nobodys_attempt() {
             Cause::ProxyQueueTimeout,
             Confidence::Proven,
         ),
+        // It follows from lines about servers, of which some may be missed.
+        ("not_resolved", Cause::DnsFailed, Confidence::Likely),
         // A name without an address makes HAProxy say the same.
         (
             "no_live_upstreams",
