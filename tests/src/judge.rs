@@ -290,10 +290,12 @@ fn compare(
         ));
     }
     let surer = truth.or_proven && line["confidence"] == "proven";
+    let admits = truth.cause != "unknown" && given == (Some("unknown"), None);
     let told = line["lost_signals"].as_u64().is_some_and(|lost| lost > 0);
     let lost = truth.may_lose && line["confidence"] == "likely" && told;
     cell.unsure_by_loss += u32::from(lost);
-    if line["confidence"] != truth.confidence && !surer && !lost {
+    // Where `unknown` is right as well, it is no surer than that.
+    if line["confidence"] != truth.confidence && !surer && !lost && !admits {
         cell.unproven += 1;
         return Some(format!("{name}: not {}: {}", truth.confidence, gist(line)));
     }
@@ -413,6 +415,20 @@ mod tests {
         assert_eq!(count(&[right.clone(), right.clone()]), (0, 1, 0, 0, false));
         let stray = line("/else", "worker_killed", "proven");
         assert_eq!(count(&[right, stray]), (1, 0, 0, 0, false));
+    }
+
+    #[test]
+    fn unknown_passes_only_where_it_is_listed() {
+        let passes = |expect: Expect| {
+            let (ledger, path) = ledger();
+            ledger.expect(&path, expect);
+            let mut line = line(&path, "unknown", "unknown");
+            line["missing"] = json!(["proxy_log"]);
+            judge(&ledger, Some(&[line]), &BTreeSet::from([7]), 0).passed()
+        };
+        let truth = Expect::verdict("c", &[502], "worker_killed").at_least_likely();
+        assert!(passes(truth.clone().or("unknown", None)));
+        assert!(!passes(truth.or("keepalive_race", None)));
     }
 
     #[test]
