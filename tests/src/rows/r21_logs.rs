@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::NGINX;
 use super::front::{Front, PLAIN_PORT};
+use super::{GUNICORN, NGINX};
 use crate::agent::Capture;
 use crate::client::Request;
 use crate::expect::{Check, Expect};
@@ -75,6 +75,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 Need::Program("openssl"),
             ],
             output::of_datagrams,
+        ),
+        of(
+            "logs-by-datagram-haproxy",
+            &[GUNICORN, Need::Agent, Need::Program("haproxy")],
+            output::of_haproxy,
         ),
     ]
 }

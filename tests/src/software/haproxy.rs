@@ -1,6 +1,7 @@
 //! HAProxy: the tier in front, and a proxy that calls abstract sockets.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -28,6 +29,22 @@ impl Haproxy {
     pub fn start_sharing(run: &Run, ns: &NetNs, port: u16, to: &str) -> Result<Haproxy> {
         let more = "  timeout server 10s\n  http-reuse always\n";
         Haproxy::start_as(run, ns, port, &[("/", to)], more)
+    }
+
+    /// The same with a queue of so long, and its log sent to this socket.
+    pub fn start_logging(
+        run: &Run,
+        ns: &NetNs,
+        port: u16,
+        to: &str,
+        queue: &str,
+        socket: &Path,
+    ) -> Result<Haproxy> {
+        let more = format!(
+            "  timeout server 10s\n  timeout queue {queue}\n  option httplog\n  log {} local0\n",
+            socket.display()
+        );
+        Haproxy::start_as(run, ns, port, &[("/", to)], &more)
     }
 
     /// The same for several servers, chosen by the beginning of the path; of two with a comma between,

@@ -11,8 +11,6 @@ use tokio::task::JoinSet;
 
 use super::{By, Cause, Stage};
 use crate::matrix::proxies::Target;
-use crate::software::Scripted;
-use crate::upstream::Mode;
 
 /// A port is taken towards one upstream; towards others these are more than all clients of a second use.
 const PORTS: (usize, usize) = (40_000, 40_511);
@@ -28,9 +26,7 @@ pub(super) const CAUSE: Cause = Cause {
         stage.in_few_crowds();
         // On loopback a port is free again after a second.
         stage.apart(Duration::from_millis(1))?;
-        let (ns, to) = stage.there();
-        let address = to.to_string();
-        let server = Scripted::start(&stage.run, ns, "server", &address, Mode::Answer, 128)?;
+        let to = stage.serve_there()?;
         let (first, last) = PORTS;
         stage.near.sh(&format!(
             "cd /proc/sys/net/ipv4 && echo {first} {last} > ip_local_port_range && echo 2 > tcp_tw_reuse"
@@ -40,9 +36,7 @@ pub(super) const CAUSE: Cause = Cause {
         }
         // After that: a check that ends leaves a port to the next one.
         stage.front(&to)?;
-        stage.fail("")?;
-        stage.run.hold(server);
-        Ok(())
+        stage.fail("").map(drop)
     },
 };
 

@@ -17,7 +17,7 @@ use crate::journal::Journal;
 use crate::netns::NetNs;
 use crate::rows::front::{Front, PLAIN_PORT};
 use crate::run::Run;
-use crate::software::Nginx;
+use crate::software::{Gunicorn, Haproxy, Nginx};
 use crate::wait;
 
 /// From one failure to the next: a verdict waits three quarters of a second for lines of a journal.
@@ -74,6 +74,30 @@ pub(super) fn of_datagrams(run: &mut Run) -> Result<()> {
     fine(run, &ns)?;
     fail(run, &ns, agent)?;
     run.hold((nginx, ns));
+    Ok(())
+}
+
+/// HAProxy's too, which writes to syslog alone: why it failed what it never sent nothing else knows.
+pub(super) fn of_haproxy(run: &mut Run) -> Result<()> {
+    const APP: &str = "127.0.0.1:9000";
+    let ns = NetNs::new()?;
+    let gunicorn = Gunicorn::start(run, &ns, "gunicorn", APP, 2, &[])?;
+    let socket = run.folder.join("log.sock");
+    let one = format!("{APP} maxconn 1");
+    let haproxy = Haproxy::start_logging(run, &ns, PLAIN_PORT, &one, "300ms", &socket)?;
+    run.add_proxy(haproxy.pid())?;
+    let named = format!("syslog:{}", socket.display());
+    let agent = agent(run, haproxy.pid(), &["--log", &named])?;
+    run.watched_by(agent);
+    let queued = Expect::verdict("queued", &[503], "proxy_queue_timeout");
+    for _ in 0..run.wanted() {
+        let busy = Request::get(run.path("/busy")).query("do=sleep&ms=1000");
+        let waits = run.expecting(Request::get(run.path("/waits")), &queued);
+        let both = vec![(Duration::ZERO, busy), (Duration::from_millis(100), waits)];
+        Front::Plain.burst(run, &ns, both)?;
+    }
+    run.at_least("queued", run.wanted());
+    run.hold((haproxy, gunicorn, ns));
     Ok(())
 }
 
