@@ -158,6 +158,52 @@ impl Strike<'_> {
     }
 }
 
+impl Strike<'_> {
+    /// Rounds of POSTs until enough have failed that the upstream's log says it has never read: what else it
+    /// does is to close idle connections, so each is as `expect` says. `before` comes before each round.
+    /// Returns how many.
+    pub(super) fn until_unread(
+        &mut self,
+        run: &mut Run,
+        count: usize,
+        log: &AppLog,
+        expect: &Expect,
+        before: impl Fn() -> Result<()>,
+    ) -> Result<usize> {
+        let mut met = 0;
+        for _ in 0..run.either(12, 24) {
+            before()?;
+            let sent = self.round(run, count, Request::post)?;
+            let reads = log.reads();
+            let mut hits = 0;
+            for sent in sent.iter().filter(|sent| sent.failed()) {
+                if reads.contains_key(&sent.path) {
+                    run.problem(format!("{} failed and was read", sent.path));
+                }
+                run.ledger.expect(&sent.path, expect.clone());
+                hits += 1;
+            }
+            match hits {
+                0 if met == 0 => self.missed += 1,
+                hits => met += hits,
+            }
+            if met >= run.wanted() {
+                break;
+            }
+        }
+        run.at_least(expect.cell, run.wanted());
+        Ok(met)
+    }
+}
+
+/// A request met the close of the idle connection that it was sent on, in whichever way.
+pub(super) fn raced(cell: &'static str) -> Expect {
+    Expect::verdict(cell, &[502], "keepalive_race")
+        .variant("fin_in_flight")
+        .or("keepalive_race", Some("fin_already_received"))
+        .or("keepalive_race", Some("closed_unread"))
+}
+
 /// A pool of `count` connections to what answers in `folder`, filled with this query.
 #[derive(Clone, Copy)]
 pub(super) struct Pool<'a> {

@@ -151,34 +151,9 @@ fn races(run: &mut Run) -> Result<()> {
             lead: Duration::ZERO,
             missed: 0,
         };
-        let mut met = 0;
-        for _ in 0..run.either(12, 24) {
-            let sent = strike.round(run, count, Request::post)?;
-            let reads = node.log.reads();
-            // Nothing but a race fails a request that was never read.
-            let raced = |path: &str| !reads.contains_key(path);
-            let expect = Expect::verdict(version.name, &[502], "keepalive_race")
-                .variant("fin_in_flight")
-                .or("keepalive_race", Some("fin_already_received"))
-                .or("keepalive_race", Some("closed_unread"))
-                .with(Check::Equals("/attempts/0/reused", true.into()));
-            let mut hits = 0;
-            for sent in sent.iter().filter(|sent| sent.failed()) {
-                if !raced(&sent.path) {
-                    run.problem(format!("{} failed and was read", sent.path));
-                }
-                run.ledger.expect(&sent.path, expect.clone());
-                hits += 1;
-            }
-            match hits {
-                0 if met == 0 => strike.missed += 1,
-                hits => met += hits,
-            }
-            if met >= run.wanted() {
-                break;
-            }
-        }
-        run.at_least(version.name, run.wanted());
+        let expect =
+            pool::raced(version.name).with(Check::Equals("/attempts/0/reused", true.into()));
+        strike.until_unread(run, count, &node.log, &expect, || Ok(()))?;
     }
     run.hold((nginx, nodes, wire));
     Ok(())
