@@ -99,6 +99,7 @@ abi! {
         pub total_retrans: u32,
         pub bytes_sent: u32,
         pub bytes_received: u32,
+        pub bytes_acked: u32,
         pub unix_addr: u32,
         pub unix_peer: u32,
         pub unix_listener: u32,
@@ -350,6 +351,10 @@ abi! {
         pub accepted: u8,
         pub read: u8,
         pub state: u8,
+        /// Initial sequence numbers, the proxy's and the upstream's; where ends of connections from elsewhere
+        /// are told as well.
+        pub iss: u32,
+        pub irs: u32,
         pub pad: u32,
     }
 
@@ -481,6 +486,9 @@ abi! {
         pub waited_ticks: u32,
         /// Of the process whose end it is, where it is that.
         pub exit_code: u32,
+        /// Initial sequence numbers, the caller's and this host's.
+        pub caller_isn: u32,
+        pub own_isn: u32,
         pub accepted: u8,
         /// The last data was the caller's.
         pub unanswered: u8,

@@ -48,6 +48,21 @@ fn tcp(sk: u64, out: &mut Sample) {
     out.retransmits = field!(sk, total_retrans, u32);
     out.window = field!(sk, snd_wnd, u32);
     out.srtt_us = field!(sk, srtt_us, u32) >> 3;
+    if offset!(second_ticks) != 0 {
+        out.known |= sampled::ISN;
+        // Whoever connects counts its SYN among the bytes that were acknowledged.
+        out.iss = out.una.wrapping_sub(field!(sk, bytes_acked, u32));
+        out.irs = peer_isn(sk);
+    }
+}
+
+/// The other side's initial sequence number. Its FIN counts as a byte in both.
+#[inline(always)]
+pub fn peer_isn(sk: u64) -> u32 {
+    let received = field!(sk, bytes_received, u32);
+    field!(sk, rcv_nxt, u32)
+        .wrapping_sub(received)
+        .wrapping_sub(1)
 }
 
 /// Accepted: the socket has a file. Read: the application has taken the request's first byte.

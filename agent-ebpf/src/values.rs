@@ -112,6 +112,7 @@ pub mod sampled {
     pub const QUEUE: u8 = 2;
     pub const TCP: u8 = 4;
     pub const READER: u8 = 8;
+    pub const ISN: u8 = 16;
 }
 
 /// `Attempt::downstream_state`.

@@ -12,8 +12,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{
-    Attempt, DownstreamState, End, Fin, FlowClosed, HeadFault, Link, LinkOrder, Opening, Peer,
-    PeerClose, Place, Queue, Reader, RequestSent, ResetBy, TcpFacts, ThreadAtEnd,
+    Attempt, DownstreamState, End, Fin, FlowClosed, HeadFault, InitialSequenceNumbers, Link,
+    LinkOrder, Opening, Peer, PeerClose, Place, Queue, Reader, RequestSent, ResetBy, TcpFacts,
+    ThreadAtEnd,
 };
 pub use logged::{
     LogLine, Logged, LoggedTry, Protocol, Said, ServerLine, ServerSaid, TlsFault, tried_again,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{Address, Nanos};
+use crate::signal::{Address, InitialSequenceNumbers, Nanos};
 
 pub const VERSION: u32 = 1;
 
@@ -170,6 +170,9 @@ pub struct AttemptLine {
     #[serde(deserialize_with = "name")]
     pub outcome: Name,
     pub cause: Option<Cause>,
+    /// For the export alone.
+    #[serde(skip)]
+    pub isn: Option<InitialSequenceNumbers>,
 }
 
 /// One fact that supports the verdict.

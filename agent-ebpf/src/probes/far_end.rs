@@ -15,7 +15,7 @@ use crate::{
         exiting,
         inet_sock_set_state::{LOOPBACK6, held_by_process, key_of, listener_at},
     },
-    slots,
+    sample, slots,
 };
 
 /// So many are told in a second, and a few more where several processors count at once.
@@ -97,6 +97,10 @@ fn tell(sk: *const u8, new: i32) {
         true => field!(kernel::task(), task_exit_code, u32),
         false => 0,
     };
+    let caller_isn = sample::peer_isn(at);
+    // Whoever is connected to does not count its SYN.
+    let acked = field!(at, bytes_acked, u32);
+    let own_isn = field!(at, snd_una, u32).wrapping_sub(acked).wrapping_sub(1);
     let out = entry.as_mut_ptr();
     // SAFETY: `out` is a reserved record; every field is written. `LEFT_OUT` is a static.
     unsafe {
@@ -108,6 +112,8 @@ fn tell(sk: *const u8, new: i32) {
         (*out).idle_ticks = idle_ticks;
         (*out).waited_ticks = since_received;
         (*out).exit_code = exit_code;
+        (*out).caller_isn = caller_isn;
+        (*out).own_isn = own_isn;
         (*out).accepted = u8::from(held_by_process(sk));
         (*out).unanswered = u8::from(unanswered);
         (*out).by_caller = u8::from(by_caller);

@@ -274,6 +274,17 @@ pub struct TcpFacts {
     /// Packets only: the capture is known to lack some of this connection's packets.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing_packets: u32,
+    /// Where connections are to be known on other nodes too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isn: Option<InitialSequenceNumbers>,
+}
+
+/// What a connection began to count its bytes with; address translation leaves it alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitialSequenceNumbers {
+    /// Of who connected.
+    pub client: u32,
+    pub server: u32,
 }
 
 fn is_zero(count: &u32) -> bool {

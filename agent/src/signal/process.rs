@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, ClosedBy, FlowId, Nanos};
+use super::{Address, ClosedBy, FlowId, InitialSequenceNumbers, Nanos};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessExit {
@@ -178,6 +178,8 @@ pub struct UpstreamEnd {
     /// How the process ended, where that ended the connection: the signal (0: none), and the status.
     pub exit_signal: Option<u8>,
     pub exit_status: Option<u8>,
+    #[serde(default)]
+    pub isn: InitialSequenceNumbers,
     /// Who closed it; where the caller did, who listens.
     pub server: Option<Process>,
     /// Ends that were left out for their number since the last that was told.

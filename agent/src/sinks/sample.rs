@@ -3,7 +3,9 @@
 use super::otlp;
 use super::privacy::Privacy;
 use crate::cause::{Cause, Variant};
-use crate::signal::{Address, ClosedBy, Process, Software, Source, UpstreamEnd};
+use crate::signal::{
+    Address, ClosedBy, InitialSequenceNumbers, Process, Software, Source, UpstreamEnd,
+};
 use crate::track::render::Stamp;
 use crate::verdict::*;
 
@@ -58,6 +60,7 @@ pub(crate) fn verdict() -> Verdict {
             bytes_received: 0,
             outcome: "peer_closed",
             cause: Some(Cause::KeepaliveRace),
+            isn: Some(ISN),
         }],
         evidence: vec![
             Evidence {
@@ -115,6 +118,12 @@ pub(crate) fn other(cause: Cause, upstream: &str, at_ms: u64) -> Verdict {
     verdict
 }
 
+/// The verdict's connection's.
+const ISN: InitialSequenceNumbers = InitialSequenceNumbers {
+    client: 3_000_000_001,
+    server: 7,
+};
+
 /// The end of the verdict's connection as the upstream's own node sees it.
 pub(crate) fn end() -> UpstreamEnd {
     UpstreamEnd {
@@ -130,6 +139,7 @@ pub(crate) fn end() -> UpstreamEnd {
         waited_ns: 20_000_000,
         exit_signal: None,
         exit_status: None,
+        isn: ISN,
         server: Some(Process {
             pid: 9301,
             parent: 1,

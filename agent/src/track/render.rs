@@ -198,6 +198,7 @@ fn line(ended: Nanos, attempt: &Attempt, cause: Option<&Diagnosis>, at: Nanos) -
         bytes_received: attempt.received,
         outcome: outcome(attempt.end),
         cause: cause.map(|d| d.cause),
+        isn: attempt.tcp.as_ref().and_then(|tcp| tcp.isn),
     }
 }
 

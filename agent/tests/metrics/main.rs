@@ -62,6 +62,7 @@ pub(crate) fn verdict(kind: Kind, status: Option<u16>, cause: Cause, upstream: &
             bytes_received: 0,
             outcome,
             cause: Some(cause),
+            isn: None,
         }],
         evidence: Vec::new(),
         missing: Vec::new(),

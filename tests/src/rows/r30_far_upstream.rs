@@ -1,6 +1,7 @@
 //! Row 30: two agents with one collector, as if of two nodes: the one watches nginx, the other no proxy
 //! at all and tells of the upstreams what it sees of their half. Each verdict is joined to its half by
-//! the flow's name and the time alone.
+//! the flow's name and the time, and by both initial sequence numbers, which are all that is the same where
+//! addresses are translated on the way, as a ClusterIP is.
 
 use std::path::Path;
 use std::process::Command;
@@ -22,6 +23,8 @@ use crate::software::{Gunicorn, Nginx, Node};
 use crate::wait;
 
 const FAR: &str = "10.60.1.2";
+/// What the proxy calls instead, where addresses are translated.
+const VIRTUAL: &str = "10.60.9.9";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// From a half to its verdict: both are told of the same moment.
 const TOGETHER_NS: u64 = 1_000_000_000;
@@ -30,7 +33,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario {
         row: 30,
         name: "far-upstream",
-        needs: &[NGINX, GUNICORN, Need::Agent],
+        needs: &[NGINX, GUNICORN, Need::Agent, Need::Program("iptables")],
         run,
     }]
 }
@@ -40,6 +43,8 @@ struct Half {
     cell: &'static str,
     end: &'static str,
     closed_by: &'static str,
+    /// Under another address than the proxy's.
+    translated: bool,
     /// More of its attributes, with their values.
     says: &'static [(&'static str, &'static str)],
 }
@@ -49,6 +54,7 @@ const HALVES: [Half; 6] = [
         cell: "killed",
         end: "process_ended",
         closed_by: "upstream",
+        translated: false,
         says: &[
             ("why502.upstream.exit_signal", "9"),
             ("why502.upstream.unanswered", "true"),
@@ -59,6 +65,7 @@ const HALVES: [Half; 6] = [
         cell: "closed",
         end: "unanswered",
         closed_by: "upstream",
+        translated: false,
         says: &[
             ("why502.upstream.reset", "false"),
             ("why502.upstream.unread_bytes", "0"),
@@ -68,12 +75,14 @@ const HALVES: [Half; 6] = [
         cell: "reset",
         end: "unanswered",
         closed_by: "upstream",
+        translated: false,
         says: &[("why502.upstream.reset", "true")],
     },
     Half {
         cell: "slow",
         end: "unanswered",
         closed_by: "caller",
+        translated: true,
         says: &[
             ("why502.upstream.accepted", "true"),
             ("why502.upstream.process", "gunicorn"),
@@ -83,12 +92,14 @@ const HALVES: [Half; 6] = [
         cell: "queued",
         end: "not_accepted",
         closed_by: "caller",
+        translated: true,
         says: &[("why502.upstream.accepted", "false")],
     },
     Half {
         cell: "idle",
         end: "idle",
         closed_by: "upstream",
+        translated: false,
         says: &[("why502.upstream.unanswered", "false")],
     },
 ];
@@ -96,6 +107,10 @@ const HALVES: [Half; 6] = [
 fn run(run: &mut Run) -> Result<()> {
     let (near, far) = (NetNs::new()?, NetNs::new()?);
     near.join(&far, 1)?;
+    near.sh(&format!(
+        "ip route add {VIRTUAL} via {FAR} &&
+         iptables -t nat -A OUTPUT -d {VIRTUAL} -p tcp --dport 80 -j DNAT --to-destination {FAR}:9002"
+    ))?;
     let address = |port: u16| format!("{FAR}:{port}");
     let mut mortal = Node::start(run, &far, "mortal", &address(9000), 60_000)?;
     let idle = Node::start(run, &far, "idle", &address(9001), 1000)?;
@@ -106,7 +121,7 @@ fn run(run: &mut Run) -> Result<()> {
          server {{ {}
            location /mortal {{ proxy_pass http://{FAR}:9000; }}
            location /idle {{ proxy_pass http://idle; }}
-           location /slow {{ proxy_pass http://{FAR}:9002; proxy_read_timeout 1500ms; }} }}",
+           location /slow {{ proxy_pass http://{VIRTUAL}; proxy_read_timeout 1500ms; }} }}",
         Front::Plain.listen(run)?
     );
     let nginx = Nginx::start(run, &near, 1, PLAIN_PORT, &http)?;
@@ -182,6 +197,7 @@ fn run(run: &mut Run) -> Result<()> {
 
 const HALF: &str = "why502.upstream_end";
 const FLOW: &str = "why502.flow.community_id";
+const BEGUN: [&str; 2] = ["why502.flow.client_isn", "why502.flow.server_isn"];
 
 /// Of the proxy's node.
 fn verdicts(events: &[Event]) -> impl Iterator<Item = &Event> {
@@ -280,23 +296,33 @@ fn wanted(run: &Run) -> Vec<(String, &'static Half)> {
         .collect()
 }
 
-/// The one half of this request's verdict, by the flow's name; or what is wrong.
+/// The one half of this request's verdict, by how the connection began; or what is wrong.
 fn joined<'a>(events: &'a [Event], path: &str, half: &Half) -> Result<&'a Event, String> {
     let of_path = |event: &&Event| event.get("url.path") == Some(path);
     let Some(verdict) = verdicts(events).find(of_path) else {
         return Err("no verdict at the collector".to_owned());
     };
-    let flow = verdict.get(FLOW);
     // Ports are used again. nginx is stopped while its pool is closed.
     let together = TOGETHER_NS * if half.cell == "idle" { 10 } else { 1 };
-    let of_flow = |event: &&Event| {
-        let near = event.at_ns.abs_diff(verdict.at_ns) < together;
-        event.name == HALF && flow.is_some() && event.get(FLOW) == flow && near
+    let same = |event: &Event, name: &str| {
+        let value = verdict.get(name);
+        value.is_some() && event.get(name) == value
     };
-    let told: Vec<&Event> = events.iter().filter(of_flow).collect();
+    let halves = |names: &'static [&'static str]| {
+        let of_connection = move |event: &&Event| {
+            let near = event.at_ns.abs_diff(verdict.at_ns) < together;
+            event.name == HALF && near && names.iter().all(|name| same(event, name))
+        };
+        events.iter().filter(of_connection)
+    };
+    let told: Vec<&Event> = halves(&BEGUN).collect();
     let [told] = told[..] else {
-        return Err(format!("{} halves of the flow {flow:?}", told.len()));
+        return Err(format!("{} halves began so: {verdict:?}", told.len()));
     };
+    let by_flow = halves(&[FLOW]).count();
+    if by_flow != usize::from(!half.translated) {
+        return Err(format!("{by_flow} halves of this flow: {verdict:?}"));
+    }
     let expected = [
         ("why502.upstream.end", half.end),
         ("why502.upstream.closed_by", half.closed_by),
@@ -307,8 +333,8 @@ fn joined<'a>(events: &'a [Event], path: &str, half: &Half) -> Result<&'a Event,
         }
     }
     for name in ["server.address", "server.port"] {
-        if told.get(name) != verdict.get(name) {
-            return Err(format!("another {name}: {told:?}"));
+        if half.translated == same(told, name) {
+            return Err(format!("{name}: {told:?}"));
         }
     }
     let waited = told.number("why502.upstream.waited_us");

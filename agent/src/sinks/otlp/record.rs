@@ -9,7 +9,7 @@ use super::super::escape::json_line;
 use super::community;
 use super::upstream_end::UpstreamEnd;
 use crate::clock;
-use crate::signal::Address;
+use crate::signal::{Address, InitialSequenceNumbers};
 use crate::verdict::{Kind, Party, Risk, Verdict};
 
 pub(super) fn of_verdict(verdict: &Verdict, at_ns: u64) -> LogRecord {
@@ -42,6 +42,7 @@ pub(super) fn of_verdict(verdict: &Verdict, at_ns: u64) -> LogRecord {
     if let Some(last) = verdict.attempts.last() {
         let flow = community::id(last.local.as_ref(), Some(&last.upstream));
         out.text("why502.flow.community_id", flow.as_deref());
+        out.begun(last.isn);
     }
     // Not where privacy has cut the client's address: whoever tries them all finds what was hashed.
     let flow = community::id(
@@ -77,6 +78,7 @@ pub(super) fn of_upstream_end(end: &UpstreamEnd, at_ns: u64) -> LogRecord {
     out.text("network.transport", Some("tcp"));
     out.upstream(&end.upstream);
     out.text("why502.flow.community_id", end.flow.as_deref());
+    out.begun(Some(end.isn));
     out.text("why502.upstream.end", Some(end.end));
     out.text("why502.upstream.closed_by", Some(end.closed_by));
     out.flag("why502.upstream.reset", end.reset);
@@ -140,6 +142,12 @@ impl Attributes {
             }),
             ..KeyValue::default()
         }));
+    }
+
+    /// What the connection began to count with, on whichever side of an address translation.
+    fn begun(&mut self, isn: Option<InitialSequenceNumbers>) {
+        self.number("why502.flow.client_isn", isn.map(|isn| isn.client));
+        self.number("why502.flow.server_isn", isn.map(|isn| isn.server));
     }
 
     fn flag(&mut self, name: &str, value: bool) {
@@ -270,6 +278,8 @@ mod tests {
         assert_eq!(record.severity_text, "WARN");
         for name in [
             "why502.flow.community_id",
+            "why502.flow.client_isn",
+            "why502.flow.server_isn",
             "server.address",
             "server.port",
             "network.transport",

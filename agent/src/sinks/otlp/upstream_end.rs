@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::community;
-use crate::signal::{self, Address, ClosedBy, Software};
+use crate::signal::{self, Address, ClosedBy, InitialSequenceNumbers, Software};
 use crate::sinks::privacy::Privacy;
 use crate::track::render::Stamp;
 use crate::verdict::{Name, Party};
@@ -36,6 +36,9 @@ pub struct UpstreamEnd {
     /// Its community id.
     #[serde(skip)]
     pub(super) flow: Option<String>,
+    /// They tell nobody's address.
+    #[serde(skip)]
+    pub(super) isn: InitialSequenceNumbers,
 }
 
 impl UpstreamEnd {
@@ -87,6 +90,7 @@ impl UpstreamEnd {
                 false => privacy.caller(&end.caller),
             },
             flow: shown.then(flow).flatten(),
+            isn: end.isn,
         }
     }
 }

@@ -13,9 +13,9 @@ use self::address::remote;
 pub use self::address::{inet, local, unix};
 use self::response::response;
 use crate::signal::{
-    Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, HeadFault, IdleClose, Link,
-    LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue, Reader, RequestSent, ResetBy,
-    Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
+    Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, HeadFault, IdleClose,
+    InitialSequenceNumbers, Link, LinkOrder, Opening, Peer, PeerClose, Place, ProcessExit, Queue,
+    Reader, RequestSent, ResetBy, Signal, SignalSent, Source, Stall, TcpFacts, ThreadAtEnd,
 };
 use crate::sources::wire;
 
@@ -388,6 +388,13 @@ fn tcp_facts(flow: &abi::Flow, sample: &abi::Sample) -> TcpFacts {
         filtered: sample.filter_drops,
         zero_window: sample.window == 0 && sample.state != SYN_SENT && sample.state != CLOSE,
         srtt_us: sample.srtt_us,
+        // Of what was never connected there is only the half.
+        isn: (sample.known & sampled::ISN != 0 && sample.irs != u32::MAX).then_some(
+            InitialSequenceNumbers {
+                client: sample.iss,
+                server: sample.irs,
+            },
+        ),
         ..TcpFacts::default()
     }
 }

@@ -19,7 +19,8 @@ pub const TYPES: &str = "hook that hands over typed sockets for sends and receiv
 const INODES: [&str; 2] = ["inode.i_ino", "socket_alloc.vfs_inode"];
 
 /// What tells how long ago either side has sent anything, and whether it ever has.
-pub const OF_FAR_ENDS: [&str; 4] = [
+pub const OF_FAR_ENDS: [&str; 5] = [
+    "tcp_sock.bytes_acked",
     "tcp_sock.lsndtime",
     "tcp_sock.bytes_sent",
     "tcp_sock.bytes_received",
@@ -119,6 +120,7 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         total_retrans = "tcp_sock"."total_retrans",
         bytes_sent = "tcp_sock"."bytes_sent",
         bytes_received = "tcp_sock"."bytes_received",
+        bytes_acked = "tcp_sock"."bytes_acked",
         unix_addr = "unix_sock"."addr",
         unix_peer = "unix_sock"."peer",
         unix_listener = "unix_sock"."listener",

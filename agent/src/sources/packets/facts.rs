@@ -263,6 +263,7 @@ fn tcp_facts(exchange: &Exchange, flow: &Flow, outcome: Outcome, bytes: u32) -> 
                 || exchange.is(Exchange::RESUMED)
                 || (!connecting && answer_missing(exchange, flow)),
         ),
+        isn: None,
     }
 }
 

@@ -83,6 +83,11 @@ fn a_line_without_end_is_not_read_into_memory() {
 }
 
 /// An attempt in which everything is known.
+const ISN: InitialSequenceNumbers = InitialSequenceNumbers {
+    client: u32::MAX,
+    server: 0,
+};
+
 fn attempt(end: End) -> Attempt {
     let opening = Opening::HttpRequest {
         method: "POST".to_owned(),
@@ -160,6 +165,7 @@ fn attempt(end: End) -> Attempt {
             srtt_us: 20_000,
             reset_acked: Some(7),
             missing_packets: 1,
+            isn: Some(ISN),
         }),
         peer: Some(peer),
         netns: 4_026_531_840,
@@ -268,6 +274,7 @@ fn signals() -> Vec<Signal> {
             waited_ns: 4,
             exit_signal: Some(9),
             exit_status: None,
+            isn: ISN,
             server: None,
             left_out: 5,
         })),

@@ -5,7 +5,7 @@
 use agent_ebpf::FarEnd;
 
 use super::*;
-use crate::signal::{ClosedBy, Home, Process, Software, UpstreamEnd};
+use crate::signal::{ClosedBy, Home, InitialSequenceNumbers, Process, Software, UpstreamEnd};
 use crate::sources::process::Seen;
 
 /// Processes that are kept, and for how long one is taken for the same without a look.
@@ -133,6 +133,10 @@ fn decoded(far: &FarEnd, tick_ns: u64) -> UpstreamEnd {
         waited_ns: ticks(far.waited_ticks),
         exit_signal: died.then_some((far.exit_code & 0x7f) as u8),
         exit_status: died.then_some((far.exit_code >> 8 & 0xff) as u8),
+        isn: InitialSequenceNumbers {
+            client: far.caller_isn,
+            server: far.own_isn,
+        },
         server: None,
         left_out: 0,
     }
