@@ -186,3 +186,71 @@ fn dashboards_and_rules_name_metrics_that_exist() {
         }
     }
 }
+
+/// The metrics that the program exports.
+fn metrics() -> BTreeSet<String> {
+    let sources = files("agent/src/sinks/metrics", ".rs");
+    let texts = sources.iter().map(|path| read(path));
+    let quoted = texts.flat_map(|text| {
+        let words = text.split('"').skip(1).step_by(2);
+        words.map(str::to_owned).collect::<Vec<_>>()
+    });
+    quoted.filter(|word| word.starts_with("why502_")).collect()
+}
+
+#[test]
+fn each_metric_is_on_a_dashboard_or_in_a_rule() {
+    let mut shown = files("dashboards/grafana", ".json");
+    shown.push("dashboards/prometheus/rules.yml".to_owned());
+    let shown: String = shown.iter().map(|path| read(path)).collect();
+    let named = metrics_named(&shown);
+    let metrics = metrics();
+    assert!(metrics.len() > 20, "{metrics:?}");
+    for metric in metrics {
+        let is_shown = named.iter().any(|name| {
+            let rest = name.strip_prefix(metric.as_str());
+            matches!(rest, Some("" | "_bucket" | "_sum" | "_count"))
+        });
+        assert!(is_shown, "{metric} is shown nowhere");
+    }
+}
+
+#[test]
+fn dashboards_and_rules_ask_for_causes_that_exist() {
+    let mut checked = files("dashboards/grafana", ".json");
+    checked.push("dashboards/prometheus/rules.yml".to_owned());
+    let causes: BTreeSet<&str> = Cause::ALL.iter().map(|cause| cause.name()).collect();
+    let mut asked = 0;
+    for path in checked {
+        // In JSON quotation marks are escaped.
+        let text = read(&path).replace('\\', "");
+        for matcher in text.split("cause=").skip(1) {
+            let value = matcher.trim_start_matches('~').split('"').nth(1).unwrap();
+            for cause in value.split('|') {
+                assert!(causes.contains(cause), "{path}: no cause {cause}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 5, "{asked}");
+}
+
+#[test]
+fn each_alert_is_seen_to_fire_and_to_keep_silent() {
+    let rules = read("dashboards/prometheus/rules.yml");
+    let tests = read("dashboards/prometheus/rules_test.yml");
+    let cases: Vec<(&str, &str)> = tests
+        .split("alertname: ")
+        .skip(1)
+        .map(|case| {
+            let mut lines = case.lines();
+            (lines.next().unwrap(), lines.next().unwrap().trim())
+        })
+        .collect();
+    for alert in rules.split("- alert: ").skip(1) {
+        let name = alert.lines().next().unwrap();
+        for expected in ["exp_alerts:", "exp_alerts: []"] {
+            assert!(cases.contains(&(name, expected)), "{name}: no {expected}");
+        }
+    }
+}
