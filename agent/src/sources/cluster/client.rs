@@ -95,7 +95,7 @@ impl Client {
             StatusCode::OK => Ok(response),
             StatusCode::GONE => Err(Gone.into()),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                bail!("it answered {status}: the service account may not get, list and watch pods")
+                bail!("it answered {status}: the service account may not list and watch pods")
             }
             status => bail!("it answered {status}"),
         }
