@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod browser;
 mod build;
+mod containers;
 mod demo;
 mod dist;
 mod exposition;

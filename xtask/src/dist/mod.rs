@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: what is given away: a tarball with the program for any distribution, a Debian
 //! package, their checksums.
 
+mod emulated;
 mod package;
 mod program;
 mod tools;
@@ -20,7 +21,8 @@ pub(crate) struct Args {
     /// The kinds of machines that they are for
     #[arg(long, value_delimiter = ',', default_value = "x86_64")]
     arch: Vec<Arch>,
-    /// Then install, start, upgrade and remove those for this machine in clean Debian systems; needs root
+    /// Then install, start, upgrade and remove those for x86-64 in clean Debian systems, and start those for
+    /// arm64 by emulation; needs root
     #[arg(long = "try")]
     try_them: bool,
     /// With --try, the suites that the tarball is started in
@@ -45,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let here = args.arch.contains(&Arch::X86_64);
     ensure!(
         here || !args.try_them,
-        "what is for other machines is not tried here"
+        "what is for other machines is compared with what is for x86-64: --arch x86_64,aarch64"
     );
     let tools = tools::install()?;
     let out = shell::target().join("dist");
@@ -61,13 +63,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let sums = checksums(&files)?;
     println!("{}", fs::read_to_string(&sums)?.trim_end());
     println!("in {}", files.display());
-    let ours = made.into_iter().find(|(arch, ..)| *arch == Arch::X86_64);
-    match ours.filter(|_| args.try_them) {
-        Some((_, program, packages)) => {
-            trial::run(&Made { packages, sums }, &program, &args.suites)
-        }
-        None => Ok(()),
+    if args.try_them {
+        try_all(made, sums, &args.suites)?;
     }
+    Ok(())
+}
+
+fn try_all(
+    made: Vec<(Arch, PathBuf, [PathBuf; 2])>,
+    sums: PathBuf,
+    suites: &[String],
+) -> Result<()> {
+    ensure!(
+        shell::is_root(),
+        "--try makes whole systems: run it as root"
+    );
+    let (ours, others): (Vec<_>, Vec<_>) = made
+        .into_iter()
+        .partition(|(arch, ..)| *arch == Arch::X86_64);
+    for (_, program, packages) in ours {
+        let sums = sums.clone();
+        let said = trial::run(&Made { packages, sums }, &program, suites)?;
+        for (arch, program, packages) in &others {
+            emulated::run(*arch, program, packages, suites, &said.verdicts)?;
+        }
+    }
+    Ok(())
 }
 
 /// Manual pages and completions, made from the command line's definitions. Gives their folder.

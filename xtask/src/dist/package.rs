@@ -17,6 +17,8 @@ const WITH_IT: &[(&str, &str)] = &[
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("deploy/why502.service", "why502.service"),
     ("deploy/why502.toml", "why502.toml"),
+    ("docs", "docs"),
+    ("dashboards", "dashboards"),
 ];
 
 /// The name without its ending, which is also the folder inside.
@@ -32,8 +34,9 @@ pub(super) fn tarball(arch: Arch, program: &Path, manual: &Path, out: &Path) -> 
     fs::create_dir_all(&folder)?;
     fs::copy(program, folder.join("why502"))?;
     for (from, to) in WITH_IT {
-        fs::copy(shell::root().join(from), folder.join(to))
-            .with_context(|| format!("copy {from}"))?;
+        let mut copy = shell::command("cp");
+        copy.arg("--recursive").arg(shell::root().join(from));
+        shell::run(copy.arg(folder.join(to)))?;
     }
     for part in ["man", "completions"] {
         fs::create_dir_all(folder.join(part))?;

@@ -6,7 +6,8 @@ dpkg --install /trial/made/why502_*_amd64.deb > /tmp/install.log 2>&1 || { cat /
 test "$(why502 --version)" = "why502 $VERSION"
 test -f $unit -o -f /usr$unit
 for file in /usr/share/man/man1/why502-capture.1.gz /usr/share/bash-completion/completions/why502 \
-    /usr/share/doc/why502/copyright /etc/why502/why502.toml; do
+    /usr/share/doc/why502/copyright /usr/share/doc/why502/runbooks/keepalive_race.md \
+    /usr/share/why502/rules.yml /usr/share/why502/grafana/overview.json /etc/why502/why502.toml; do
     test -s "$file" || { echo "$file is not there"; exit 1; }
 done
 test -L /etc/systemd/system/multi-user.target.wants/why502.service

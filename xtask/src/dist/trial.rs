@@ -15,10 +15,10 @@ use crate::vm::arch::Arch;
 use crate::{process, shell, vm};
 
 /// The Debian that the package is made for.
-const PACKAGED_FOR: &str = "bookworm";
+pub(super) const PACKAGED_FOR: &str = "bookworm";
 
 /// A capture whose verdicts are known; any host has to give the same.
-const CAPTURE: &str = "r02-post-fin-in-flight.pcap.gz";
+pub(super) const CAPTURE: &str = "r02-post-fin-in-flight.pcap.gz";
 
 /// What mounts a system and runs the script on standard input in it: the system, where its layer
 /// lies, and the folders that are seen in it as /trial/made, /trial/aside, /trial/captures.
@@ -39,11 +39,8 @@ exec chroot "$2/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
     NAME="$6" VERSION="$7" CAPTURE="$8" /bin/bash -eu
 "#;
 
-pub(super) fn run(made: &Made, program: &Path, suites: &[String]) -> Result<()> {
-    ensure!(
-        shell::is_root(),
-        "--try makes whole systems: run it as root"
-    );
+/// What it said everywhere.
+pub(super) fn run(made: &Made, program: &Path, suites: &[String]) -> Result<Said> {
     let on_host = Said::on_host(program)?;
     for suite in suites {
         let root = system(suite)?;
@@ -60,13 +57,13 @@ pub(super) fn run(made: &Made, program: &Path, suites: &[String]) -> Result<()> 
     let root = system(PACKAGED_FOR)?;
     print!("{}", within(&root, made, include_str!("package.sh"))?);
     println!("dist: {PACKAGED_FOR}: installed, started, upgraded, removed and purged");
-    Ok(())
+    Ok(on_host)
 }
 
 /// What the program said of a capture, and of what this kernel lets it see.
 #[derive(Debug, PartialEq, Eq)]
-struct Said {
-    verdicts: Vec<String>,
+pub(super) struct Said {
+    pub(super) verdicts: Vec<String>,
     facts: Vec<String>,
     check: String,
 }
@@ -81,20 +78,25 @@ impl Said {
     }
 
     fn from(output: &str) -> Result<Said> {
-        let of = |start: &str| {
-            let lines = output.lines().filter(|line| line.starts_with(start));
-            lines.map(str::to_owned).collect::<Vec<_>>()
-        };
         let check = output.lines().find_map(|line| line.strip_prefix("check "));
         let said = Said {
-            verdicts: of("{\"type\":\"verdict\""),
-            facts: of("{\"fact\":"),
+            verdicts: verdicts(output),
+            facts: beginning(output, "{\"fact\":"),
             check: check.context("no result of check")?.to_owned(),
         };
         ensure!(!said.verdicts.is_empty(), "no verdict: {output}");
         ensure!(!said.facts.is_empty(), "no fact: {output}");
         Ok(said)
     }
+}
+
+pub(super) fn verdicts(output: &str) -> Vec<String> {
+    beginning(output, "{\"type\":\"verdict\"")
+}
+
+fn beginning(output: &str, start: &str) -> Vec<String> {
+    let lines = output.lines().filter(|line| line.starts_with(start));
+    lines.map(str::to_owned).collect()
 }
 
 /// A clean system of this suite.

@@ -41,6 +41,16 @@ pub(crate) fn install_foreign_binutils() -> anyhow::Result<()> {
     }
 }
 
+/// What starts arm64's programs, one by one.
+pub(crate) const EMULATOR: &str = "qemu-aarch64";
+
+pub(crate) fn install_emulator() -> anyhow::Result<()> {
+    match shell::find(EMULATOR) {
+        Some(_) => Ok(()),
+        None => apt::install(&["qemu-user"]),
+    }
+}
+
 pub(super) fn missing() -> Vec<String> {
     let missing = packages();
     missing.map(|name| format!("package {name}")).collect()

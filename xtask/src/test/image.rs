@@ -12,13 +12,10 @@ use serde_json::Value;
 
 use super::count::Count;
 use super::counted;
+use crate::containers::{IMAGE, Podman};
+use crate::vm::arch::Arch;
 use crate::{lab, process, shell};
 
-#[path = "../../../tests/src/container/podman.rs"]
-mod podman;
-
-const BASE: &str = "localhost/why502-base";
-const IMAGE: &str = "localhost/why502";
 /// Deaths on TCP and Unix sockets, pools that are older than the agent and in other network
 /// namespaces, what a slow process does or is kept from, connects that fail: no right of the DaemonSet
 /// can be missing.
@@ -28,12 +25,6 @@ const ONE_SHOT: &[&str] = &["--name", "one-shot"];
 const NODE: &str = "/proc/1/root/var/log";
 /// Facts for whose rights the DaemonSet does not ask.
 const NOT_ASKED_FOR: &[&str] = &["packets", "namespaces"];
-
-/// What Podman mounts to serve its storage, and tracefs where no systemd has mounted it, are gone with
-/// a mount namespace of their own.
-const ENTER: &str = r#"
-test -e /sys/kernel/tracing/events || mount -t tracefs why502-image /sys/kernel/tracing
-exec "$@""#;
 
 /// Skipped, with the reason, where no container can be run.
 pub(super) fn image(program: &Path, why: &mut Vec<String>) -> Result<Count> {
@@ -51,13 +42,13 @@ pub(super) fn image(program: &Path, why: &mut Vec<String>) -> Result<Count> {
     let out = folder.join("lab");
     fs::create_dir_all(&out)?;
     let podman = Podman { folder };
-    let daemonset = podman.wrapper("daemonset", &daemonset(&podman.folder)?, &out)?;
-    let debug = podman.wrapper("debug-node", &debug_node(), &out)?;
-    if let Err(error) = podman.try_it() {
+    let daemonset = wrapper(&podman, "daemonset", &daemonset(&podman.folder)?, &out)?;
+    let debug = wrapper(&podman, "debug-node", &debug_node(), &out)?;
+    if let Err(error) = try_it(&podman) {
         println!("skipped: the image: no container can be run here: {error:#}");
         return Ok(Count::SKIPPED);
     }
-    podman.build(program)?;
+    build(&podman, program)?;
 
     let mut count = Count::default();
     let here = facts(Command::new(program))?;
@@ -194,102 +185,57 @@ fn sees(wrapper: &Path, wanted: &BTreeSet<String>) -> Result<Count> {
     Ok(Count::FAILED)
 }
 
-/// Podman with all its files in one folder: a person's images and containers are let alone.
-struct Podman {
-    folder: PathBuf,
+/// Up to the image's name.
+fn start(podman: &Podman) -> Command {
+    let mut run = podman.command();
+    run.args(["run", "--rm", "--pull=never", "--timeout=300"]);
+    // Limits that whoever may not raise them has, too.
+    run.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]);
+    run
 }
 
-impl Podman {
-    fn command(&self) -> Command {
-        self.below(shell::command("unshare"))
+/// The host's own programs in a container: whether this host lets anything start there.
+fn try_it(podman: &Podman) -> Result<()> {
+    let root = podman.folder.join("root");
+    for name in ["usr", "proc", "sys", "dev", "run", "tmp", "etc"] {
+        fs::create_dir_all(root.join(name))?;
     }
-
-    /// The same where it is soon done, or something is wrong.
-    fn quick(&self) -> Command {
-        let mut timeout = shell::command("timeout");
-        timeout.args(["60", "unshare"]);
-        self.below(timeout)
+    for name in ["lib", "lib64"] {
+        std::os::unix::fs::symlink(Path::new("usr").join(name), root.join(name))?;
     }
-
-    fn below(&self, mut podman: Command) -> Command {
-        podman.args(["--mount", "sh", "-euc", ENTER, "sh", "podman"]);
-        podman::keep_in(&mut podman, &self.folder);
-        podman
-    }
-
-    /// Up to the image's name.
-    fn start(&self) -> Command {
-        let mut run = self.command();
-        run.args(["run", "--rm", "--pull=never", "--timeout=300"]);
-        // Limits that whoever may not raise them has, too.
-        run.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]);
-        run
-    }
-
-    /// The host's own programs in a container: whether this host lets anything start there.
-    fn try_it(&self) -> Result<()> {
-        let root = self.folder.join("root");
-        for name in ["usr", "proc", "sys", "dev", "run", "tmp", "etc"] {
-            fs::create_dir_all(root.join(name))?;
-        }
-        for name in ["lib", "lib64"] {
-            std::os::unix::fs::symlink(Path::new("usr").join(name), root.join(name))?;
-        }
-        let mut run = self.start();
-        run.args(["--network=none", "--volume=/usr:/usr:ro", "--rootfs"]);
-        let output = run.arg(root).arg("/usr/bin/true").output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}", said.trim());
-        Ok(())
-    }
-
-    /// The image of `deploy/Containerfile`. Its base has the libraries of this host that the program
-    /// needs and nothing else, so that what it is found to do needs no shell.
-    fn build(&self, program: &Path) -> Result<()> {
-        let libraries = shell::ask(shell::command("ldd").arg(program)).context("ask ldd")?;
-        let mut tar = shell::command("tar");
-        let base = self.folder.join("base.tar");
-        tar.args(["--create", "--dereference", "--directory", "/", "--file"]);
-        tar.arg(&base).args(loaded(&libraries));
-        shell::run(&mut tar)?;
-        let context = self.folder.join("context");
-        fs::create_dir_all(&context)?;
-        fs::copy(program, context.join("why502"))?;
-        for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
-            fs::copy(shell::root().join(name), context.join(name))?;
-        }
-        shell::run(self.quick().args(["import", "--quiet"]).arg(base).arg(BASE))?;
-        let mut build = self.quick();
-        build.args(["build", "--quiet", "--pull=never", "--tag", IMAGE]);
-        build.args(["--build-arg", &format!("BASE={BASE}"), "--file"]);
-        build.arg("deploy/Containerfile").arg(&context);
-        shell::run(&mut build)
-    }
-
-    /// A program that is why502 in a container with these options; it can write to `out`.
-    fn wrapper(&self, name: &str, options: &[String], out: &Path) -> Result<PathBuf> {
-        let mut run = self.start();
-        run.args(options);
-        run.arg(format!("--volume={0}:{0}", out.display()));
-        run.arg(IMAGE);
-        let file = self.folder.join(name);
-        let words = std::iter::once(run.get_program()).chain(run.get_args());
-        let words: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
-        let script = format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "));
-        fs::write(&file, script).with_context(|| format!("write {}", file.display()))?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
-        Ok(file)
-    }
+    let mut run = start(podman);
+    run.args(["--network=none", "--volume=/usr:/usr:ro", "--rootfs"]);
+    let output = run.arg(root).arg("/usr/bin/true").output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}", said.trim());
+    Ok(())
 }
 
-impl Drop for Podman {
-    /// What a lab that failed has left running.
-    fn drop(&mut self) {
-        let mut remove = self.quick();
-        let _ = remove
-            .args(["rm", "--all", "--force", "--time", "0"])
-            .output();
-    }
+/// Its base has the libraries of this host that the program needs and nothing else, so that what it is
+/// found to do needs no shell.
+fn build(podman: &Podman, program: &Path) -> Result<()> {
+    let libraries = shell::ask(shell::command("ldd").arg(program)).context("ask ldd")?;
+    let mut tar = shell::command("tar");
+    let base = podman.folder.join("base.tar");
+    tar.args(["--create", "--dereference", "--directory", "/", "--file"]);
+    tar.arg(&base).args(loaded(&libraries));
+    shell::run(&mut tar)?;
+    podman.build(program, &base, Arch::default().debian())
+}
+
+/// A program that is why502 in a container with these options; it can write to `out`.
+fn wrapper(podman: &Podman, name: &str, options: &[String], out: &Path) -> Result<PathBuf> {
+    let mut run = start(podman);
+    run.args(options);
+    run.arg(format!("--volume={0}:{0}", out.display()));
+    run.arg(IMAGE);
+    let file = podman.folder.join(name);
+    let words = std::iter::once(run.get_program()).chain(run.get_args());
+    let words: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
+    let script = format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "));
+    fs::write(&file, script).with_context(|| format!("write {}", file.display()))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(file)
 }
 
 /// For a shell, whatever it holds.

@@ -2,7 +2,7 @@
 //! library of Rust and libpcap for that kind, and a host's packages unpacked without running any of them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -146,6 +146,23 @@ fn host_packages(arch: Arch) -> Result<Vec<PathBuf>> {
         packages.len()
     );
     Ok(packages)
+}
+
+/// A tree with the C library of a suite, which programs for these machines are loaded from.
+pub(crate) fn c_library(arch: Arch, suite: &str) -> Result<PathBuf> {
+    let place = folder(arch).join("libc").join(suite);
+    let done = place.join("done");
+    if !done.is_file() {
+        process::fresh_folder(&place)?;
+        // Where packages of before Debian 13 put it.
+        fs::create_dir_all(place.join("usr/lib"))?;
+        symlink("usr/lib", place.join("lib"))?;
+        for package in Apt::new(&[suite], arch)?.fetch_whole(&["libc6"])? {
+            unpack(&package, &place).with_context(|| format!("unpack {}", package.display()))?;
+        }
+        fs::write(done, [])?;
+    }
+    Ok(place)
 }
 
 fn unpack(package: &Path, tree: &Path) -> Result<()> {
