@@ -208,6 +208,18 @@ pub struct Response {
     /// Kernel only, where the proxy failed the request without an attempt: what it had open right after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptors: Option<Descriptors>,
+    /// Kernel only, in the same case: the upstreams that watched proxies have connections to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_touch: Vec<InTouch>,
+}
+
+/// An upstream to which a proxy has connections open on which it has answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InTouch {
+    pub proxy: u32,
+    pub upstream: Address,
+    /// When it last sent anything.
+    pub heard: Nanos,
 }
 
 /// A process's file descriptors.

@@ -112,6 +112,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         untied: None,
         unread: None,
         descriptors: None,
+        in_touch: Vec::new(),
     };
     Scene {
         signals: vec![

@@ -236,6 +236,11 @@ fn signals() -> Vec<Signal> {
                 open: 1023,
                 limit: 1024,
             }),
+            in_touch: vec![InTouch {
+                proxy: 1,
+                upstream: Address("10.0.0.3:80".into()),
+                heard: 4,
+            }],
         }))
     }));
     facts.extend([
