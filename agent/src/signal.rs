@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use attempt::{
     Attempt, DownstreamState, End, Fin, FlowClosed, HeadFault, Link, LinkOrder, Opening, Peer,
-    PeerClose, Place, Queue, Reader, RequestSent, ResetBy, TcpFacts, ThreadAtEnd,
+    PeerClose, Place, Queue, Reader, RequestSent, ResetBy, SynSettings, TcpFacts, ThreadAtEnd,
 };
 pub use logged::{
     LogLine, Logged, LoggedTry, Protocol, Said, ServerLine, ServerSaid, TlsFault, tried_again,

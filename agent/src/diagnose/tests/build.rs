@@ -289,6 +289,7 @@ impl Scene {
                 later: false,
                 shared: false,
                 half_open: None,
+                syn_settings: None,
             })
         })
     }

@@ -282,6 +282,7 @@ fn attempt(
             later: false,
             shared: false,
             half_open: None,
+            syn_settings: None,
         }),
         netns: flow.ends.netns,
         upstream_end: (flow.peer_netns != 0).then(|| Place {

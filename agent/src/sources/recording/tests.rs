@@ -179,6 +179,10 @@ fn attempt(end: End) -> Attempt {
             later: true,
             shared: true,
             half_open: Some(97),
+            syn_settings: Some(SynSettings {
+                max_backlog: 128,
+                cookies: 0,
+            }),
         }),
     }
 }
