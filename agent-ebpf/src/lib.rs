@@ -76,6 +76,8 @@ abi! {
         pub skc_net: u32,
         pub net_inum: u32,
         pub net_somaxconn: u32,
+        pub net_max_syn_backlog: u32,
+        pub net_syncookies: u32,
         pub sk_socket: u32,
         pub sk_type: u32,
         pub sk_err: u32,
@@ -604,6 +606,10 @@ abi! {
         pub tgid: u32,
         /// `net.core.somaxconn` of its network namespace; 0 where it cannot be read.
         pub somaxconn: u32,
+        /// `net.ipv4.tcp_max_syn_backlog`; `u32::MAX` where this or the next cannot be read.
+        pub max_syn_backlog: u32,
+        /// `net.ipv4.tcp_syncookies`.
+        pub syncookies: u32,
         pub sk: u64,
         pub cookie: u64,
         pub peer_sk: u64,

@@ -265,11 +265,11 @@ pub struct WatchArgs {
 pub struct LogArgs {
     /// Also read this log, of the proxy or of an upstream's server; can be repeated
     ///
-    /// Error and access logs of nginx and Apache, HAProxy's, Envoy's, Caddy's and Traefik's log,
-    /// what varnishlog prints, what pingora and Go's ReverseProxy say of failed requests, gunicorn's
-    /// and uWSGI's log, as files, from syslog or from containers. Several may also stand in one value,
-    /// with commas between them. What a log is, is found by its lines. `run` and `capture` also listen
-    /// for a proxy's syslog datagrams: syslog:127.0.0.1:5514, syslog:/run/why502/log.sock.
+    /// Error and access logs of nginx and Apache, HAProxy's, Envoy's, Caddy's, Traefik's and h2o's
+    /// log, what varnishlog prints, what pingora and Go's ReverseProxy say of failed requests,
+    /// gunicorn's and uWSGI's log, as files, from syslog or from containers. Several may also stand in
+    /// one value, with commas between them. What a log is, is found by its lines. `run` and `capture`
+    /// also listen for a proxy's syslog datagrams: syslog:127.0.0.1:5514, syslog:/run/why502/log.sock.
     #[arg(long, value_name = "FILE", value_delimiter = ',', action = ArgAction::Append,
           env = "WHY502_LOG", hide_env_values = true)]
     pub log: Vec<PathBuf>,

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use attempt::{
     Attempt, DownstreamState, End, Fin, FlowClosed, HeadFault, InitialSequenceNumbers, Link,
-    LinkOrder, Opening, Peer, PeerClose, Place, Queue, Reader, RequestSent, ResetBy, TcpFacts,
-    ThreadAtEnd,
+    LinkOrder, Opening, Peer, PeerClose, Place, Queue, Reader, RequestSent, ResetBy, SynSettings,
+    TcpFacts, ThreadAtEnd,
 };
 pub use logged::{
     LogLine, Logged, LoggedTry, Protocol, Said, ServerLine, ServerSaid, TlsFault, tried_again,
@@ -209,6 +209,18 @@ pub struct Response {
     /// Kernel only, where the proxy failed the request without an attempt: what it had open right after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptors: Option<Descriptors>,
+    /// Kernel only, in the same case: the upstreams that watched proxies have connections to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_touch: Vec<InTouch>,
+}
+
+/// An upstream to which a proxy has connections open on which it has answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InTouch {
+    pub proxy: u32,
+    pub upstream: Address,
+    /// When it last sent anything.
+    pub heard: Nanos,
 }
 
 /// A process's file descriptors.

@@ -76,8 +76,15 @@ pub extern "C" fn task_file(ctx: *mut core::ffi::c_void) -> i32 {
         return 0;
     }
     out.tgid = field!(task as u64, task_tgid, u32);
+    let net = field!(sk, skc_net, u64);
     if offset!(net_somaxconn) != u32::MAX {
-        out.somaxconn = field!(field!(sk, skc_net, u64), net_somaxconn, u32);
+        out.somaxconn = field!(net, net_somaxconn, u32);
+    }
+    out.max_syn_backlog = u32::MAX;
+    if offset!(net_max_syn_backlog) != u32::MAX && offset!(net_syncookies) != u32::MAX {
+        out.max_syn_backlog = field!(net, net_max_syn_backlog, u32);
+        // One byte from 5.13 on, the lowest of four before.
+        out.syncookies = u32::from(field!(net, net_syncookies, u8));
     }
     out.sk = sk;
     out.kind = kind;

@@ -4,7 +4,7 @@ use crate::signal::{End, Opening, ProcessSample, Queue, ResetBy, Source};
 
 use super::known::{Known, Read};
 use super::text;
-use super::{Fact, waiting};
+use super::{Fact, syn_backlog, waiting};
 
 /// Samples shown: the first, the last, and some between.
 const SAMPLES_SHOWN: usize = 5;
@@ -213,9 +213,16 @@ pub(super) fn queue_text(queue: &Queue) -> String {
     } else {
         ""
     };
-    let half_open = match queue.half_open {
-        Some(count) => format!(", {count} half open"),
-        None => String::new(),
+    let from = queue
+        .syn_settings
+        .map(|of| syn_backlog::dropped_from(queue, of));
+    let half_open = match (queue.half_open, from) {
+        (Some(count), Some(Some(from))) => {
+            format!(", {count} half open (SYNs are dropped from {from} on)")
+        }
+        (Some(count), Some(None)) => format!(", {count} half open (SYN cookies are on)"),
+        (Some(count), None) => format!(", {count} half open"),
+        (None, _) => String::new(),
     };
     format!(
         "{} waiting, limit {}{half_open}{drops}{later}",

@@ -175,7 +175,9 @@ pub(super) fn silent(case: &Case<'_>, told: &Told) -> bool {
     let sees = |log| case.host.sees(log);
     let error_log = (nginx(told) && sees("nginx_error_log"))
         || (matches!(told.proxy, Some(Software::Apache) | None) && sees("apache_error_log"))
-        || (told.proxy == Some(Software::Caddy) && sees("caddy_error_log"));
+        || (told.proxy == Some(Software::Caddy) && sees("caddy_error_log"))
+        // Each line of its has the errors of its request.
+        || (told.proxy == Some(Software::H2o) && told.tries.is_empty());
     error_log && !told.has_error && case.host.lines_believed(told.from, told.to)
 }
 
@@ -189,7 +191,7 @@ fn tells_all(case: &Case<'_>, told: &Told) -> bool {
     let process = case.response.and_then(|r| case.host.process(r.proxy));
     match process.map(|process| process.software) {
         None | Some(Software::Nginx | Software::Other) => nginx(told),
-        Some(Software::Caddy) => told.proxy == Some(Software::Caddy),
+        Some(software @ (Software::Caddy | Software::H2o)) => told.proxy == Some(software),
         Some(Software::Apache) => {
             // A line that names no request may be about this one.
             let told_of = |r| case.host.may_be_said_of(case.answered_at, r);
@@ -326,6 +328,10 @@ pub(super) fn beside(case: &Case<'_>, known: Option<&Known<'_>>, finding: Findin
         && speaks_tls(attempt)
     {
         return handshake(finding, how).with_log_facts(facts);
+    }
+    if said == Said::NotResolved && finding.cause == Cause::ProxyFdsExhausted {
+        // Who asks for a name needs a descriptor as well.
+        return finding.with_log_facts(facts);
     }
     let confirmed = only_unlinked(case, attempt, &finding) || proxy_fds::confirmed(case, said);
     if causes.contains(&finding.cause) && confirmed {

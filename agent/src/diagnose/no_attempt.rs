@@ -10,13 +10,11 @@
 
 use crate::cause::Cause;
 use crate::signal::{End, Nanos, Opening, Source, Unread};
-use crate::track::host::{MILLISECOND, SECOND};
+use crate::track::host::MILLISECOND;
 
 use super::finding::Finding;
 use super::{Case, proxy_fds, text};
 
-/// Who has failed is left out for so long, at least where that is not set otherwise.
-const OUT: Nanos = 60 * SECOND;
 /// Who waits before it answers has a queue.
 const AT_ONCE: Nanos = 100 * MILLISECOND;
 
@@ -58,7 +56,7 @@ pub(super) fn diagnose(case: &Case<'_>) -> Finding {
     }
 }
 
-/// It asks nobody for what it could not connect to anybody for before.
+/// It asks nobody for what it could not connect to anybody for before, and has had no answer for since.
 fn out_of_rotation(case: &Case<'_>) -> Option<Finding> {
     let response = case.response.filter(|_| case.source == Source::Kernel)?;
     // Its log tells of an attempt that was not seen.
@@ -68,9 +66,10 @@ fn out_of_rotation(case: &Case<'_>) -> Option<Finding> {
     let asked_at = response.request_at?;
     let waited = case.answered_at.saturating_sub(asked_at);
     // Not one of its own that is not known to be.
-    let refused = case.host.refused_before(asked_at, response)?;
-    let ago = case.answered_at.saturating_sub(refused.at);
-    if waited > AT_ONCE || ago > OUT {
+    // What is heard all the time was heard a little later as well.
+    let until = case.answered_at.saturating_add(AT_ONCE);
+    let refused = case.host.refused_before(asked_at, until, response)?;
+    if waited > AT_ONCE {
         return None;
     }
     let missing = format!(

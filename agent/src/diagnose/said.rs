@@ -62,7 +62,12 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
                 Place::Tcp => &[][..],
                 _ => &[UnixAcceptQueueFull],
             };
-            [&waits[..], tls, queue].concat()
+            // It starts before the name is looked up.
+            let name = match proxy {
+                Some(Software::H2o) => &[DnsFailed][..],
+                _ => &[],
+            };
+            [&waits[..], tls, queue, name].concat()
         }
         Said::TlsFailed { how } => match how {
             TlsFault::NotTls => vec![ProtocolMismatch],

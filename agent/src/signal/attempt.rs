@@ -386,6 +386,18 @@ pub struct Queue {
     /// did not answer though it had room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub half_open: Option<u32>,
+    /// With `half_open`, where they can be read: what its network namespace allows of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syn_settings: Option<SynSettings>,
+}
+
+/// How a network namespace has its listeners take connection requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynSettings {
+    /// `net.ipv4.tcp_max_syn_backlog`
+    pub max_backlog: u32,
+    /// `net.ipv4.tcp_syncookies`
+    pub cookies: u32,
 }
 
 /// What was learned of a failed attempt's flow after its end.

@@ -141,6 +141,10 @@ impl Host {
                 let proxy = self.processes.label(close.proxy);
                 let lost = self.pools.idle_closed(&proxy, close, signal.at);
                 self.count("pools", lost);
+                let used = signal.at.saturating_sub(close.idle_ns);
+                if close.requests > 0 {
+                    self.upstream_answered(used, close.proxy, &close.upstream);
+                }
             }
             Fact::AttemptEnded(attempt) => self.attempt_ended(signal.at, attempt),
             Fact::ResponseSent(response) => {
@@ -148,7 +152,16 @@ impl Host {
                     let proxy = self.processes.label(attempt.proxy);
                     let lost = self.pools.attempted(&proxy, attempt, signal.at);
                     self.count("pools", lost);
+                    if attempt.end == End::Answered {
+                        self.upstream_answered(signal.at, attempt.proxy, &attempt.upstream);
+                    }
                 }
+                for one in &response.in_touch {
+                    self.upstream_answered(one.heard, one.proxy, &one.upstream);
+                }
+            }
+            Fact::FirstByteLate(late) => {
+                self.upstream_answered(signal.at, late.proxy, &late.upstream);
             }
             Fact::SignalsLost { count, probe, .. } => {
                 self.losses.told(signal.at, *count);
@@ -159,6 +172,7 @@ impl Host {
             Fact::Logged(line) => {
                 self.tries_failed(signal.at, line);
                 self.passed.told(signal.at, line);
+                self.upstreams_answered(signal.at, line);
                 let lost = self.by_thread.told(signal.at, line);
                 self.count("thread_lines", lost);
             }
@@ -175,7 +189,6 @@ impl Host {
             }
             Fact::FlowClosed(_)
             | Fact::AttemptRetried { .. }
-            | Fact::FirstByteLate(_)
             | Fact::UpstreamEnded(_)
             | Fact::RequestMetClose(_)
             | Fact::ProxyStarted { .. }
@@ -482,14 +495,38 @@ impl Host {
     }
 
     /// The last connect of this proxy, before that, for a request like the one it answered that did not come
-    /// about.
-    pub fn refused_before(&self, at: Nanos, response: &Response) -> Option<&Refused> {
-        let family = |pid| self.processes.family(pid);
-        let own = |pid| {
-            let both = || family(pid).is_some_and(|of| Some(of) == family(response.proxy));
-            pid == response.proxy || both()
+    /// about; none if it had an answer of such an upstream again `until` then.
+    pub fn refused_before(&self, at: Nanos, until: Nanos, response: &Response) -> Option<&Refused> {
+        let own = |pid| self.processes.are_one(pid, response.proxy);
+        self.refused
+            .before(at, until, response.request.as_ref(), own)
+    }
+
+    /// A process of a proxy has had an answer of this upstream.
+    fn upstream_answered(&mut self, at: Nanos, proxy: u32, upstream: &Address) {
+        let processes = &self.processes;
+        self.refused
+            .answered(at, upstream, |pid| processes.are_one(pid, proxy));
+    }
+
+    /// The same, as its log tells.
+    fn upstreams_answered(&mut self, at: Nanos, line: &Logged) {
+        let Some(software) = line.proxy else { return };
+        let processes = &self.processes;
+        let own = |pid| match line.pid {
+            Some(of) => processes.are_one(pid, of),
+            None => processes.get(pid).map(|p| p.software) == Some(software),
         };
-        self.refused.before(at, response.request.as_ref(), own)
+        let well = |one: &&LoggedTry| {
+            // A failed try may have a status that the proxy made.
+            let passed_on = one.said.is_none_or(|said| said == Said::Answered);
+            passed_on && one.status.is_some_and(|status| status < 500)
+        };
+        for one in line.tries.iter().filter(well) {
+            if let Some(upstream) = &one.upstream {
+                self.refused.answered(at, upstream, own);
+            }
+        }
     }
 
     fn attempt_ended(&mut self, at: Nanos, attempt: &Attempt) {

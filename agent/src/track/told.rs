@@ -422,6 +422,7 @@ impl Told {
             untied: None,
             unread: None,
             descriptors: None,
+            in_touch: Vec::new(),
         };
         (tried, Some((self.from, Source::Log, response)))
     }

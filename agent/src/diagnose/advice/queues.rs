@@ -88,14 +88,18 @@ pub(super) fn half_open(scene: &Scene<'_>) -> Advice {
         scene.upstream_name()
     );
     let kernel = |name, suggested: &str| setting("kernel", name, suggested);
-    let cookies = kernel(
+    let mut cookies = kernel(
         "net.ipv4.tcp_syncookies",
         "1, in the upstream's network namespace",
     );
-    let longer = kernel(
+    let mut longer = kernel(
         "net.ipv4.tcp_max_syn_backlog",
         "higher, where cookies must stay off",
     );
+    if let Some(settings) = queue.and_then(|queue| queue.syn_settings) {
+        cookies = cookies.counted(settings.cookies, "kernel");
+        longer = longer.counted(settings.max_backlog, "kernel");
+    }
     Advice {
         text,
         settings: vec![

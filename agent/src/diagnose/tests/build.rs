@@ -112,6 +112,7 @@ pub(super) fn scene(upstream: &str, end: End, after: Nanos) -> Scene {
         untied: None,
         unread: None,
         descriptors: None,
+        in_touch: Vec::new(),
     };
     Scene {
         signals: vec![
@@ -288,6 +289,7 @@ impl Scene {
                 later: false,
                 shared: false,
                 half_open: None,
+                syn_settings: None,
             })
         })
     }

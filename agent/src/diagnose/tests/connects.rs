@@ -174,6 +174,35 @@ fn a_listener_that_dropped_though_it_had_room() {
     // As many as come about without any fault.
     queue(dropped(3));
     queue(with(after(2 * S).queue(60, 128, 2), 50));
+    // As many as its network namespace allows: all but a quarter of its limit, and no more than the accept
+    // queue's; none where it answers with cookies.
+    let allowed = |count, max_backlog, cookies| {
+        dropped(count).attempt(|a| {
+            if let Some(queue) = &mut a.queue {
+                queue.syn_settings = Some(SynSettings {
+                    max_backlog,
+                    cookies,
+                });
+            }
+        })
+    };
+    for (count, max_backlog, cookies, is) in [
+        (13, 16, 0, true),
+        (12, 16, 0, false),
+        (97, 1024, 0, false),
+        (128, 1024, 0, true),
+        (97, 128, 0, true),
+        (97, 16, 1, false),
+    ] {
+        let scene = allowed(count, max_backlog, cookies);
+        match is {
+            true => scene.is(Cause::SynBacklogFull, None, Likely, true),
+            false => queue(scene),
+        }
+    }
+    let missing = |scene: Scene| scene.judge().missing.remove(0);
+    assert!(missing(dropped(97)).contains("could not be read"));
+    assert!(missing(allowed(97, 16, 0)).contains("at the moment"));
     // Others' SYNs, in part: its own was dropped twice.
     let repeated = dropped(97).tcp(|tcp| tcp.retransmits = 2);
     queue(repeated);

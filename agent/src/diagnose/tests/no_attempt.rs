@@ -82,3 +82,74 @@ fn any_other_failure_says_nothing_of_it() {
     unknown(asks_nobody(T - S, End::PeerClosed, MS, |_| {}));
     unknown(asks_nobody(T - S, End::GivenUp, MS, |_| {}));
 }
+
+#[test]
+fn who_was_answered_since_has_a_live_upstream() {
+    let after = |more: Option<(Nanos, Fact)>| {
+        let mut scene = scene(TCP, REFUSED, 0);
+        let before = Fact::AttemptEnded(Box::new(scene.tried.attempt.clone()));
+        scene = scene.signal(T - 9 * S, before);
+        if let Some((at, fact)) = more {
+            scene = scene.signal(at, fact);
+        }
+        let host = scene.host();
+        let mut case = scene.case(&host, &[]);
+        case.answered_at = T + MS;
+        diagnose(&case).cause
+    };
+    assert_eq!(after(None), Cause::NoLiveUpstreams);
+    // An answer on a connection that is open still, to a process.
+    let open = |proxy, heard| {
+        let mut response = scene(TCP, REFUSED, 0).response.expect("a response");
+        response.in_touch = vec![InTouch {
+            proxy,
+            upstream: Address(TCP.to_owned()),
+            heard,
+        }];
+        after(Some((T + MS, Fact::ResponseSent(Box::new(response)))))
+    };
+    assert_eq!(open(PROXY, T - S), Cause::Unknown);
+    // It answers all the time.
+    assert_eq!(open(PROXY, T + 2 * MS), Cause::Unknown);
+    assert_eq!(open(PROXY, T - 10 * S), Cause::NoLiveUpstreams);
+    assert_eq!(open(PROXY, T + S), Cause::NoLiveUpstreams);
+    assert_eq!(open(WORKER, T - S), Cause::NoLiveUpstreams);
+    // On one that was closed since.
+    let closed = |idle_ns, requests| {
+        let idle = IdleClose {
+            flow: FLOW,
+            proxy: PROXY,
+            upstream: Address(TCP.to_owned()),
+            by: ClosedBy::Upstream,
+            reset: false,
+            idle_ns,
+            requests,
+            longest_reuse_ns: 0,
+        };
+        after(Some((T - S, Fact::IdleClosed(idle))))
+    };
+    assert_eq!(closed(2 * S, 3), Cause::Unknown);
+    assert_eq!(closed(8 * S, 3), Cause::NoLiveUpstreams);
+    assert_eq!(closed(2 * S, 0), Cause::NoLiveUpstreams);
+    let late = |upstream: &str| {
+        let stall = Stall {
+            proxy: PROXY,
+            upstream: Address(upstream.to_owned()),
+            waited_ns: 2 * S,
+        };
+        after(Some((T - S, Fact::FirstByteLate(stall))))
+    };
+    assert_eq!(late(TCP), Cause::Unknown);
+    assert_eq!(late("10.9.0.9:80"), Cause::NoLiveUpstreams);
+    // As the proxy's own log tells.
+    let line = |status: u16| {
+        let logged = serde_json::json!({"proxy": "nginx", "line": "access", "pid": PROXY,
+            "connection": null, "client": null, "request": null, "within": 0, "took": null,
+            "status": status, "said": null, "tries": [{"upstream": TCP, "said": null,
+                "status": status, "connect": null, "took": null}]});
+        let logged = serde_json::from_value(logged).expect("a line");
+        after(Some((T - S, Fact::Logged(Box::new(logged)))))
+    };
+    assert_eq!(line(200), Cause::Unknown);
+    assert_eq!(line(502), Cause::NoLiveUpstreams);
+}

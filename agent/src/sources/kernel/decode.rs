@@ -9,8 +9,7 @@ use agent_ebpf as abi;
 use agent_ebpf::{downstream, end, flow_flag, kind, order, peer_reset, records, sampled, tls};
 use zerocopy::FromBytes as _;
 
-use self::address::remote;
-pub use self::address::{inet, local, unix};
+pub use self::address::{inet, local, remote, unix};
 use self::response::response;
 use crate::signal::{
     Attempt, ClosedBy, DownstreamState, End, Fact, Fin, FlowClosed, HeadFault, IdleClose,
@@ -283,6 +282,7 @@ fn attempt(
             later: false,
             shared: false,
             half_open: None,
+            syn_settings: None,
         }),
         netns: flow.ends.netns,
         upstream_end: (flow.peer_netns != 0).then(|| Place {

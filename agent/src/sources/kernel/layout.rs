@@ -35,7 +35,7 @@ pub fn fact_of(member: &str) -> Option<&'static str> {
     Some(match member.split('.').next()? {
         "unix_sock" if member.ends_with("listener") => return None,
         "tcp_sock" if OF_FAR_ENDS.contains(&member) => return None,
-        "net" if member.ends_with("somaxconn") => return None,
+        "net" if member.contains(".sysctl_") => return None,
         "inet_connection_sock" | "request_sock" => return None,
         COOKIES | TYPES => "socket_identity",
         "sk_buff" => "filter_drops",
@@ -97,6 +97,8 @@ pub fn read(btf: &Btf) -> (Layout, Vec<&'static str>) {
         skc_net = "sock_common"."skc_net",
         net_inum = "net"."ns.inum",
         net_somaxconn = "net"."core.sysctl_somaxconn",
+        net_max_syn_backlog = "net"."ipv4.sysctl_max_syn_backlog",
+        net_syncookies = "net"."ipv4.sysctl_tcp_syncookies",
         sk_socket = "sock"."sk_socket",
         sk_type = "sock"."sk_type",
         sk_err = "sock"."sk_err",

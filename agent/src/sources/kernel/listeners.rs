@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use agent_ebpf::{PATH, Socket};
 
 use super::decode;
-use crate::signal::{Address, Listener, Nanos};
+use crate::signal::{Address, Listener, Nanos, SynSettings};
 
 const AF_UNIX: u16 = 1;
 
@@ -168,6 +168,15 @@ impl Known {
     /// The name that its server gave it.
     pub(super) fn path(&self) -> &[u8] {
         path(&self.socket)
+    }
+
+    /// What its network namespace allowed of half-open connections when the listeners were read last.
+    pub(super) fn syn_settings(&self) -> Option<SynSettings> {
+        let socket = &self.socket;
+        (socket.max_syn_backlog != u32::MAX).then_some(SynSettings {
+            max_backlog: socket.max_syn_backlog,
+            cookies: socket.syncookies,
+        })
     }
 
     /// As a signal's fact; `address` as the proxy names it.

@@ -34,6 +34,7 @@ mod complete;
 mod described;
 mod far_ends;
 mod half_open;
+mod in_touch;
 mod late;
 mod leftovers;
 mod maps;
@@ -83,6 +84,7 @@ pub(super) struct Watch {
     queues: Queues,
     half_open: HalfOpen,
     open_files: OpenFiles,
+    in_touch: in_touch::Connections,
     servers: Servers,
     openssl: Openssl,
     leftovers: Leftovers,
@@ -129,6 +131,7 @@ impl Watch {
             queues: Queues::default(),
             half_open: HalfOpen::default(),
             open_files: OpenFiles::default(),
+            in_touch: in_touch::Connections::default(),
             servers: Servers::default(),
             openssl: Openssl::default(),
             leftovers: Leftovers::default(),
@@ -256,6 +259,8 @@ impl Watch {
                     self.complete(attempt);
                 }
                 response.descriptors = self.open_files.of(response);
+                let ebpf = &mut self.probes.ebpf;
+                response.in_touch = self.in_touch.of(response, &self.flows, ebpf);
             }
             Fact::ProcessExited(exit) => {
                 self.described.ended(exit.pid);

@@ -13,6 +13,7 @@ pub mod find;
 pub mod follow;
 pub mod formats;
 mod go_proxies;
+mod h2o;
 mod haproxy;
 pub mod journal;
 pub mod live;
@@ -108,6 +109,7 @@ enum Format {
     Caddy,
     Traefik,
     GoProxy,
+    H2o,
     Pingora,
     Varnish,
     Gunicorn,
@@ -315,6 +317,7 @@ impl Parser {
             Format::Caddy => "Caddy log".to_owned(),
             Format::Traefik => "Traefik access log".to_owned(),
             Format::GoProxy => "log of a reverse proxy in Go".to_owned(),
+            Format::H2o => "h2o access log, JSON".to_owned(),
             Format::Pingora => "log of a proxy made with pingora".to_owned(),
             Format::Varnish => "Varnish log".to_owned(),
             Format::Gunicorn => "gunicorn log".to_owned(),
@@ -340,7 +343,7 @@ impl Parser {
                 Format::Haproxy | Format::EnvoyText | Format::EnvoyJson => {
                     &["proxy_log", "access_log"]
                 }
-                Format::Caddy => &["proxy_log", "access_log"],
+                Format::Caddy | Format::H2o => &["proxy_log", "access_log"],
                 Format::Traefik | Format::Varnish => &["proxy_log", "access_log"],
                 Format::GoProxy | Format::Pingora => &["proxy_log"],
                 Format::Gunicorn | Format::Uwsgi => &["server_log"],
@@ -476,6 +479,7 @@ impl Channel {
             }
             Format::Traefik => json(go_proxies::traefik),
             Format::GoProxy => go_proxies::reverse_proxy(line, reader.zone),
+            Format::H2o => json(h2o::parse),
             Format::Pingora => pingora::parse(line),
             Format::Varnish => self.varnish.parse(line),
             Format::Gunicorn => self.servers.gunicorn(line),
@@ -494,6 +498,8 @@ impl Channel {
                 return Some(Format::EnvoyJson);
             } else if go_proxies::is_traefik(&object) {
                 return Some(Format::Traefik);
+            } else if h2o::is_h2o(&object) {
+                return Some(Format::H2o);
             }
         }
         if nginx_error::begins(line) {

@@ -218,6 +218,7 @@ impl Packets {
             untied: None,
             unread: None,
             descriptors: None,
+            in_touch: Vec::new(),
         }
     }
 }

@@ -185,6 +185,10 @@ fn attempt(end: End) -> Attempt {
             later: true,
             shared: true,
             half_open: Some(97),
+            syn_settings: Some(SynSettings {
+                max_backlog: 128,
+                cookies: 0,
+            }),
         }),
     }
 }
@@ -242,6 +246,11 @@ fn signals() -> Vec<Signal> {
                 open: 1023,
                 limit: 1024,
             }),
+            in_touch: vec![InTouch {
+                proxy: 1,
+                upstream: Address("10.0.0.3:80".into()),
+                heard: 4,
+            }],
         }))
     }));
     facts.extend([

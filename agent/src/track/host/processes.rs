@@ -102,6 +102,15 @@ impl Processes {
         Some((software, oldest))
     }
 
+    /// Whether these are one process, or of one proxy.
+    pub(super) fn are_one(&self, one: u32, other: u32) -> bool {
+        let both = || {
+            let of = self.family(one);
+            of.is_some() && of == self.family(other)
+        };
+        one == other || both()
+    }
+
     /// Whether a proxy of this kind is known.
     pub(super) fn has(&self, software: Software) -> bool {
         self.by_pid.values().any(|k| k.process.software == software)

@@ -1,6 +1,6 @@
 //! The proxy has taken its only upstream out of rotation, which refused its requests or its check before.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -10,12 +10,15 @@ use crate::expect::Expect;
 use crate::matrix::beside;
 use crate::matrix::proxies::Own;
 use crate::matrix::stage::{ANY, FAULT, Stage};
+use crate::wait;
 
 /// Requests in a row that ask nobody: each of a proxy's threads knows then.
 const KNOWN: u32 = 6;
 const MOST: u32 = 60;
 /// Longer than Varnish calls nobody after any connect that was refused: until then that is a cause as well.
 const HELD_BACK: Duration = Duration::from_millis(300);
+/// A proxy that is not told to check its upstreams does so once, as it starts, if ever.
+const QUIET: Duration = Duration::from_secs(20);
 
 pub(super) const CAUSE: Cause = Cause {
     name: "no_live_upstreams",
@@ -45,12 +48,22 @@ fn take_out(stage: &mut Stage) -> Result<()> {
     let refused = Expect::verdict(beside::CELL, ANY, "connection_refused");
     // A check that comes as the proxy starts is no request's.
     let there_and_back = 2 * stage.draw.distance.unwrap_or_default() + HELD_BACK;
-    let (mut calls, mut known) = (stage.calls()?, None);
-    while known != Some(calls) {
-        std::thread::sleep(there_and_back);
-        known = Some(calls);
-        calls = stage.calls()?;
-    }
+    let (mut calls, mut last) = (stage.calls()?, Instant::now());
+    wait::until(
+        "the last call of the proxy itself is long ago",
+        QUIET,
+        || {
+            match stage.calls() {
+                Ok(now) if now == calls => last.elapsed() >= there_and_back,
+                Ok(now) => {
+                    (calls, last) = (now, Instant::now());
+                    false
+                }
+                // Said by the next who asks.
+                Err(_) => true,
+            }
+        },
+    )?;
     let mut spared = 0;
     for _ in 0..MOST {
         let before = stage.calls()?;

@@ -2,6 +2,9 @@
 
 use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
 
+/// What why502 reads of it (docs/logs.md).
+const FORMAT: &str = r#"{"server":"h2o","usec":%{usec}t,"request_time":%{request-total-time}x,"process_time":%{process-time}x,"client":"%h","client_port":%{remote}p,"method":"%m","path":"%U","host":"%V","status":%s,"error":"%{error}x"}"#;
+
 pub(super) const PROXY: Proxy = Proxy {
     name: "h2o",
     process: "h2o",
@@ -9,8 +12,7 @@ pub(super) const PROXY: Proxy = Proxy {
     speaks: &[Speaks::Http],
     again: Again::Never,
     times_sending: true,
-    // Its lines say neither upstream nor error.
-    logs: &[],
+    logs: &["h2o-access.log"],
     nameless: &[],
     lacking: || program("h2o"),
     start: |run, ns, wanted| {
@@ -19,10 +21,12 @@ pub(super) const PROXY: Proxy = Proxy {
         let mut text = format!(
             "user: nobody\nnum-threads: {}\nnum-name-resolution-threads: 1\n\
              listen:\n  host: 127.0.0.1\n  port: {PORT}\nerror-log: {}\n\
+             access-log:\n  path: {}\n  escape: json\n  format: '{FORMAT}'\n\
              proxy.timeout.io: {patience}\nproxy.timeout.keepalive: 60000\n\
              hosts:\n  default:\n    paths:\n",
             wanted.workers,
             run.folder.join("h2o-error.log").display(),
+            run.folder.join("h2o-access.log").display(),
         );
         for route in &wanted.routes {
             let folder = route.folder;

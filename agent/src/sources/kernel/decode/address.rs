@@ -10,7 +10,7 @@ use crate::signal::Address;
 const AF_INET6: u16 = 10;
 
 /// The other end's address, or the Unix path.
-pub(super) fn remote(ends: &abi::Ends) -> Address {
+pub fn remote(ends: &abi::Ends) -> Address {
     if ends.family == AF_UNIX {
         let path = &ends.path[..usize::from(ends.path_len).min(abi::PATH)];
         return unix(path);

@@ -45,6 +45,7 @@ pub(super) fn response(record: &abi::Response, beside: Beside<'_>) -> Response {
         untied: None,
         unread: None,
         descriptors: None,
+        in_touch: Vec::new(),
     }
 }
 

@@ -41,10 +41,12 @@ impl Watch {
                 queue.shared = true;
             }
             let (cookie, listens_at) = (known.socket.cookie, known.address.clone());
+            let settings = known.syn_settings();
             if half_open::matters(attempt)
                 && let Some(queue) = &mut attempt.queue
             {
                 queue.half_open = self.half_open.count(cookie, pid, &listens_at);
+                queue.syn_settings = settings.filter(|_| queue.half_open.is_some());
             }
             self.describe(pid);
             self.find_full_one(attempt);
@@ -268,5 +270,6 @@ fn measured(socket: &Socket) -> Queue {
         later: true,
         shared: false,
         half_open: None,
+        syn_settings: None,
     }
 }

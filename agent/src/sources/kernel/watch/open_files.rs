@@ -16,8 +16,7 @@ pub(super) struct OpenFiles(HashMap<u32, (Instant, Option<Descriptors>)>);
 
 impl OpenFiles {
     pub(super) fn of(&mut self, response: &Response) -> Option<Descriptors> {
-        let failed = response.status.is_some_and(|status| status >= 500);
-        if !failed || response.last_attempt.is_some() || response.adjacent.is_some() {
+        if !failed_without_attempt(response) {
             return None;
         }
         let now = Instant::now();
@@ -32,4 +31,9 @@ impl OpenFiles {
         self.0.insert(response.proxy, (now, found));
         found
     }
+}
+
+pub(super) fn failed_without_attempt(response: &Response) -> bool {
+    let failed = response.status.is_some_and(|status| status >= 500);
+    failed && response.last_attempt.is_none() && response.adjacent.is_none()
 }

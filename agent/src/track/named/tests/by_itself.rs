@@ -56,6 +56,27 @@ fn caddy_and_apache_have_an_error_for_all_but_what_they_are_told_to_answer() {
 }
 
 #[test]
+fn h2o_says_in_each_line_what_failed() {
+    let logs = ["access_log", "proxy_log"];
+    let line = |word: Value, tries: Value| {
+        let line = changed(untried("h2o".into(), word), "/untried", false.into());
+        [(1001 * MS, changed(line, "/tries", tries))]
+    };
+    let none = || json!([]);
+    let not_resolved = line(json!({"said": "not_resolved"}), none());
+    let dns = (Cause::DnsFailed, Confidence::Proven);
+    assert_eq!(said("h2o", &logs, &not_resolved), dns);
+    let config = (Cause::ProxyConfig, Confidence::Likely);
+    assert_eq!(said("h2o", &logs, &line(Value::Null, none())), config);
+    // In words that are not known, or of another proxy.
+    let words =
+        json!([{"upstream": null, "said": null, "status": null, "connect": null, "took": null}]);
+    let unknown = (Cause::Unknown, Confidence::Unknown);
+    assert_eq!(said("h2o", &logs, &line(Value::Null, words)), unknown);
+    assert_eq!(said("go", &logs, &line(Value::Null, none())), unknown);
+}
+
+#[test]
 fn apaches_queue_is_told_by_the_thread_that_answered() {
     let waited = |thread: u64| {
         let line = untried("apache".into(), json!({"said": "queue_timed_out"}));

@@ -52,3 +52,20 @@ fn who_has_no_descriptor_left_was_not_told_so_by_its_configuration() {
     assert_eq!(told(900), likely(Cause::ProxyConfig));
     assert_eq!(told(1024), likely(Cause::ProxyFdsExhausted));
 }
+
+/// The C library has none for the question either, and says that the name has no address.
+#[test]
+fn a_name_that_cannot_be_asked_for_without_a_descriptor() {
+    let told = |open: u64| {
+        let mut failed = response(5, "/a");
+        failed["descriptors"] = json!({"at": 1001 * MS, "open": open, "limit": 1024});
+        let line = changed(line("/a", 24), "/tries", json!([]));
+        let line = changed(line, "/said", json!({"said": "not_resolved"}));
+        let signals = [(1001 * MS, "kernel", failed), (1001 * MS, "log", line)];
+        let out = decided(&signals);
+        let of = |d: &&Decided| (d.response.as_ref()).is_some_and(|(.., r)| r.downstream == 5);
+        confidence(out.iter().find(of).expect("a verdict"))
+    };
+    assert_eq!(told(900), (Cause::DnsFailed, Confidence::Proven));
+    assert_eq!(told(1024), (Cause::ProxyFdsExhausted, Confidence::Likely));
+}
