@@ -64,6 +64,8 @@ impl Direction {
     pub(super) const GAP: u8 = 16;
     /// Its SYN was seen.
     pub(super) const SYN: u8 = 32;
+    /// Its sender ended others at the moment at which it ended this, and no timer did so.
+    pub(super) const TOGETHER: u8 = 64;
 
     pub(super) fn is(&self, bit: u8) -> bool {
         self.bits & bit != 0

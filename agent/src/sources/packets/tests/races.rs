@@ -246,3 +246,47 @@ fn sequence_numbers_may_wrap_within_the_request() {
         ["verdict 502 keepalive_race/fin_in_flight proven"]
     );
 }
+
+/// The race with a FIN in flight, beside another connection that the upstream ended as well.
+fn race_beside(answered: f64, asked: Option<f64>, closed: f64) -> Vec<String> {
+    let mut kept = Kept::new("POST");
+    let wire = &mut kept.wire;
+    let mut other = wire.at(answered - 5.0).open("10.0.0.1:4100", BACK.1);
+    wire.send(&mut other, CLIENT, &request("GET", "/other"));
+    wire.at(answered).send(&mut other, SERVER, &response(200));
+    if let Some(ms) = asked {
+        wire.at(ms)
+            .send(&mut other, CLIENT, &request("GET", "/deadly"));
+    }
+    wire.at(closed).fin(&mut other, SERVER);
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+    kept.respond(1000.3, 502);
+    kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+    kept.wire.packets.sort_by_key(|packet| packet.at);
+    let mut labels = labels(&kept.wire.packets);
+    labels.retain(|label| label.starts_with("verdict 502"));
+    labels
+}
+
+/// A timer closes what is of one age; a process that dies of one request closes all that it has.
+#[test]
+fn what_ended_with_others_of_another_age_may_have_died() {
+    let proven = ["verdict 502 keepalive_race/fin_in_flight proven"];
+    let likely = ["verdict 502 keepalive_race/fin_in_flight likely (peer_closed)"];
+    // Of one age, and at another moment.
+    assert_eq!(race_beside(25.0, None, 1005.0), proven);
+    assert_eq!(race_beside(700.0, None, 1030.0), proven);
+    for (answered, asked, closed) in [
+        (700.0, None, 1005.0),
+        (700.0, None, 995.0),
+        (25.0, Some(980.0), 999.0),
+        (25.0, Some(980.0), 1001.0),
+    ] {
+        assert_eq!(
+            race_beside(answered, asked, closed),
+            likely,
+            "{answered} {asked:?} {closed}"
+        );
+    }
+}
