@@ -268,6 +268,16 @@ impl Flow {
         }
     }
 
+    /// Whether an acknowledgement by this side can be of this connection. Of one that has only begun nothing
+    /// from before the SYN can be acknowledged, nor anything far beyond: that answers the SYN for an older
+    /// connection of the same ports. What is near may have been sent, and be captured later.
+    pub(super) fn may_acknowledge(&self, sender: usize, ack: u32) -> bool {
+        let begins = self.sides[1 - sender].is(Direction::SYN)
+            && self.spoke == 2
+            && !self.is(Flow::ESTABLISHED);
+        !begins || ack.wrapping_sub(self.bounds[1 - sender].start) <= NEAR
+    }
+
     pub(super) fn last_payload(&self) -> Nanos {
         self.sides[0].last_at.max(self.sides[1].last_at)
     }

@@ -124,7 +124,13 @@ impl Packets {
         };
         let flow = self.flows.at_mut(index);
         if flags.ack() {
-            acknowledge(&mut flow.sides[1 - sender], segment.ack);
+            let known = flow.sides[1 - sender].acked;
+            if flags.syn() && !flow.may_acknowledge(sender, known) {
+                flow.sides[1 - sender].clear(Direction::ACKED);
+            }
+            if flow.may_acknowledge(sender, segment.ack) {
+                acknowledge(&mut flow.sides[1 - sender], segment.ack);
+            }
             if !flow.is(Flow::ESTABLISHED) && !flags.syn() {
                 self.established(index, sender, at);
             }

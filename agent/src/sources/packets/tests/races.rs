@@ -123,6 +123,42 @@ fn data_acknowledged_after_the_fin_is_a_half_close() {
     );
 }
 
+/// A server that still has an older connection of these ports acknowledges that as the SYN comes, and is
+/// sent a reset for it.
+#[test]
+fn what_answers_the_syn_for_an_older_connection_is_not_of_this_one() {
+    for old in [1000, (1 << 30) + 1000, (1 << 31) + 1000] {
+        let mut kept = Kept::new("POST");
+        kept.ask(1000.1);
+        kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+        kept.wire.arrives(&mut kept.back, CLIENT);
+        kept.wire.at(1020.0).ack(&mut kept.back, SERVER);
+        kept.respond(1020.1, 502);
+        kept.wire.at(1030.0).reset(&mut kept.back, SERVER);
+        let client = kept.back.client;
+        let packets = &mut kept.wire.packets;
+        let syn = packets.iter().position(|p| p.from == client).unwrap();
+        let (challenge, mut reset) = (packets[syn].clone(), packets[syn].clone());
+        reset.seq = reset.seq.wrapping_sub(old);
+        reset.flags = 0x04;
+        let challenge = Packet {
+            from: challenge.to,
+            to: challenge.from,
+            seq: 77,
+            ack: reset.seq,
+            flags: 0x10,
+            ..challenge
+        };
+        packets.insert(syn + 1, challenge);
+        packets.insert(syn + 2, reset);
+        assert_eq!(
+            labels(packets),
+            ["verdict 502 keepalive_race/half_close proven"],
+            "{old}"
+        );
+    }
+}
+
 /// One that acknowledges the request is the same from a server that closes with it unread and from
 /// one that aborts after reading.
 #[test]
