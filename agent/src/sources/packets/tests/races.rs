@@ -61,6 +61,31 @@ fn a_fin_that_acknowledges_nothing_of_the_request_is_a_race() {
     );
 }
 
+/// Only the number that the other side expects ends a connection, or that of the FIN it has just had.
+#[test]
+fn a_reset_of_another_number_completes_no_proof() {
+    for (off, said) in [
+        (0, "proven"),
+        (-1, "proven"),
+        (-1000, "likely (reset_received)"),
+        (1000, "likely (packets)"),
+        (1 << 25, "likely (reset_received)"),
+    ] {
+        let mut kept = Kept::new("POST");
+        kept.ask(1000.1);
+        kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+        kept.respond(1000.3, 502);
+        kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+        let reset = kept.wire.packets.last_mut().unwrap();
+        reset.seq = reset.seq.wrapping_add_signed(off);
+        assert_eq!(
+            labels(&kept.wire.packets),
+            [format!("verdict 502 keepalive_race/fin_in_flight {said}")],
+            "{off}"
+        );
+    }
+}
+
 #[test]
 fn a_fin_that_the_request_acknowledges_had_arrived_before() {
     let mut kept = Kept::new("POST");
