@@ -11,7 +11,7 @@
 //! same, byte for byte, from a server that closes with it unread and from one that aborts after
 //! reading, so there only the age at which this upstream closes idle connections speaks for a race.
 //! A process that dies closes its idle connections as well: where that is not seen, one that was hardly
-//! idle proves nothing.
+//! idle proves nothing, nor does one that ended at the moment of others which no timer closes with it.
 
 use crate::cause::{Cause, Variant};
 use crate::signal::{End, Nanos, ResetBy};
@@ -48,22 +48,36 @@ pub(super) fn diagnose(known: &Known<'_>) -> Option<Finding> {
         finding.at_most_likely(
             "peer_closed: why, after less than 100 ms without a request; its process may have died",
         )
+    } else if closed_with_others(known, finding.variant) {
+        finding.at_most_likely(
+            "peer_closed: why, at the moment of others that no timer can have closed with it; its process \
+             may have died",
+        )
     } else {
         finding
     })
 }
 
 /// Closed out of sight, and sooner than servers are told to close idle connections: with its process, maybe.
-/// What took data after its FIN lived on.
 fn closed_soon(known: &Known<'_>, variant: Option<Variant>) -> bool {
     const SOON: Nanos = 100 * MILLISECOND;
     let idle = known.attempt().idle_ns;
-    let told = matches!(
+    let soon = idle.is_some_and(|idle| idle < SOON) && !idle_as_closed(known);
+    soon && !tells_why(variant) && known.peer_close().is_none()
+}
+
+/// Closed out of sight with others of other ages, or under a request: a process that dies closes all.
+fn closed_with_others(known: &Known<'_>, variant: Option<Variant>) -> bool {
+    let others = known.tcp().is_some_and(|tcp| tcp.ended_with_others);
+    others && !tells_why(variant) && known.peer_close().is_none()
+}
+
+/// What took data after its FIN lived on; the others name the reason.
+fn tells_why(variant: Option<Variant>) -> bool {
+    matches!(
         variant,
         Some(Variant::HalfClose | Variant::Reload | Variant::RequestLimit)
-    );
-    let soon = idle.is_some_and(|idle| idle < SOON) && !idle_as_closed(known);
-    soon && !told && known.peer_close().is_none()
+    )
 }
 
 /// Whose end it was crashed or was killed as the connection closed: no idle connection grew too old.

@@ -271,6 +271,10 @@ pub struct TcpFacts {
     /// flag, as one that answers a segment of ours, or where flags are not seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset_acked: Option<u64>,
+    /// Packets only: at that moment the upstream ended other connections that had been idle for another
+    /// time, or under a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_with_others: bool,
     /// Packets only: the capture is known to lack some of this connection's packets.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing_packets: u32,

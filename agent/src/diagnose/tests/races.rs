@@ -79,6 +79,24 @@ fn a_close_out_of_sight_of_what_was_hardly_idle_is_no_proof() {
     idle(closed_unread(), 17 * MS).is(race, Variant::ClosedUnread, Proven, true);
 }
 
+/// Seen from packets: one that ended with others of other ages. What takes data after its FIN lives on.
+#[test]
+fn a_close_out_of_sight_with_others_is_no_proof() {
+    let with_others = |mut scene: Scene| {
+        scene.tried.attempt.tcp.as_mut().unwrap().ended_with_others = true;
+        scene
+    };
+    let race = Cause::KeepaliveRace;
+    with_others(fin_in_flight()).is(race, Variant::FinInFlight, Likely, true);
+    with_others(fin_already_received()).is(race, Variant::FinAlreadyReceived, Likely, true);
+    with_others(fin_already_received().closed(124, None)).is(
+        race,
+        Variant::HalfClose,
+        Proven,
+        true,
+    );
+}
+
 #[test]
 fn a_fin_that_was_there_before() {
     fin_already_received().is(

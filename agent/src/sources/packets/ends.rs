@@ -5,6 +5,7 @@ use crate::sources::wire;
 
 use super::exchange::{Ended, Exchange};
 use super::flow::{Direction, Flow, NONE, ahead, before};
+use super::together::Idle;
 use super::{Packets, SETTLE};
 
 impl Packets {
@@ -55,6 +56,9 @@ impl Packets {
     pub(super) fn closed(&mut self, index: u32, sender: usize, at: Nanos, out: &mut Vec<Signal>) {
         let flow = self.flows.at(index);
         if !flow.is(Flow::ORIENTED) {
+            // It was idle for as long as is captured.
+            let idle = Idle::AtLeast(at.saturating_sub(self.began));
+            self.server_ended(index, sender, idle, at);
             return;
         }
         let by_server = sender != usize::from(flow.client);
@@ -87,8 +91,15 @@ impl Packets {
     ) {
         let flow = self.flows.at(index);
         let id = flow.oldest;
+        let first = !flow.is(Flow::OVER);
+        // Of an answer that only its connection's end ends nothing more was to come.
+        let whole = id != NONE
+            && self.exchanges.at(id).answered_at != 0
+            && !flow.to_client().parse.is_cut_short();
+        if first && by_server && !whole {
+            self.ended_by_server(index, at);
+        }
         if id == NONE {
-            let first = !flow.is(Flow::OVER);
             self.flows.at_mut(index).set(Flow::OVER);
             if first {
                 self.idle_closed(index, by_server, reset, at, out);

@@ -1,6 +1,9 @@
 //! One request seen on a connection, whichever side of a proxy that is on, and what came of it.
 
-use std::hash::Hasher;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
 
 use crate::signal::{End, Nanos, Opening};
 use crate::sources::wire;
@@ -226,11 +229,30 @@ impl Exchange {
     }
 }
 
-/// What requests are compared by.
+/// What requests are compared by. Captures come from strangers, who must not be able to choose two targets
+/// that are taken for one: nobody knows the key of this run.
 pub(super) fn content(method: &[u8], target: &[u8]) -> u64 {
-    let mut hasher = rustc_hash::FxHasher::default();
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    let mut hasher = KEY.build_hasher();
     hasher.write(method);
     hasher.write_u8(b' ');
     hasher.write(target);
     hasher.finish() | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_can_choose_targets_that_are_taken_for_one() {
+        // A hash without a key multiplies what begins so by nothing.
+        let chosen = 0x243f_6a88_85a3_08d3_u64.to_le_bytes();
+        let target = |end: &[u8; 8]| [&chosen[..], end].concat();
+        let (one, other) = (target(b"/index/a"), target(b"/index/b"));
+        assert_ne!(content(b"GET", &one), content(b"GET", &other));
+        assert_eq!(content(b"GET", &one), content(b"GET", &one));
+        assert_ne!(content(b"GET", b"/a"), content(b"PUT", b"/a"));
+        assert_ne!(content(b"GET", b"/a"), 0);
+    }
 }

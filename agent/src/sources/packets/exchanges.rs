@@ -101,19 +101,37 @@ impl Exchanges {
         slot.tag == tag(content) && self.at(slot.id).content == content
     }
 
+    /// All with this content, in no order.
+    pub(super) fn any_alike(&self, content: u64) -> impl Iterator<Item = u32> + '_ {
+        self.by_content
+            .iter_hash(content)
+            .filter(move |slot| self.holds(slot, content))
+            .map(|slot| slot.id)
+    }
+
     /// All with this content, in the order of their times.
     pub(super) fn alike(&self, content: u64) -> Ids {
-        if content == 0 {
-            return Ids::new();
-        }
-        let mut ids: Ids = self
-            .by_content
-            .iter_hash(content)
-            .filter(|slot| self.holds(slot, content))
-            .map(|slot| slot.id)
-            .collect();
-        ids.sort_unstable_by_key(|id| (self.at(*id).at, *id));
+        let mut ids: Ids = self.any_alike(content).collect();
+        ids.sort_unstable_by_key(|id| self.time(*id));
         ids
+    }
+
+    /// Those of them that had begun by then, the latest ones if they are more than so many. Of thousands
+    /// alike only these are put in order.
+    pub(super) fn alike_by(&self, content: u64, at: Nanos, most: usize) -> Ids {
+        let begun = |id: &u32| self.at(*id).at <= at;
+        let mut ids: Ids = self.any_alike(content).filter(begun).collect();
+        if ids.len() > most {
+            let older = ids.len() - most;
+            ids.select_nth_unstable_by_key(older, |id| self.time(*id));
+            ids.drain(..older);
+        }
+        ids.sort_unstable_by_key(|id| self.time(*id));
+        ids
+    }
+
+    fn time(&self, id: u32) -> (Nanos, u32) {
+        (self.at(id).at, id)
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> + '_ {
@@ -198,5 +216,34 @@ impl Exchanges {
         exchange.ended = None;
         exchange.content = 0;
         self.all.give_back(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_alike_the_latest_are_given_in_order() {
+        let mut all = Exchanges::default();
+        // In an order that is neither that of their times nor of their numbers.
+        for i in 0..1000_u64 {
+            let id = all.begin(0, 1, i * 7 % 1000 / 2);
+            all.at_mut(id).content = 5;
+            all.index(id);
+        }
+        let alike = all.alike(5);
+        assert_eq!(alike.len(), 1000);
+        assert!(
+            alike
+                .windows(2)
+                .all(|two| all.time(two[0]) < all.time(two[1]))
+        );
+        for (at, most) in [(499, 128), (200, 128), (200, 1), (30, 128), (200, 2000)] {
+            let begun = alike.partition_point(|id| all.at(*id).at <= at);
+            let latest = &alike[begun.saturating_sub(most)..begun];
+            assert_eq!(&all.alike_by(5, at, most)[..], latest, "{at} {most}");
+        }
+        assert!(all.alike(0).is_empty() && all.alike_by(7, 499, 128).is_empty());
     }
 }

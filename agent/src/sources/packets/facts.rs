@@ -259,6 +259,7 @@ fn tcp_facts(exchange: &Exchange, flow: &Flow, outcome: Outcome, bytes: u32) -> 
         }),
         srtt_us: flow.round_trip_us,
         reset_acked,
+        ended_with_others: down.is(Direction::TOGETHER),
         missing_packets: u32::from(
             flow.incomplete()
                 || exchange.is(Exchange::RESUMED)

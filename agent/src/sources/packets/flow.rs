@@ -10,6 +10,7 @@ use super::key::Key;
 use super::parse::Parse;
 use super::prefetch::prefetch;
 use super::serving::Spaces;
+use super::tcp::NEAR;
 
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
@@ -64,6 +65,8 @@ impl Direction {
     pub(super) const GAP: u8 = 16;
     /// Its SYN was seen.
     pub(super) const SYN: u8 = 32;
+    /// Its sender ended others at the moment at which it ended this, and no timer did so.
+    pub(super) const TOGETHER: u8 = 64;
 
     pub(super) fn is(&self, bit: u8) -> bool {
         self.bits & bit != 0
@@ -264,6 +267,42 @@ impl Flow {
             true => ack.unwrap_or(self.to_client().next),
             false => seq,
         }
+    }
+
+    /// Whether an acknowledgement by this side can be of this connection. Of one that has only begun nothing
+    /// from before the SYN can be acknowledged, nor anything far beyond: that answers the SYN for an older
+    /// connection of the same ports. What is near may have been sent, and be captured later.
+    pub(super) fn may_acknowledge(&self, sender: usize, ack: u32) -> bool {
+        let begins = self.sides[1 - sender].is(Direction::SYN)
+            && self.spoke == 2
+            && !self.is(Flow::ESTABLISHED);
+        !begins || ack.wrapping_sub(self.bounds[1 - sender].start) <= NEAR
+    }
+
+    /// How far a reset by this side lies beyond all that it was seen to send; `None` where the other side
+    /// cannot have expected this number. It takes the very one that it expects (RFC 5961), or the one of a
+    /// FIN that it has just had.
+    pub(super) fn reset_beyond(&self, sender: usize, seq: u32) -> Option<u32> {
+        let side = &self.sides[sender];
+        if !side.is(Direction::FOLLOWED) {
+            return Some(0);
+        }
+        let end = side.next.wrapping_add(u32::from(side.is(Direction::FIN)));
+        let beyond = ahead(end, seq);
+        let heard = if side.is(Direction::ACKED) {
+            side.acked
+        } else if side.is(Direction::SYN) {
+            self.bounds[sender].start
+        } else {
+            side.next.wrapping_sub(NEAR)
+        };
+        // The first number that may have been expected when it was sent.
+        let from = if before(side.next, heard) {
+            side.next
+        } else {
+            heard
+        };
+        (beyond <= NEAR && !before(seq, from)).then_some(beyond)
     }
 
     pub(super) fn last_payload(&self) -> Nanos {

@@ -2,6 +2,7 @@
 
 mod error;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -9,7 +10,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::Path;
 use std::thread;
 
-use pcap::{Active, Precision};
+use pcap::{Active, Linktype, Precision};
 
 use super::raw::{LinkType, RawFrame};
 use super::segment::Frame;
@@ -32,8 +33,21 @@ pub struct Settings<'a> {
     pub interface: &'a str,
     /// In libpcap's language; packets that it refuses are not copied by the kernel.
     pub filter: &'a str,
+    /// What else to take where frames have Ethernet's header; after `vlan` libpcap looks behind the tag,
+    /// and of other link types it refuses the word.
+    pub on_ethernet: Option<&'a str>,
     /// The namespace's file, `/proc/PID/ns/net` for example; `None` for our own.
     pub namespace: Option<&'a Path>,
+}
+
+impl Settings<'_> {
+    /// What libpcap is given for frames of this kind.
+    pub(super) fn whole_filter(&self, link: Linktype) -> Cow<'_, str> {
+        match self.on_ethernet.filter(|_| link == Linktype::ETHERNET) {
+            Some(more) => format!("{} or ({more})", self.filter).into(),
+            None => self.filter.into(),
+        }
+    }
 }
 
 /// A running capture. Its descriptors stay in the namespace in which it was opened.
@@ -187,10 +201,11 @@ fn open_here(settings: &Settings<'_>) -> Result<Live, Error> {
         .open()
         .and_then(pcap::Capture::setnonblock)
         .map_err(failed)?;
+    let filter = settings.whole_filter(capture.get_datalink());
     capture
-        .filter(settings.filter, true)
+        .filter(&filter, true)
         .map_err(|error| Error::Filter {
-            filter: settings.filter.to_owned(),
+            filter: filter.into_owned(),
             message: words(&error),
         })?;
     let link_type = LinkType(u16::try_from(capture.get_datalink().0).unwrap_or(u16::MAX));
@@ -257,6 +272,7 @@ mod tests {
         Settings {
             interface,
             filter,
+            on_ethernet: None,
             namespace: None,
         }
     }
@@ -327,6 +343,7 @@ mod tests {
             Live::open(&Settings {
                 interface,
                 filter: &filter,
+                on_ethernet: Some("vlan and tcp"),
                 namespace: Some(&path),
             })
             .unwrap()

@@ -52,6 +52,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod ties;
+mod together;
 mod unread;
 pub mod watch;
 
@@ -73,6 +74,7 @@ use order::Order;
 use reorder::Reorder;
 use serving::Owners;
 use table::Table;
+use together::Together;
 
 const MILLISECOND: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000_000_000;
@@ -138,9 +140,13 @@ pub struct Packets {
     abandoned: BinaryHeap<Reverse<(Nanos, u32, u64)>>,
     /// Which servers were asked while there were any.
     asked: FxHashMap<IpAddr, abandoned::Asked>,
+    /// What servers ended last.
+    together: Together,
     /// New connects, watched for their answers.
     connects: VecDeque<(Nanos, u32, u64)>,
     now: Nanos,
+    /// When the first packet came.
+    began: Nanos,
     /// When packets were lost, the last time.
     lost_at: Nanos,
     clocks: Clocks,
@@ -270,6 +276,9 @@ impl Packets {
     #[cold]
     fn clock_moved(&mut self, at: Nanos, out: &mut Vec<Signal>) -> Nanos {
         if at > self.now {
+            if self.now == 0 {
+                self.began = at;
+            }
             self.now = at;
             // Before anything is judged: what is waited for no longer may be what it lacks.
             while let Some((flow, side)) = self.reorder.overdue(at) {
@@ -298,6 +307,7 @@ impl Packets {
         self.unanswered();
         self.tell_abandoned(out);
         self.exchanges.expire(self.now);
+        self.together.forget(self.now);
         self.tell_counts(out);
         self.tell(self.now, Fact::Tick, out);
     }

@@ -148,12 +148,12 @@ impl Packets {
         };
         let (proxy, server) = (flow.server_ip(), flow.server());
         // An equal request that went on at another time: clocks differ, or packets are missing.
-        let went_on = |u: &u32| {
-            let flow = self.flow_of(self.exchanges.at(*u));
+        let went_on = |u: u32| {
+            let flow = self.flow_of(self.exchanges.at(u));
             let on = |f: &Flow| self.hosts.same(f.client_ip(), proxy) && f.server() != server;
-            flow.is_some_and(on) && ties.iter().all(|tie| tie.id != *u)
+            flow.is_some_and(on) && ties.iter().all(|tie| tie.id != u)
         };
-        let others = self.exchanges.alike(exchange.content);
+        let mut others = self.exchanges.any_alike(exchange.content);
         let by_proxy = |c: &Connect| {
             self.hosts.same(c.client, proxy) && !self.hosts.is_checked(c.client, c.server)
         };
@@ -168,7 +168,7 @@ impl Packets {
         let ends = !self.is_over(last)
             || soon(last.ended, answered)
             || (ties.iter()).any(|tie| soon(last.ended, self.began(tie.id)));
-        begins && ends && own.iter().all(by_proxy) && !others.iter().any(went_on)
+        begins && ends && own.iter().all(by_proxy) && !others.any(went_on)
     }
 
     /// When an attempt began: its connect, if that was made for it.

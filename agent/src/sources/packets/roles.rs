@@ -88,13 +88,13 @@ impl Packets {
         let Some(server) = self.flow_of(this).map(Flow::server) else {
             return true;
         };
-        let rival = |other: &u32| {
-            let exchange = self.exchanges.at(*other);
+        let rival = |other: u32| {
+            let exchange = self.exchanges.at(other);
             let open = exchange.at <= this.at && exchange.over_at().is_none_or(|at| at >= this.at);
             let there = |flow: &Flow| flow.server() == server;
-            open && *other != id && self.flow_of(exchange).is_some_and(there)
+            open && other != id && self.flow_of(exchange).is_some_and(there)
         };
-        self.exchanges.alike(this.content).iter().any(rival)
+        self.exchanges.any_alike(this.content).any(rival)
     }
 
     fn request(&self, id: u32) -> Request {

@@ -19,7 +19,7 @@ pub(super) const REPEATED: Nanos = 2 * MILLISECOND;
 /// One old connection is looked at for so many segments; a connection has more than that.
 pub(super) const SWEEP: u32 = 4;
 /// A reset or an acknowledgement further off than this belongs to another connection.
-const NEAR: u32 = 1 << 24;
+pub(super) const NEAR: u32 = 1 << 24;
 
 impl Packets {
     #[inline]
@@ -124,7 +124,13 @@ impl Packets {
         };
         let flow = self.flows.at_mut(index);
         if flags.ack() {
-            acknowledge(&mut flow.sides[1 - sender], segment.ack);
+            let known = flow.sides[1 - sender].acked;
+            if flags.syn() && !flow.may_acknowledge(sender, known) {
+                flow.sides[1 - sender].clear(Direction::ACKED);
+            }
+            if flow.may_acknowledge(sender, segment.ack) {
+                acknowledge(&mut flow.sides[1 - sender], segment.ack);
+            }
             if !flow.is(Flow::ESTABLISHED) && !flags.syn() {
                 self.established(index, sender, at);
             }
@@ -356,13 +362,14 @@ impl Packets {
             }
             return;
         }
-        if mine.is(Direction::FOLLOWED)
-            && s.seq
-                .wrapping_sub(mine.next)
-                .min(mine.next.wrapping_sub(s.seq))
-                > NEAR
-        {
+        // Who is sent another one ignores it, as one that is not this connection's.
+        let Some(beyond) = flow.reset_beyond(sender, s.seq) else {
             return;
+        };
+        if beyond > 0 {
+            // It ended nothing, or bytes before it are missing: one looks like the other.
+            self.counts.gaps += 1;
+            flow.sides[sender].set(Direction::GAP);
         }
         flow.reset_at = at;
         flow.set(if by_server {

@@ -70,12 +70,8 @@ impl Packets {
                 && !self.is_backward(mine, flow, exchange.content)
                 && self.hosts.may_be_proxy(flow.server_ip())
         };
-        let mut alike = self.exchanges.alike(exchange.content);
-        if alike.len() > ALIKE {
-            // The nearest before it, as if there were several.
-            let near = alike.partition_point(|d| self.exchanges.at(*d).at <= at);
-            alike = alike[near.saturating_sub(ALIKE)..near].into();
-        }
+        // Of many the nearest before it, as if there were several.
+        let mut alike = self.exchanges.alike_by(exchange.content, at, ALIKE);
         alike.retain(|d| fits(d));
         // A request whose client has just left is passed on before the proxy knows of that: beside another
         // one to the same server it may be the one that is meant.
@@ -293,15 +289,15 @@ impl Packets {
         let tried = self.exchanges.at(attempt);
         let server = |d: &Exchange| self.flow_of(d).map(Flow::server);
         let proxy = server(self.exchanges.at(id));
-        let got = |d: &u32| {
-            let other = self.exchanges.at(*d);
+        let got = |d: u32| {
+            let other = self.exchanges.at(d);
             let then = tried.answered_at.saturating_sub(SKEW)..=tried.answered_at + AT_ONCE;
             other.status == tried.status
                 && then.contains(&other.answered_at)
                 && server(other) == proxy
         };
         let well = tried.ended.is_none() && (1..500).contains(&tried.status);
-        well && !self.exchanges.alike(tried.content).iter().any(got)
+        well && !self.exchanges.any_alike(tried.content).any(got)
     }
 
     /// No other request to this proxy was in flight in this one's time.

@@ -33,6 +33,9 @@ use places::{HELD_BACK, Places};
 const FILTER: &str = "tcp or (icmp and (icmp[0] == 3 or icmp[0] == 11)) \
      or (icmp6 and (ip6[40] == 1 or ip6[40] == 3)) \
      or (ip6 and (ip6[6] == 0 or ip6[6] == 43 or ip6[6] == 44 or ip6[6] == 60))";
+/// A tag of 802.1Q that the kernel has not taken off: the inner one of two, or one that is sent by a card
+/// which adds none.
+const TAGGED: &str = "vlan and tcp";
 /// How long nothing may come before time is told.
 const PATIENCE_MS: i32 = 50;
 /// With packets that wait in one capture for those of another.
@@ -142,6 +145,7 @@ pub fn possible() -> Result<(), String> {
     let settings = Settings {
         interface: "any",
         filter: FILTER,
+        on_ethernet: Some(TAGGED),
         namespace: None,
     };
     Live::open(&settings)
@@ -246,5 +250,40 @@ impl Watch {
             out.send(signal).map_err(|_| Ended)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pcap::{Capture, Linktype};
+
+    use super::*;
+
+    /// The first bytes of a segment over IPv4, below this link layer's header.
+    fn segment(header: &[u8]) -> Vec<u8> {
+        let mut ip = [0; 40];
+        (ip[0], ip[3], ip[8], ip[9]) = (0x45, 40, 64, 6);
+        [header, &ip].concat()
+    }
+
+    #[test]
+    fn tags_are_looked_behind_where_libpcap_can() {
+        let settings = Settings {
+            interface: "any",
+            filter: FILTER,
+            on_ethernet: Some(TAGGED),
+            namespace: None,
+        };
+        let compiled = |link: Linktype| {
+            let dead = Capture::dead(link).unwrap();
+            dead.compile(&settings.whole_filter(link), true).unwrap()
+        };
+        let ethernet = compiled(Linktype::ETHERNET);
+        let header = |types: &[u8]| segment(&[&[0; 12], types].concat());
+        assert!(ethernet.filter(&header(&[8, 0])));
+        assert!(ethernet.filter(&header(&[0x81, 0, 0, 7, 8, 0])));
+        assert!(!ethernet.filter(&header(&[0x81, 0, 0, 7, 8, 6])));
+        let cooked = compiled(Linktype::LINUX_SLL);
+        assert!(cooked.filter(&segment(&[&[0; 14][..], &[8, 0]].concat())));
     }
 }

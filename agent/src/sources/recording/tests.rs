@@ -164,6 +164,7 @@ fn attempt(end: End) -> Attempt {
             zero_window: true,
             srtt_us: 20_000,
             reset_acked: Some(7),
+            ended_with_others: true,
             missing_packets: 1,
             isn: Some(ISN),
         }),

@@ -11,8 +11,8 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{mem, ptr, slice};
 
-/// Mapped at a time.
-const WINDOW: usize = 4 << 20;
+/// Mapped at a time; its pages count as this process's memory.
+pub(super) const WINDOW: usize = 1 << 20;
 /// Windows at once; without one, a file is read as others are.
 const WINDOWS: usize = 16;
 /// Larger than any page of a processor that Linux runs on; an offset has to be a multiple of it.
@@ -82,6 +82,10 @@ impl Mapped {
     pub(super) fn show(&mut self, from: u64, length: usize) -> io::Result<u64> {
         self.unmap();
         let size = self.file.metadata()?.len();
+        if size < from {
+            // What was read before is gone, perhaps while it was read.
+            self.guard.torn.store(true, Ordering::Release);
+        }
         let begin = from - from % ALIGNED;
         let wanted = (from - begin) as usize + length;
         let shown = size.saturating_sub(begin).min(wanted.max(WINDOW) as u64) as usize;

@@ -133,6 +133,7 @@ impl Capture {
                 }
                 Ok(Step::Short(length)) => match self.window.ensure(length) {
                     Ok(true) => {}
+                    Ok(false) if self.window.is_torn() => {}
                     Ok(false) if self.window.held().is_empty() => {
                         self.ended = true;
                         return None;

@@ -61,6 +61,31 @@ fn a_fin_that_acknowledges_nothing_of_the_request_is_a_race() {
     );
 }
 
+/// Only the number that the other side expects ends a connection, or that of the FIN it has just had.
+#[test]
+fn a_reset_of_another_number_completes_no_proof() {
+    for (off, said) in [
+        (0, "proven"),
+        (-1, "proven"),
+        (-1000, "likely (reset_received)"),
+        (1000, "likely (packets)"),
+        (1 << 25, "likely (reset_received)"),
+    ] {
+        let mut kept = Kept::new("POST");
+        kept.ask(1000.1);
+        kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+        kept.respond(1000.3, 502);
+        kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+        let reset = kept.wire.packets.last_mut().unwrap();
+        reset.seq = reset.seq.wrapping_add_signed(off);
+        assert_eq!(
+            labels(&kept.wire.packets),
+            [format!("verdict 502 keepalive_race/fin_in_flight {said}")],
+            "{off}"
+        );
+    }
+}
+
 #[test]
 fn a_fin_that_the_request_acknowledges_had_arrived_before() {
     let mut kept = Kept::new("POST");
@@ -121,6 +146,42 @@ fn data_acknowledged_after_the_fin_is_a_half_close() {
         labels(&kept.wire.packets),
         ["verdict 502 keepalive_race/half_close proven"]
     );
+}
+
+/// A server that still has an older connection of these ports acknowledges that as the SYN comes, and is
+/// sent a reset for it.
+#[test]
+fn what_answers_the_syn_for_an_older_connection_is_not_of_this_one() {
+    for old in [1000, (1 << 30) + 1000, (1 << 31) + 1000] {
+        let mut kept = Kept::new("POST");
+        kept.ask(1000.1);
+        kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+        kept.wire.arrives(&mut kept.back, CLIENT);
+        kept.wire.at(1020.0).ack(&mut kept.back, SERVER);
+        kept.respond(1020.1, 502);
+        kept.wire.at(1030.0).reset(&mut kept.back, SERVER);
+        let client = kept.back.client;
+        let packets = &mut kept.wire.packets;
+        let syn = packets.iter().position(|p| p.from == client).unwrap();
+        let (challenge, mut reset) = (packets[syn].clone(), packets[syn].clone());
+        reset.seq = reset.seq.wrapping_sub(old);
+        reset.flags = 0x04;
+        let challenge = Packet {
+            from: challenge.to,
+            to: challenge.from,
+            seq: 77,
+            ack: reset.seq,
+            flags: 0x10,
+            ..challenge
+        };
+        packets.insert(syn + 1, challenge);
+        packets.insert(syn + 2, reset);
+        assert_eq!(
+            labels(packets),
+            ["verdict 502 keepalive_race/half_close proven"],
+            "{old}"
+        );
+    }
 }
 
 /// One that acknowledges the request is the same from a server that closes with it unread and from
@@ -245,4 +306,48 @@ fn sequence_numbers_may_wrap_within_the_request() {
         labels(&kept.wire.packets),
         ["verdict 502 keepalive_race/fin_in_flight proven"]
     );
+}
+
+/// The race with a FIN in flight, beside another connection that the upstream ended as well.
+fn race_beside(answered: f64, asked: Option<f64>, closed: f64) -> Vec<String> {
+    let mut kept = Kept::new("POST");
+    let wire = &mut kept.wire;
+    let mut other = wire.at(answered - 5.0).open("10.0.0.1:4100", BACK.1);
+    wire.send(&mut other, CLIENT, &request("GET", "/other"));
+    wire.at(answered).send(&mut other, SERVER, &response(200));
+    if let Some(ms) = asked {
+        wire.at(ms)
+            .send(&mut other, CLIENT, &request("GET", "/deadly"));
+    }
+    wire.at(closed).fin(&mut other, SERVER);
+    kept.ask(1000.1);
+    kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+    kept.respond(1000.3, 502);
+    kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+    kept.wire.packets.sort_by_key(|packet| packet.at);
+    let mut labels = labels(&kept.wire.packets);
+    labels.retain(|label| label.starts_with("verdict 502"));
+    labels
+}
+
+/// A timer closes what is of one age; a process that dies of one request closes all that it has.
+#[test]
+fn what_ended_with_others_of_another_age_may_have_died() {
+    let proven = ["verdict 502 keepalive_race/fin_in_flight proven"];
+    let likely = ["verdict 502 keepalive_race/fin_in_flight likely (peer_closed)"];
+    // Of one age, and at another moment.
+    assert_eq!(race_beside(25.0, None, 1005.0), proven);
+    assert_eq!(race_beside(700.0, None, 1030.0), proven);
+    for (answered, asked, closed) in [
+        (700.0, None, 1005.0),
+        (700.0, None, 995.0),
+        (25.0, Some(980.0), 999.0),
+        (25.0, Some(980.0), 1001.0),
+    ] {
+        assert_eq!(
+            race_beside(answered, asked, closed),
+            likely,
+            "{answered} {asked:?} {closed}"
+        );
+    }
 }

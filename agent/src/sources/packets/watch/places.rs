@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::MILLISECOND;
 use super::super::live::{Dropped, Error, Live, Settings};
 use super::super::raw::{OwnedFrame, RawFrame};
-use super::{FILTER, Namespaces};
+use super::{FILTER, Namespaces, TAGGED};
 use crate::cli::detail;
 use crate::signal::Nanos;
 
@@ -117,6 +117,7 @@ impl Places {
         let live = Live::open(&Settings {
             interface: &self.interface,
             filter: FILTER,
+            on_ethernet: Some(TAGGED),
             namespace: path.as_deref(),
         })?;
         detail!(

@@ -1,7 +1,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-use super::super::mapped::Mapped;
+use super::super::mapped::{Mapped, WINDOW};
 use super::super::window::{MAX_RECORD, Window};
 use super::super::{Capture, Input, OpenError, Problem};
 use super::build::{MICROSECONDS, Order, block, enhanced, interface, pcap, section, simple};
@@ -221,6 +221,18 @@ fn a_file_is_read_through_several_windows() {
 }
 
 #[test]
+fn of_a_long_file_one_window_is_in_memory() {
+    const MEGABYTE: usize = 1 << 20;
+    let file = long_capture(20_000).into_file();
+    let mut mapped = Mapped::new(file).unwrap();
+    assert_eq!((WINDOW, mapped.bytes().len()), (MEGABYTE, MEGABYTE));
+    // Unless more is asked for.
+    let begin = mapped.show(3 * MEGABYTE as u64 + 5, 2 * MEGABYTE).unwrap();
+    assert_eq!(begin, 3 * MEGABYTE as u64);
+    assert_eq!(mapped.bytes().len(), 2 * MEGABYTE + 5);
+}
+
+#[test]
 fn a_file_that_becomes_shorter_is_an_error_not_the_end_of_the_program() {
     for kept in [0, 100, 500_000] {
         let file = long_capture(20_000);
@@ -236,6 +248,17 @@ fn a_file_that_becomes_shorter_is_an_error_not_the_end_of_the_program() {
         };
         assert!(matches!(error.problem, Problem::Torn), "{kept}: {error}");
     }
+}
+
+#[test]
+fn a_file_that_becomes_shorter_between_two_windows_has_not_just_ended() {
+    let file = long_capture(2000);
+    let mut window = Window::of_input(Input::open(file.path()).unwrap());
+    assert!(window.ensure(WINDOW).unwrap() && window.is_far());
+    window.take(WINDOW);
+    file.as_file().set_len(100).unwrap();
+    assert!(!window.ensure(16).unwrap());
+    assert!(window.held().is_empty() && window.is_torn());
 }
 
 #[test]
