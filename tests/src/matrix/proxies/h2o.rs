@@ -1,12 +1,13 @@
 //! h2o: threads with clients and pools of their own. It tries nothing again and checks nobody's health.
 
 use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
+use crate::matrix::upstreams::TRUSTED;
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "h2o",
     process: "h2o",
     unix: true,
-    speaks: &[Speaks::Http],
+    speaks: &[Speaks::Http, Speaks::Https],
     again: Again::Never,
     times_sending: true,
     // Its lines say neither upstream nor error.
@@ -35,8 +36,17 @@ pub(super) const PROXY: Proxy = Proxy {
                 text += &format!("      {folder}:\n        mruby.handler: |\n          {answer}\n");
                 continue;
             }
-            text +=
-                &format!("      {folder}:\n        proxy.reverse.url: \"http://{to}{folder}\"\n");
+            let trusted = run.folder.join(TRUSTED);
+            let (scheme, sealed) = match route.speaks {
+                Speaks::Https => (
+                    "https",
+                    format!("        proxy.ssl.cafile: {}\n", trusted.display()),
+                ),
+                _ => ("http", String::new()),
+            };
+            text += &format!(
+                "      {folder}:\n        proxy.reverse.url: \"{scheme}://{to}{folder}\"\n{sealed}"
+            );
         }
         let config = run.folder.join("h2o.yaml");
         std::fs::write(&config, text)?;
