@@ -73,6 +73,10 @@ pub mod tls {
     pub const LOST: u16 = 256;
     /// Requests may be sent before others are answered, or where they begin is not known.
     pub const SEVERAL: u16 = 512;
+    /// The upstream has changed its cipher, before 1.3 with the end of the handshake.
+    pub const CHANGED: u16 = 1024;
+    /// More than HTTP/1 was offered: nothing is told of requests, `SEVERAL` from the first one on.
+    pub const MORE: u16 = 2048;
 }
 
 /// `Flow::order`.

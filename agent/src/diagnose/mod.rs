@@ -24,6 +24,7 @@ mod tests;
 pub(crate) mod text;
 mod timeouts;
 mod unix_connect;
+mod unread;
 mod untied;
 mod waiting;
 

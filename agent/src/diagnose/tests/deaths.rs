@@ -411,6 +411,10 @@ fn ends_within_a_tls_handshake() {
     let silent = |accepted| tls(scene(TCP, End::GivenUp, S).peer(accepted, false));
     silent(true).is(failed, Variant::Timeout, Likely, true);
     silent(false).is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);
+    // Sooner than any timer.
+    let at_once = |accepted| unasked(tls(scene(TCP, End::GivenUp, MS).peer(accepted, false)));
+    at_once(true).is(failed, None, Likely, true);
+    at_once(false).is(failed, None, Likely, true);
 }
 
 #[test]
