@@ -222,6 +222,12 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
     let first = flow.ordinal == 1;
     flow::keep_head(flow, thread.lazy != 0 && !first);
     flow::complete_head(flow);
+    let [p, r, i, space, ..] = flow.head;
+    let http2 = u32::from_ne_bytes([p, r, i, space]) == u32::from_ne_bytes(*b"PRI ");
+    if first & http2 & (flow.head_size != 0) {
+        // What follows may be frames of any stream, or of none.
+        flow.flags |= flow_flag::UPGRADED;
+    }
     if first && flow.head_size != 0 && RECORDS.contains(&flow.head[0]) && flow.head[1] == 3 {
         flow.flags |= flow_flag::SEALED;
         let turns = user::buffer()

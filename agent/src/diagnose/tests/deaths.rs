@@ -443,6 +443,36 @@ fn after_the_handshake_encrypted_bytes_prove_nothing() {
 }
 
 #[test]
+fn frames_of_http2_prove_nothing() {
+    let http2 = |scene: Scene| {
+        scene.late().attempt(|a| {
+            if let Some(request) = &mut a.request {
+                request.opening = Opening::Http2;
+            }
+        })
+    };
+    for (scene, own) in [
+        (
+            worker_gone(End::PeerClosed, Software::Node).reused(),
+            Cause::UpstreamClosedEarly,
+        ),
+        (
+            scene(TCP, End::GivenUp, S).peer(true, true),
+            Cause::ReadTimeoutNoReply,
+        ),
+    ] {
+        let found = http2(scene.clone()).judge();
+        assert_eq!((found.cause, found.confidence), (own, Likely));
+        // Settings, a farewell or a reset of the stream.
+        let answered = http2(scene).attempt(|a| {
+            a.received = 35;
+            a.response = Some(Opening::Http2);
+        });
+        assert_eq!(answered.judge().cause, Cause::Unknown);
+    }
+}
+
+#[test]
 fn a_stop_that_takes_long_is_perhaps_no_timeout() {
     let killed = |signal| {
         worker_gone(End::PeerClosed, Software::Uwsgi)
