@@ -264,7 +264,8 @@ pub fn response_sent(
             copy(&raw mut (*out).attempt, attempt);
             sample::take(flow.link_sk, attempt, &mut (*out).sample);
             let connecting = attempt.flags & flow_flag::CONNECTING != 0;
-            if (*out).has_attempt != 0 && (connecting || flow::outstanding(attempt)) {
+            let disagrees = (thread.lazy == 0) & records::is_within_handshake(attempt);
+            if (*out).has_attempt != 0 && (connecting || disagrees || flow::outstanding(attempt)) {
                 (*out).attempt_end = match (connecting, attempt.flags & flow_flag::CONNECT_FAILED) {
                     (false, _) => end::WAITING,
                     (true, 0) => end::CONNECT_GIVEN_UP,

@@ -12,6 +12,8 @@ const HANDSHAKE: u8 = 22;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const APPLICATION: u8 = 23;
+/// Of a change of cipher.
+const CHANGE: u32 = 1;
 /// Of a request's first record, which has room for `GET / HTTP/1.1`, two line ends, a kind and a tag.
 const SHORTEST: u32 = 35;
 /// Of `100 Continue` alone, by the cipher: no answer yet.
@@ -26,14 +28,19 @@ const TICKET_RECORDS: u32 = 4;
 /// Records looked at in one read: a server's handshake has six.
 const MOST: u32 = 10;
 
-/// What was sent begins a request. `header`: the first bytes of what was sent.
+/// What was sent begins a request. `header`: what is at this offset of it, zero where it is not all there.
 #[inline(always)]
-pub fn asks(flow: &mut Flow, header: [u8; HEADER as usize]) -> bool {
-    let [kind, major, _, high, low] = header;
+pub fn asks(flow: &mut Flow, header: impl Fn(u32) -> [u8; HEADER as usize]) -> bool {
+    let [kind, major, _, high, low] = header(0);
     let length = u32::from(u16::from_be_bytes([high, low]));
     if kind == CHANGE_CIPHER_SPEC && flow.tls & tls::SECRET != 0 {
-        // A Finished goes with it; before the server's part, it goes with a second hello.
-        flow.tls |= tls::FINISHED;
+        // A Finished goes with it, or with Go's and BoringSSL's the alert of who is not content; before the
+        // server's part, it goes with a second hello.
+        let [next, _, _, high, low] = header(HEADER + CHANGE);
+        let alert = (next == APPLICATION) & (u32::from(u16::from_be_bytes([high, low])) == ALERTED);
+        if !alert {
+            flow.tls |= tls::FINISHED;
+        }
     }
     if major != 3 || kind != APPLICATION {
         return false;
@@ -45,12 +52,35 @@ pub fn asks(flow: &mut Flow, header: [u8; HEADER as usize]) -> bool {
             return false;
         }
         if flow.tls & (tls::SECRET | tls::FINISHED) == tls::SECRET {
-            // Of a client that has sent no change of cipher: what ends its handshake.
-            flow.tls |= tls::FINISHED;
+            // Of a client that has sent no change of cipher: what ends its handshake, well or not.
+            if length != ALERTED {
+                flow.tls |= tls::FINISHED;
+            }
             return false;
         }
     }
-    length >= SHORTEST
+    if length < SHORTEST {
+        return false;
+    }
+    if flow.tls & tls::MORE != 0 {
+        give_up(flow);
+        return false;
+    }
+    true
+}
+
+/// The upstream has said something, and the handshake has not come to its end, so nothing was asked. Who
+/// checks a server closes once it has.
+#[inline(always)]
+pub fn is_within_handshake(flow: &Flow) -> bool {
+    // In 1.3 the client has the last word, before the server.
+    let over = match flow.tls & tls::SECRET {
+        0 => tls::CHANGED,
+        _ => tls::FINISHED,
+    };
+    let unclear = tls::ASKED | tls::SEVERAL | tls::LOST;
+    let begun = (flow.flags & flow_flag::SEALED != 0) & (flow.received > 0);
+    begun & (flow.tls & (over | unclear) == 0)
 }
 
 /// Nothing more can be told of this connection.
@@ -96,6 +126,8 @@ pub fn answers(flow: &mut Flow, read: u32, header: impl Fn(u32) -> [u8; HEADER a
         if !asked {
             if kind == APPLICATION {
                 flow.tls |= tls::SECRET;
+            } else if kind == CHANGE_CIPHER_SPEC {
+                flow.tls |= tls::CHANGED;
             }
             flow.tls |= tls::WITHIN;
             answers = true;

@@ -29,7 +29,7 @@ pub mod flow_flag {
     pub const PEER_CLOSED: u16 = 32;
     /// `peer_close_*`: the connection had been accepted.
     pub const PEER_CLOSED_ACCEPTED: u16 = 64;
-    /// Upstream: what it carries is no longer request and response (an upgrade, HTTP/2, a stream).
+    /// Upstream: what it carries is no request and response, or no longer (an upgrade, HTTP/2, a stream).
     pub const UPGRADED: u16 = 128;
     /// The upstream's kernel sent a reset at its close, or later; `peer_reset` says which.
     pub const PEER_SENT_RESET: u16 = 256;
@@ -73,6 +73,10 @@ pub mod tls {
     pub const LOST: u16 = 256;
     /// Requests may be sent before others are answered, or where they begin is not known.
     pub const SEVERAL: u16 = 512;
+    /// The upstream has changed its cipher, before 1.3 with the end of the handshake.
+    pub const CHANGED: u16 = 1024;
+    /// More than HTTP/1 was offered: nothing is told of requests, `SEVERAL` from the first one on.
+    pub const MORE: u16 = 2048;
 }
 
 /// `Flow::order`.

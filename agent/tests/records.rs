@@ -1,6 +1,8 @@
 //! TLS to an upstream, as the kernel half walks its records: requests, answers, and what is neither.
 
-use agent_ebpf::records::{UNREAD, answers, asked, asks, is_doubtful, offers_more};
+use agent_ebpf::records::{
+    UNREAD, answers, asked, asks, is_doubtful, is_within_handshake, offers_more,
+};
 use agent_ebpf::{Flow, flow_flag, tls};
 use zerocopy::FromZeros as _;
 
@@ -39,25 +41,32 @@ fn tls13() -> Flow {
         (DATA, 800),
         (DATA, 53),
     ]);
-    assert!(!asks(&mut flow, [SPEC, 3, 3, 0, 1]));
+    assert!(!sent(&mut flow, &[(SPEC, 1), (DATA, 53)]));
     sends(&mut flow, DATA, 180);
     flow
 }
 
 fn sends(flow: &mut Flow, kind: u8, length: u16) {
-    let [high, low] = length.to_be_bytes();
-    assert!(asks(flow, [kind, 3, 3, high, low]));
+    assert!(sent(flow, &[(kind, length)]));
     asked(flow);
     flow.received = 0;
+}
+
+/// What is sent at once; whether it begins a request.
+fn sent(flow: &mut Flow, records: &[(u8, u16)]) -> bool {
+    let flight: Vec<u8> = records.iter().flat_map(|&(k, n)| record(k, n)).collect();
+    asks(flow, |at| header(&flight, at))
+}
+
+fn header(bytes: &[u8], at: u32) -> [u8; 5] {
+    let from = bytes.get(at as usize..at as usize + 5);
+    from.map_or([0; 5], |from| from.try_into().unwrap())
 }
 
 /// One read of these bytes; whether they are of an answer.
 fn came(flow: &mut Flow, bytes: &[u8]) -> bool {
     let read = bytes.len() as u32;
-    let is_answer = answers(flow, read, |at| {
-        let from = bytes.get(at as usize..at as usize + 5);
-        from.map_or([0; 5], |from| from.try_into().unwrap())
-    });
+    let is_answer = answers(flow, read, |at| header(bytes, at));
     if is_answer {
         flow.received += read;
     }
@@ -161,24 +170,73 @@ fn a_request_is_told_from_what_ends_the_handshake() {
     for length in [53, 200] {
         let mut flow = Flow::new_zeroed();
         assert!(came(&mut flow, &record(HANDSHAKE, 88)));
-        assert!(!asks(&mut flow, [SPEC, 3, 3, 0, 1]));
+        assert!(!sent(&mut flow, &[(SPEC, 1), (HANDSHAKE, 200)]));
         let flight = [record(HANDSHAKE, 122), record(DATA, 900)].concat();
         assert!(came(&mut flow, &flight));
-        assert!(!asks(&mut flow, [DATA, 3, 3, 0, length]));
-        assert!(asks(&mut flow, [DATA, 3, 3, 0, 53]));
+        assert!(!sent(&mut flow, &[(DATA, length)]));
+        assert!(sent(&mut flow, &[(DATA, 53)]));
     }
     // Before the server has said anything.
     let mut early = Flow::new_zeroed();
-    assert!(!asks(&mut early, [DATA, 3, 3, 1, 0]));
+    assert!(!sent(&mut early, &[(DATA, 256)]));
     assert_eq!(early.tls, tls::SEVERAL);
     for no in [
-        [HANDSHAKE, 3, 3, 1, 0],
-        [ALERT, 3, 3, 0, 26],
-        [DATA, 3, 3, 0, 19],
-        *b"GET /",
+        record(HANDSHAKE, 256),
+        record(ALERT, 26),
+        record(DATA, 19),
+        b"GET / HTTP/1.1".to_vec(),
     ] {
-        assert!(!asks(&mut tls13(), no), "{no:?}");
+        assert!(!asks(&mut tls13(), |at| header(&no, at)), "{no:?}");
     }
+}
+
+/// What a client in TLS does that checks a server, or is not content with it.
+#[test]
+fn a_handshake_that_came_to_nothing_is_told_from_a_check() {
+    const NEW: &[(u8, u16)] = &[(HANDSHAKE, 122), (SPEC, 1), (DATA, 800), (DATA, 53)];
+    let within = |came: &[(u8, u16)], sends: &[&[(u8, u16)]]| {
+        let mut flow = connection(came);
+        flow.flags |= flow_flag::SEALED;
+        for records in sends {
+            assert!(!sent(&mut flow, records), "{records:?}");
+        }
+        is_within_handshake(&flow)
+    };
+    // OpenSSL's alerts are in the clear; Go and BoringSSL have changed their cipher before.
+    for alert in [&[(ALERT, 2)][..], &[(SPEC, 1), (DATA, 19)], &[(DATA, 19)]] {
+        assert!(within(NEW, &[alert]), "{alert:?}");
+    }
+    assert!(within(&[(ALERT, 2)], &[]), "no version in common");
+    assert!(within(&[(HANDSHAKE, 900)], &[&[(ALERT, 2)]]), "1.2");
+    // The handshake is over, and who checked the server takes leave.
+    let over = [&[(SPEC, 1), (DATA, 53)][..], &[(DATA, 19)]];
+    assert!(!within(NEW, &over));
+    assert!(!within(NEW, &[&[(DATA, 53)], &[(DATA, 19)]]));
+    let old = [(HANDSHAKE, 900), (SPEC, 1), (HANDSHAKE, 40)];
+    assert!(!within(&old, &[&[(ALERT, 26)]]));
+    // Nothing has come yet, or a request was sent.
+    let mut silent = Flow::new_zeroed();
+    silent.flags |= flow_flag::SEALED;
+    assert!(!is_within_handshake(&silent));
+    for mut flow in [tls12(), tls13()] {
+        flow.flags |= flow_flag::SEALED;
+        assert!(came(&mut flow, &record(DATA, 300)));
+        assert!(!is_within_handshake(&flow));
+    }
+}
+
+/// Who offers HTTP/2 as well is followed up to its first request.
+#[test]
+fn of_who_offers_more_the_handshake_is_told() {
+    let mut flow = connection(&[(HANDSHAKE, 122), (SPEC, 1), (DATA, 800)]);
+    flow.flags |= flow_flag::SEALED;
+    flow.tls |= tls::MORE;
+    assert!(is_within_handshake(&flow));
+    assert!(!sent(&mut flow, &[(SPEC, 1), (DATA, 53)]));
+    assert_eq!(flow.tls & tls::SEVERAL, 0);
+    assert!(!sent(&mut flow, &[(DATA, 60)]));
+    assert_eq!(flow.tls & (tls::SEVERAL | tls::ASKED), tls::SEVERAL);
+    assert_eq!(flow.flags & flow_flag::UPGRADED, flow_flag::UPGRADED);
 }
 
 fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {

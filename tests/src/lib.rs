@@ -9,6 +9,7 @@ pub mod agent;
 pub mod bpf;
 #[path = "../../agent/src/cause.rs"]
 pub mod cause;
+pub mod certificate;
 pub mod cgroup;
 pub mod client;
 pub mod collector;

@@ -18,6 +18,7 @@ use crate::{
 };
 
 const MSG_PEEK: i32 = 2;
+const MSG_TRUNC: i32 = 0x20;
 /// Bytes of `HTTP/1.x NNN`.
 const STATUS: u32 = 12;
 /// Bytes of a FastCGI record's header.
@@ -63,6 +64,10 @@ pub fn received(sk: impl Socket, ret: i32, flags: i32) -> i32 {
     let now = unsafe { bpf_ktime_get_ns() };
     if flow.role == role::UPSTREAM && ret > 0 {
         if flow::is_sealed(flow) {
+            if flags & MSG_TRUNC != 0 {
+                // HAProxy throws away what it has not read of a handshake, without looking.
+                return 0;
+            }
             answer_in_tls(flow, ret as u32, now);
             several(flow.cookie);
             return 0;

@@ -168,7 +168,7 @@ fn begins_in_tls(flow: &mut Flow, idle: bool) -> bool {
     let Some(buffer) = user::buffer() else {
         return false;
     };
-    if !records::asks(flow, user::record_at(buffer, buffer.len, 0)) {
+    if !records::asks(flow, |at| user::record_at(buffer, buffer.len, at)) {
         return false;
     }
     if !asked {
@@ -222,17 +222,23 @@ fn keep_request(flow: &mut Flow, thread: &Thread) {
     let first = flow.ordinal == 1;
     flow::keep_head(flow, thread.lazy != 0 && !first);
     flow::complete_head(flow);
+    let [p, r, i, space, ..] = flow.head;
+    let http2 = u32::from_ne_bytes([p, r, i, space]) == u32::from_ne_bytes(*b"PRI ");
+    if first & http2 & (flow.head_size != 0) {
+        // What follows may be frames of any stream, or of none.
+        flow.flags |= flow_flag::UPGRADED;
+    }
     if first && flow.head_size != 0 && RECORDS.contains(&flow.head[0]) && flow.head[1] == 3 {
         flow.flags |= flow_flag::SEALED;
-        // Of a connection that is older than the agent it is not known what was agreed.
-        let turns = records::is_hello(flow.head[0])
-            && user::buffer().is_some_and(|hello| {
-                !records::offers_more(hello.len, |at| user::hello_at(hello, at))
-            });
+        let turns = user::buffer()
+            .is_some_and(|hello| !records::offers_more(hello.len, |at| user::hello_at(hello, at)));
         let passed_through = flow::of(flow.link_sk, flow.link_cookie)
             .is_some_and(|client| records::is_same_hello(&flow.head, &client.head));
-        if !turns || passed_through {
+        // Of a connection that is older than the agent it is not known what was agreed.
+        if !records::is_hello(flow.head[0]) || passed_through {
             flow.tls |= tls::SEVERAL;
+        } else if !turns {
+            flow.tls |= tls::MORE;
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Of its record `fd`. Any kernel with `CONFIG_FTRACE_SYSCALLS`.
 
-use agent_ebpf::{Flow, Thread, end, flow_flag, role, tls};
+use agent_ebpf::{Flow, Thread, end, flow_flag, records, role};
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns, macros::tracepoint, programs::TracePointContext,
 };
@@ -110,7 +110,10 @@ fn decide(sk: u64, flow: &mut Flow, thread: &mut Thread, now: u64) {
         } else {
             ending = u16::from(end::CONNECT_GIVEN_UP);
         }
-    } else if flow::outstanding(flow) || flow.flags & flow_flag::ENDED != 0 {
+    } else if flow::outstanding(flow)
+        || flow.flags & flow_flag::ENDED != 0
+        || disagrees(flow, thread)
+    {
         ending = u16::from(if flow.reset_ns != 0 {
             end::RESET
         } else if flow::was_left(flow) || flow.flags & flow_flag::EOF != 0 {
@@ -134,6 +137,12 @@ fn decide(sk: u64, flow: &mut Flow, thread: &mut Thread, now: u64) {
     flow.ending_errno = errno;
 }
 
+/// Whether the handshake came to nothing. nginx answers next, and tells of it then.
+#[inline(always)]
+fn disagrees(flow: &Flow, thread: &Thread) -> bool {
+    (thread.lazy == 0) & records::is_within_handshake(flow)
+}
+
 /// Closes later than this after the last byte are of an idle connection.
 const IDLE_NS: u64 = 100_000_000;
 /// Few servers' heads are shorter.
@@ -147,7 +156,9 @@ const SHORT: u32 = 64;
 fn refuses(flow: &Flow, thread: &Thread, now: u64) -> bool {
     let [first, .., hundreds, _, _, _, _, _, _] = flow.response;
     let failed = (first == b'H') & (hundreds == b'5');
-    if thread.lazy != 0 || flow.received == 0 || failed || flow.tls & tls::ASKED != 0 {
+    // In TLS nothing tells an answer that is refused from a handshake after which nothing was asked.
+    let sealed = flow.flags & flow_flag::SEALED != 0;
+    if thread.lazy != 0 || flow.received == 0 || failed || sealed {
         return false;
     }
     let idle = now.saturating_sub(flow.last_receive_ns) > IDLE_NS;

@@ -5,11 +5,15 @@
 //! A server that speaks no TLS at all may end it so, too.
 
 use crate::cause::{Cause, Variant};
-use crate::signal::{End, Opening, Response};
+use crate::signal::{End, Nanos, Opening, Response};
+use crate::track::host::MILLISECOND;
 
 use super::finding::Finding;
 use super::known::Known;
+use super::unread;
 
+/// No timer is set to less.
+const AT_ONCE: Nanos = 20 * MILLISECOND;
 const REFUSED: &str = "proxy_log: what the proxy says of its TLS handshake";
 
 /// What it is called instead where the end came within the handshake.
@@ -32,13 +36,23 @@ pub(super) fn instead(known: &Known<'_>, finding: Finding) -> Finding {
         return finding;
     }
     if attempt.reused || (attempt.received > 0 && !attempt.unasked) {
-        return within(finding);
+        return unread::judged(
+            finding,
+            "request_sent: which of the encrypted bytes are the request",
+        );
     }
+    // Envoy gives up all that waits for any connection as one handshake fails.
+    let given_up_at_once = attempt.unasked && waited(known) < AT_ONCE;
     let variant = match finding.cause {
-        Cause::UpstreamClosedEarly | Cause::UpstreamReset => Variant::PeerClosed,
-        Cause::ReadTimeoutNotRead | Cause::ReadTimeoutNoReply => Variant::Timeout,
+        Cause::UpstreamClosedEarly | Cause::UpstreamReset => Some(Variant::PeerClosed),
+        Cause::ReadTimeoutNotRead | Cause::ReadTimeoutNoReply | Cause::ReadTimeoutNeverAccepted
+            if given_up_at_once =>
+        {
+            None
+        }
+        Cause::ReadTimeoutNotRead | Cause::ReadTimeoutNoReply => Some(Variant::Timeout),
         // What was not taken of a body was none.
-        Cause::RequestBodyRejected if attempt.unasked => Variant::PeerClosed,
+        Cause::RequestBodyRejected if attempt.unasked => Some(Variant::PeerClosed),
         _ => return finding,
     };
     let finding = Finding {
@@ -47,8 +61,14 @@ pub(super) fn instead(known: &Known<'_>, finding: Finding) -> Finding {
     };
     finding
         // Who answers and closes, or is closed, has refused or been refused: why is not to be read.
-        .variant(Some(variant).filter(|_| attempt.received == 0))
+        .variant(variant.filter(|_| attempt.received == 0))
         .at_most_likely(REFUSED)
+}
+
+fn waited(known: &Known<'_>) -> Nanos {
+    let attempt = known.attempt();
+    let from = known.request().map_or(attempt.began, |r| r.at);
+    known.tried.at.saturating_sub(from)
 }
 
 /// The proxy failed the request over what it had read of the handshake.
@@ -59,26 +79,4 @@ pub(super) fn refused(known: &Known<'_>, response: &Response) -> Option<Finding>
     let failed = response.status.is_some_and(|status| status >= 500);
     let refused = tls && answered && failed && attempt.unasked && !attempt.reused;
     refused.then(|| Finding::likely(Cause::TlsHandshakeFailed, REFUSED).settled())
-}
-
-/// After the first bytes: which of those sent were the request, and whether any received were of an
-/// answer, cannot be told.
-fn within(finding: Finding) -> Finding {
-    let by_bytes = matches!(
-        finding.cause,
-        Cause::KeepaliveRace
-            | Cause::UpstreamClosedEarly
-            | Cause::UpstreamReset
-            | Cause::ReadTimeoutNotRead
-            | Cause::ReadTimeoutNoReply
-            | Cause::RequestUnacknowledged
-            | Cause::SendTimeout
-    );
-    if !by_bytes {
-        return finding;
-    }
-    let variant = finding.variant.filter(|v| *v != Variant::PartialHead);
-    finding
-        .variant(variant)
-        .at_most_likely("request_sent: which of the encrypted bytes are the request")
 }

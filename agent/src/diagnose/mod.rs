@@ -24,6 +24,7 @@ mod tests;
 pub(crate) mod text;
 mod timeouts;
 mod unix_connect;
+mod unread;
 mod untied;
 mod waiting;
 
@@ -199,7 +200,7 @@ pub fn diagnose_attempt(case: &Case<'_>, tried: &Tried) -> Option<Diagnosis> {
 }
 
 fn of_attempt(known: &Known<'_>) -> Finding {
-    let finding = handshake::instead(known, by_end(known));
+    let finding = unread::of_http2(known, handshake::instead(known, by_end(known)));
     match known.blind() {
         Some(missing) => finding.at_most_likely(missing),
         None => finding,

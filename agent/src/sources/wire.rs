@@ -18,6 +18,21 @@ pub fn request(bytes: &[u8]) -> Opening {
     binary(bytes)
 }
 
+/// Whether a client's bytes in the middle of a connection are a frame of HTTP/2: headers, settings, a ping, room
+/// for more.
+pub fn is_http2_frame(bytes: &[u8]) -> bool {
+    match bytes {
+        [0, _, _, 1, flags, high, _, _, low, ..] => {
+            const END_STREAM_END_HEADERS_PADDED_PRIORITY: u8 = 0x2d;
+            flags & !END_STREAM_END_HEADERS_PADDED_PRIORITY == 0 && high & 0x80 == 0 && low & 1 == 1
+        }
+        [0, 0, length, 4, 0 | 1, 0, 0, 0, 0, ..] => length % 6 == 0,
+        [0, 0, 8, 6, 0 | 1, 0, 0, 0, 0, ..] => true,
+        [0, 0, 4, 8, 0, high, _, _, _, ..] => high & 0x80 == 0,
+        _ => false,
+    }
+}
+
 /// What the first bytes of a response are.
 pub fn response(bytes: &[u8]) -> Opening {
     match status(bytes) {
@@ -216,6 +231,29 @@ mod tests {
                 "{:?}",
                 String::from_utf8_lossy(bytes)
             );
+        }
+    }
+
+    #[test]
+    fn frames_of_a_client() {
+        for frame in [
+            &b"\x00\x00\x2b\x01\x05\x00\x00\x00\x03"[..],
+            b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03",
+            b"\x00\x00\x00\x04\x01\x00\x00\x00\x00",
+            b"\x00\x00\x08\x06\x01\x00\x00\x00\x00",
+            b"\x00\x00\x04\x08\x00\x00\x00\x00\x00",
+        ] {
+            assert!(is_http2_frame(frame), "{frame:?}");
+        }
+        for other in [
+            &b"\x00\x00\x2b\x01\x05\x00\x00\x00\x02"[..],
+            b"\x00\x00\x2b\x01\x82\x00\x00\x00\x03",
+            b"\x00\x00\x2b\x01\x05\x00\x00\x00",
+            b"\x00\x80\x01\x00\x0c\x00QUERY_STRING",
+            b"\x01\x01\x00\x01\x00\x08\x00\x00\x01",
+            b"GET / HTTP/1.1\r\n",
+        ] {
+            assert!(!is_http2_frame(other), "{other:?}");
         }
     }
 

@@ -347,7 +347,11 @@ impl Exchange {
     /// though its side shows no status. Of a proxy that may have tried again unseen only what its timer
     /// ended counts, or what its log tells.
     pub(super) fn failed_unseen(&self, tries_again_unseen: bool) -> bool {
-        let given_up = |t: &Tried| t.attempt.end == End::GivenUp && t.attempt.request.is_some();
+        // Who is not content with a handshake may try again, or only have checked the server.
+        let given_up = |t: &Tried| {
+            let handshake = t.attempt.unasked && t.attempt.received > 0;
+            t.attempt.end == End::GivenUp && t.attempt.request.is_some() && !handshake
+        };
         let last = || self.attempts.last().is_some_and(given_up);
         self.response.is_none()
             && self.encrypted()

@@ -24,6 +24,7 @@ mod response_invalid;
 mod send_timeout;
 mod syn_backlog_full;
 mod tcp_accept_queue_full;
+mod tls_handshake_failed;
 mod unix_accept_queue_full;
 mod unix_socket_denied;
 mod unix_socket_missing;
@@ -72,6 +73,7 @@ pub(in crate::matrix) const ALL: &[Cause] = &[
     send_timeout::CAUSE,
     request_body_rejected::CAUSE,
     protocol_mismatch::CAUSE,
+    tls_handshake_failed::CAUSE,
     response_header_too_big::CAUSE,
     response_invalid::CAUSE,
     upstream_answered::CAUSE,

@@ -4,6 +4,7 @@ mod go;
 mod gthread;
 mod gunicorn;
 mod node;
+mod node_tls;
 mod php;
 mod puma;
 mod scripted;
@@ -33,6 +34,8 @@ pub(in crate::matrix) const ALL: &[Upstream] = &[
     gthread::UPSTREAM,
     puma::UPSTREAM,
     tomcat::UPSTREAM,
+    node_tls::UNTRUSTED,
+    node_tls::OLD,
 ];
 
 /// The one that is no software of anybody's.
@@ -54,10 +57,15 @@ pub(in crate::matrix) enum Speaks {
     Http,
     /// About `SCRIPT`.
     FastCgi,
+    /// In TLS, by one whose certificate has to be `TRUSTED`.
+    Https,
 }
 
 /// What a server of scripts is asked to run, below the run's folder.
 pub(in crate::matrix) const SCRIPT: &str = "app/app.php";
+
+/// The one certificate that proxies trust, below the run's folder.
+pub(in crate::matrix) const TRUSTED: &str = "trusted.pem";
 
 /// What an upstream does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +95,8 @@ pub(in crate::matrix) enum Act {
     /// Answers before it has read the body, and closes; or says nothing and closes.
     Reject,
     Spurn,
+    /// Is never asked: no proxy's handshake with it succeeds.
+    Mistrusted,
     /// Has a worker for each request, of which no other's depends.
     Alone,
     /// Its supervisor kills a worker that is busy for longer than `Manner::limit`.

@@ -1,12 +1,12 @@
 //! The proxy's client side: plain HTTP/1.1, or TLS and HTTP/2 where the kernel cannot see a status.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
+pub(super) use crate::certificate::Certificate;
 use crate::client::{self, Conn, Request, Timed, curl};
 use crate::expect::{Check, Expect};
 use crate::ledger::Sent;
@@ -16,38 +16,9 @@ use crate::run::Run;
 pub(super) const PLAIN_PORT: u16 = 8080;
 const TLS_PORT: u16 = 8443;
 
-/// Files that a proxy serves TLS with.
-pub(super) struct Certificate {
-    pub(super) key: PathBuf,
-    pub(super) certificate: PathBuf,
-    /// The two in one file, as HAProxy wants them.
-    pub(super) both: PathBuf,
-}
-
 /// One that nobody trusts, made now.
 pub(super) fn certificate(run: &Run) -> Result<Certificate> {
-    let file = |name: &str| run.folder.join(name);
-    let made = Certificate {
-        key: file("key.pem"),
-        certificate: file("cert.pem"),
-        both: file("both.pem"),
-    };
-    let output = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
-        .args(["ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=lab.example", "-keyout"])
-        .arg(&made.key)
-        .arg("-out")
-        .arg(&made.certificate)
-        .output()
-        .context("run openssl")?;
-    if !output.status.success() {
-        bail!("openssl: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let parts = [&made.certificate, &made.key].map(std::fs::read);
-    let [certificate, key] = parts;
-    std::fs::write(&made.both, [certificate?, key?].concat())?;
-    Ok(made)
+    Certificate::make(&run.folder, "")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

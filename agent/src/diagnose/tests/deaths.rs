@@ -414,6 +414,10 @@ fn ends_within_a_tls_handshake() {
     let silent = |accepted| tls(scene(TCP, End::GivenUp, S).peer(accepted, false));
     silent(true).is(failed, Variant::Timeout, Likely, true);
     silent(false).is(Cause::ReadTimeoutNeverAccepted, None, Proven, true);
+    // Sooner than any timer.
+    let at_once = |accepted| unasked(tls(scene(TCP, End::GivenUp, MS).peer(accepted, false)));
+    at_once(true).is(failed, None, Likely, true);
+    at_once(false).is(failed, None, Likely, true);
 }
 
 #[test]
@@ -438,6 +442,36 @@ fn after_the_handshake_encrypted_bytes_prove_nothing() {
         let (cause, variant) = (found.cause, found.variant);
         assert_ne!(found.confidence, Proven, "{cause:?} {variant:?}");
         assert_ne!(variant, Some(Variant::PartialHead), "{cause:?}");
+    }
+}
+
+#[test]
+fn frames_of_http2_prove_nothing() {
+    let http2 = |scene: Scene| {
+        scene.late().attempt(|a| {
+            if let Some(request) = &mut a.request {
+                request.opening = Opening::Http2;
+            }
+        })
+    };
+    for (scene, own) in [
+        (
+            worker_gone(End::PeerClosed, Software::Node).reused(),
+            Cause::UpstreamClosedEarly,
+        ),
+        (
+            scene(TCP, End::GivenUp, S).peer(true, true),
+            Cause::ReadTimeoutNoReply,
+        ),
+    ] {
+        let found = http2(scene.clone()).judge();
+        assert_eq!((found.cause, found.confidence), (own, Likely));
+        // Settings, a farewell or a reset of the stream.
+        let answered = http2(scene).attempt(|a| {
+            a.received = 35;
+            a.response = Some(Opening::Http2);
+        });
+        assert_eq!(answered.judge().cause, Cause::Unknown);
     }
 }
 

@@ -315,7 +315,12 @@ fn request_opening(flow: &abi::Flow) -> Opening {
     if is_sealed(flow) {
         return Opening::Other;
     }
-    wire::request(&flow.head[..(flow.head_size as usize).min(abi::HEAD)])
+    let head = &flow.head[..(flow.head_size as usize).min(abi::HEAD)];
+    match wire::request(head) {
+        // Of a connection that is older than the agent.
+        Opening::Other if wire::is_http2_frame(head) => Opening::Http2,
+        opening => opening,
+    }
 }
 
 /// An answer is passed on at once, and an end that was announced in it comes with it. What came in TLS 1.3

@@ -195,7 +195,7 @@ impl Packets {
         let untaken = up.is(Direction::ACKED) && up.acked == exchange.start;
         let in_vain = untaken && flow.by_client().retransmits >= SENT_IN_VAIN;
         let open = exchange.content != 0 && exchange.over_at().is_none() && !flow.incomplete();
-        let unread = self.encrypted_downstream(flow.client_ip(), flow.server());
+        let unread = self.hosts.encrypted_beside(flow.client_ip(), flow.server());
         if in_vain && open && flow.oldest == id && unread && !self.is_attempt(id) {
             self.failed(exchange.flow, End::GivenUp, self.now);
             self.as_attempt(id, true, out);

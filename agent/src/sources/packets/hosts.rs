@@ -34,9 +34,10 @@ pub(super) struct Host {
     asks: SmallVec<[SocketAddr; 1]>,
     /// It has sent a request in the clear.
     requests: bool,
-    /// A connection to it carries TLS or HTTP/2: the newest, and how many there were.
+    /// A connection to it carries TLS or HTTP/2: the newest, how many there were, and to which ports.
     pub encrypted: Option<u32>,
     pub encrypted_count: u32,
+    encrypted_at: SmallVec<[u16; SEVERAL]>,
     /// It asks with what cannot be read.
     pub unread: bool,
     /// The same on a connection that began before the capture, and is not followed.
@@ -147,6 +148,32 @@ impl Hosts {
     pub(super) fn may_be_asker(&self, client: IpAddr, server: SocketAddr) -> bool {
         let requests = self.get(client).is_some_and(|host| host.requests);
         requests && (client != server.ip() || self.asked_from_within.contains(&server))
+    }
+
+    /// Somebody on this host is asked in the clear on loopback: whoever that is may ask from any of the host's
+    /// addresses.
+    pub(super) fn asked_on_loopback(&self) -> bool {
+        let mut within = self.asked_from_within.iter();
+        within.any(|server| server.ip().is_loopback())
+    }
+
+    /// This connection carries TLS or HTTP/2.
+    pub(super) fn encrypted(&mut self, server: SocketAddr, flow: u32) {
+        let Some(host) = self.entry(server.ip()) else {
+            return;
+        };
+        host.encrypted = Some(flow);
+        host.encrypted_count += 1;
+        if host.encrypted_at.len() < SEVERAL && !host.encrypted_at.contains(&server.port()) {
+            host.encrypted_at.push(server.port());
+        }
+    }
+
+    /// Clients come to this address by TLS or HTTP/2, other than to this server.
+    pub(super) fn encrypted_beside(&self, ip: IpAddr, server: SocketAddr) -> bool {
+        let other = |port: &u16| ip != server.ip() || *port != server.port();
+        self.get(ip)
+            .is_some_and(|h| h.encrypted_at.iter().any(other))
     }
 
     /// It is seen to serve, other than at this address.

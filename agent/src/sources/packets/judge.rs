@@ -278,7 +278,7 @@ impl Packets {
         let own = self.hosts.addresses_of(client);
         let any = |is: &dyn Fn(IpAddr) -> bool| own.iter().any(|ip| is(*ip));
         let serves = any(&|ip| self.hosts.serves_beside(ip, server));
-        let encrypted = any(&|ip| self.encrypted_downstream(ip, server));
+        let encrypted = any(&|ip| self.hosts.encrypted_beside(ip, server));
         let named = any(&|ip| self.hosts.is_proxys(ip));
         let left_out = !last && !asked_for.is_empty();
         if left_out || (serves && !encrypted) {
@@ -304,7 +304,11 @@ impl Packets {
             let of_client = self.hosts.asks_beside(server.ip(), server);
             let impatient = matches!(how, End::GivenUp | End::ConnectGivenUp)
                 && ended_at.saturating_sub(began) < SECOND;
-            let silent = bare && !self.hosts.may_be_asker(client, server);
+            // Nor is a check in TLS that comes to nothing, on a host whose clients ask in the clear.
+            let silent = match bare {
+                true => !self.hosts.may_be_asker(client, server),
+                false => self.is_within_handshake(id) && self.hosts.asked_on_loopback(),
+            };
             if of_client || impatient || silent {
                 return self.drop_bare(id);
             }
@@ -322,17 +326,6 @@ impl Packets {
         let unseen = !(bare && (self.hosts.twins || self.clocks.stepped()));
         self.tell_orphan(id, how, retry_of, retried, unseen, out);
         self.drop_bare(id);
-    }
-
-    /// Whether clients come to this address by TLS or HTTP/2, other than to `server`.
-    pub(super) fn encrypted_downstream(&self, ip: IpAddr, server: std::net::SocketAddr) -> bool {
-        let host = self.hosts.get(ip);
-        let Some(index) = host.and_then(|h| h.encrypted) else {
-            return false;
-        };
-        self.flows
-            .peek(index)
-            .is_none_or(|flow| flow.server() != server)
     }
 }
 

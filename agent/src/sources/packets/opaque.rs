@@ -15,6 +15,8 @@ use super::{AT_ONCE, Packets};
 
 /// A TLS record with less has no room for a request or an answer: an alert or a key update.
 const SHORTEST: u32 = 35;
+/// TLS 1.3: an alert, of who is not content with the server's part of the handshake.
+const ALERTED: u32 = 19;
 /// TLS 1.3: a client's Finished, by the hash.
 const FINISHED: [u32; 2] = [53, 69];
 /// TLS 1.3: session tickets after a handshake take no more than this.
@@ -38,6 +40,8 @@ impl Notes {
     const FOREIGN: u8 = 32;
     /// Nothing that a proxy is known to speak.
     const UNKNOWN: u8 = 64;
+    /// The server's host is known to be asked by it: a handshake that came to nothing says nothing of that.
+    const KNOWN: u8 = 128;
 }
 
 /// What a client's segment is.
@@ -83,7 +87,7 @@ impl Packets {
             Protocol::Other if !http::begins_request(whole) => Notes::ASKED | Notes::UNKNOWN,
             Protocol::Other | Protocol::FastCgi => Notes::ASKED,
         };
-        let ip = flow.server_ip();
+        let server = flow.server();
         let parse = &mut flow.sides[sender].parse;
         let mut at = match protocol {
             Protocol::Http2 => (frames::PREFACE.len() as u32).min(length),
@@ -95,11 +99,10 @@ impl Packets {
             }
         }
         parse.notes = notes;
-        if matches!(opening, Opening::Tls | Opening::Http2)
-            && let Some(host) = self.hosts.entry(ip)
-        {
-            host.encrypted = Some(index);
-            host.encrypted_count += 1;
+        let greets = whole.first() == Some(&Frame::HANDSHAKE);
+        if opening == Opening::Http2 || (opening == Opening::Tls && !greets) {
+            self.flows.at_mut(index).sides[sender].parse.notes |= Notes::KNOWN;
+            self.hosts.encrypted(server, index);
         }
         let flow = self.flows.at(index);
         let (newest, client) = (flow.newest, flow.client_ip());
@@ -133,7 +136,14 @@ impl Packets {
             Protocol::FastCgi | Protocol::Other => Sent::More,
         };
         let first = parse.notes & Notes::ASKED == 0;
-        let oldest = flow.oldest;
+        let newly = parse.notes & Notes::KNOWN == 0 && parse.has_shaken(&sent);
+        if newly {
+            parse.notes |= Notes::KNOWN;
+        }
+        let (oldest, server) = (flow.oldest, flow.server());
+        if newly {
+            self.hosts.encrypted(server, index);
+        }
         if oldest != NONE && self.exchanges.at(oldest).ended.is_some() {
             return;
         }
@@ -238,6 +248,14 @@ impl Packets {
             && at.saturating_sub(self.exchanges.at(id).at) < AT_ONCE
     }
 
+    /// Nothing but a TLS handshake was sent.
+    pub(super) fn is_within_handshake(&self, id: u32) -> bool {
+        let exchange = self.exchanges.at(id);
+        let tls = exchange.opening.as_deref() == Some(&Opening::Tls);
+        let asked = |flow: &Flow| flow.to_server().parse.notes & Notes::ASKED != 0;
+        tls && !self.flow_of(exchange).is_some_and(asked)
+    }
+
     /// What it was, or whether it was answered, cannot be told: its end alone is no failure.
     pub(super) fn is_doubtful(&self, id: u32) -> bool {
         let exchange = self.exchanges.at(id);
@@ -270,6 +288,13 @@ impl Flow {
 }
 
 impl Parse {
+    /// A TLS client is content with the handshake, as far as its records are followed.
+    fn has_shaken(&self, sent: &Sent) -> bool {
+        let over = self.notes & (Notes::SECURED | Notes::CERTIFIED) != 0;
+        let asks = matches!(sent, Sent::Request(_));
+        self.protocol == Protocol::Tls && (over || asks || !self.knows_frames())
+    }
+
     /// What a client's segment is within TLS.
     fn tls_sent(&mut self, bytes: &Bytes<'_>, turn: bool) -> Sent {
         if turn {
@@ -285,7 +310,8 @@ impl Parse {
         };
         let mut at = 0;
         while let Some(frame) = self.next_frame(bytes.there, bytes.length, &mut at) {
-            if frame.kind != Frame::APPLICATION {
+            let alert = frame.length == ALERTED && self.notes & (Notes::OLD | Notes::SECURED) == 0;
+            if frame.kind != Frame::APPLICATION || alert {
                 continue;
             }
             if self.notes & (Notes::OLD | Notes::SECURED) == 0 {

@@ -36,7 +36,7 @@ pub(super) fn fit(
     if !began || attempt.proxy != response.proxy || !passed_on(attempt, response, software) {
         return None;
     }
-    if attempt.request.is_some() {
+    if attempt.request.is_some() && !attempt.unasked {
         let same = same_request(attempt, response.request.as_ref());
         let fit = match asked <= attempt.began {
             true => Fit::Content,
@@ -44,14 +44,17 @@ pub(super) fn fit(
         };
         return (same && near <= SETTLE).then_some(fit);
     }
-    let failed = is_unconnected(attempt);
+    // Nor does a handshake carry anything that tells for whom it was begun.
+    let failed = is_unconnected(attempt) || attempt.unasked;
     let any = Threads::of(software) == Threads::Any;
     if !failed || !(any || led_by_none(attempt)) || attempt.upstream.0 == NSCD {
         return None;
     }
     let late = near > SOON;
     // A thread that is kept from its CPU answers late, but what it began at once was for this request.
-    let prompt = attempt.began - asked <= SOON && tried.at <= at && near <= LATE;
+    // Envoy answers all that wait as one handshake fails, and closes the other connections then.
+    let in_time = (tried.at <= at || attempt.unasked) && near <= LATE;
+    let prompt = attempt.began - asked <= SOON && in_time;
     match attempt.thread == response.thread {
         _ if late => (prompt && (any || attempt.thread == response.thread)).then_some(Fit::Late),
         true => Some(Fit::Thread),
@@ -63,7 +66,7 @@ pub(super) fn fit(
 /// to it.
 pub(super) fn sent_since(attempt: &Attempt, asked: Nanos) -> Nanos {
     match &attempt.request {
-        Some(request) if attempt.began < asked => request.at,
+        Some(request) if attempt.began < asked && !attempt.unasked => request.at,
         _ => attempt.began,
     }
 }

@@ -1,5 +1,6 @@
 //! Which attempt led to a response, and how sure that is.
 
+mod handshakes;
 mod refused_heads;
 mod threads;
 

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
-use crate::matrix::upstreams::SCRIPT;
+use crate::matrix::upstreams::{SCRIPT, TRUSTED};
 
-const MODULES: [&str; 9] = [
+const MODULES: [&str; 10] = [
     "mpm_event",
     "alias",
     "proxy",
     "proxy_http",
     "proxy_fcgi",
+    "ssl",
     "authz_core",
     "slotmem_shm",
     "lbmethod_byrequests",
@@ -21,7 +22,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "apache",
     process: "apache2",
     unix: true,
-    speaks: &[Speaks::Http, Speaks::FastCgi],
+    speaks: &[Speaks::Http, Speaks::FastCgi, Speaks::Https],
     // To another server, and only of a route that has two.
     again: Again::Connects,
     times_sending: true,
@@ -52,6 +53,16 @@ pub(super) const PROXY: Proxy = Proxy {
             workers = wanted.workers,
         );
         let times = format!("retry=0 connectiontimeout={connect} timeout={patience}");
+        if wanted
+            .routes
+            .iter()
+            .any(|route| route.speaks == Speaks::Https)
+        {
+            text += &format!(
+                "SSLProxyEngine on\nSSLProxyVerify require\nSSLProxyCACertificateFile {}\n",
+                run.folder.join(TRUSTED).display()
+            );
+        }
         for (number, route) in wanted.routes.iter().enumerate() {
             let folder = route.folder;
             if route.speaks == Speaks::FastCgi {
@@ -63,8 +74,12 @@ pub(super) const PROXY: Proxy = Proxy {
                 );
                 continue;
             }
+            let scheme = match route.speaks {
+                Speaks::Https => "https",
+                _ => "http",
+            };
             let address = |to: &Target| match to {
-                Target::Tcp(address) => format!("http://{address}"),
+                Target::Tcp(address) => format!("{scheme}://{address}"),
                 Target::Unix(path) => format!("unix:{}|http://back", path.display()),
             };
             let (mut times, mut set) = (times.clone(), "");

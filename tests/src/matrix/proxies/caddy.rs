@@ -2,12 +2,13 @@
 //! check is not asked any more.
 
 use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
+use crate::matrix::upstreams::TRUSTED;
 
 pub(super) const PROXY: Proxy = Proxy {
     name: "caddy",
     process: "caddy",
     unix: true,
-    speaks: &[Speaks::Http],
+    speaks: &[Speaks::Http, Speaks::Https],
     again: Again::Anything,
     // Its time for a response begins when all of the request is sent.
     times_sending: false,
@@ -40,10 +41,15 @@ pub(super) const PROXY: Proxy = Proxy {
             if route.own == Some(Own::LooksUp) {
                 to = route.address() + " ";
             }
+            let trusted = run.folder.join(TRUSTED);
+            let sealed = match route.speaks {
+                Speaks::Https => format!("tls_trusted_ca_certs {}", trusted.display()),
+                _ => String::new(),
+            };
             routes += &format!(
                 "handle {}/* {{\n reverse_proxy {to}{{\n  lb_policy round_robin\n{out}{again}  transport http {{\n   \
                  dial_timeout {connect}ms\n   response_header_timeout {patience}ms\n   \
-                 keepalive 60s\n   keepalive_idle_conns_per_host 64\n  }}\n }}\n}}\n",
+                 keepalive 60s\n   keepalive_idle_conns_per_host 64\n   {sealed}\n  }}\n }}\n}}\n",
                 route.folder
             );
         }

@@ -1,8 +1,11 @@
 //! Envoy with static clusters.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{Again, NAME, Own, PORT, Proxy, Route, Speaks, Target, Wanted, program, serve};
+use crate::matrix::upstreams::TRUSTED;
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
@@ -10,7 +13,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "envoy",
     process: "envoy",
     unix: true,
-    speaks: &[Speaks::Http],
+    speaks: &[Speaks::Http, Speaks::Https],
     again: Again::Anything,
     // Its time for a response begins when it has all of the request.
     times_sending: false,
@@ -20,7 +23,8 @@ pub(super) const PROXY: Proxy = Proxy {
     start: |run, ns, wanted| {
         let config = run.folder.join("envoy.json");
         let access_log = run.folder.join("envoy-access.log");
-        let text = configuration(wanted, &access_log.display().to_string());
+        let trusted = run.folder.join(TRUSTED);
+        let text = configuration(wanted, &access_log.display().to_string(), &trusted);
         std::fs::write(&config, text.to_string())?;
         let mut command = ns.command("envoy");
         command
@@ -33,7 +37,7 @@ pub(super) const PROXY: Proxy = Proxy {
     },
 };
 
-fn configuration(wanted: &Wanted, access_log: &str) -> Value {
+fn configuration(wanted: &Wanted, access_log: &str, trusted: &Path) -> Value {
     let seconds = |time: std::time::Duration| format!("{:.3}s", time.as_secs_f64());
     let name = |number: usize| format!("back{number}");
     let cluster = |(number, route): (usize, &Route)| {
@@ -64,6 +68,12 @@ fn configuration(wanted: &Wanted, access_log: &str) -> Value {
             }
             Some(Own::LooksUp) => return of_names(&name(number), &seconds(wanted.connect)),
             _ => {}
+        }
+        if route.speaks == Speaks::Https {
+            let name = format!("{TYPES}.transport_sockets.tls.v3.UpstreamTlsContext");
+            cluster["transport_socket"] = json!({"name": "tls", "typed_config": {"@type": name,
+                "common_tls_context": {"validation_context": {
+                    "trusted_ca": {"filename": trusted.display().to_string()}}}}});
         }
         if let Some(every) = wanted.checks.map(seconds) {
             // Who fails them all is asked all the same: there is nobody else.

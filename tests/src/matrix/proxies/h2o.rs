@@ -1,6 +1,7 @@
 //! h2o: threads with clients and pools of their own. It tries nothing again and checks nobody's health.
 
 use super::{Again, Own, PORT, Proxy, Speaks, Target, program, serve};
+use crate::matrix::upstreams::TRUSTED;
 
 /// What why502 reads of it (docs/logs.md).
 const FORMAT: &str = r#"{"server":"h2o","usec":%{usec}t,"request_time":%{request-total-time}x,"process_time":%{process-time}x,"client":"%h","client_port":%{remote}p,"method":"%m","path":"%U","host":"%V","status":%s,"error":"%{error}x"}"#;
@@ -9,7 +10,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "h2o",
     process: "h2o",
     unix: true,
-    speaks: &[Speaks::Http],
+    speaks: &[Speaks::Http, Speaks::Https],
     again: Again::Never,
     times_sending: true,
     logs: &["h2o-access.log"],
@@ -39,8 +40,17 @@ pub(super) const PROXY: Proxy = Proxy {
                 text += &format!("      {folder}:\n        mruby.handler: |\n          {answer}\n");
                 continue;
             }
-            text +=
-                &format!("      {folder}:\n        proxy.reverse.url: \"http://{to}{folder}\"\n");
+            let trusted = run.folder.join(TRUSTED);
+            let (scheme, sealed) = match route.speaks {
+                Speaks::Https => (
+                    "https",
+                    format!("        proxy.ssl.cafile: {}\n", trusted.display()),
+                ),
+                _ => ("http", String::new()),
+            };
+            text += &format!(
+                "      {folder}:\n        proxy.reverse.url: \"{scheme}://{to}{folder}\"\n{sealed}"
+            );
         }
         let config = run.folder.join("h2o.yaml");
         std::fs::write(&config, text)?;

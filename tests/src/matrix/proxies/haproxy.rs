@@ -5,6 +5,7 @@ use std::any::Any;
 use anyhow::Result;
 
 use super::{Again, NAME, Own, PORT, Proxy, Route, Speaks, Target, Wanted, program, serve};
+use crate::matrix::upstreams::TRUSTED;
 use crate::netns::NetNs;
 use crate::run::Run;
 
@@ -12,7 +13,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "haproxy",
     process: "haproxy",
     unix: true,
-    speaks: &[Speaks::Http],
+    speaks: &[Speaks::Http, Speaks::Https],
     again: Again::Anything,
     times_sending: true,
     logs: &["haproxy.log"],
@@ -65,16 +66,21 @@ frontend front
         if let Some(Own::Queues(wait)) = route.own {
             text += &format!("  timeout queue {}ms\n", wait.as_millis());
         }
+        let trusted = run.folder.join(TRUSTED);
+        let sealed = match route.speaks {
+            Speaks::Https => format!("ssl verify required ca-file {}", trusted.display()),
+            _ => String::new(),
+        };
         for (nth, to) in route.servers().enumerate() {
             let to = match to {
                 Target::Tcp(address) => address.to_string(),
                 Target::Unix(path) => format!("unix@{}", path.display()),
             };
-            text += &format!("  server inner{nth} {}\n", server(route, &to));
+            text += &format!("  server inner{nth} {} {sealed}\n", server(route, &to));
             if let Some(every) = wanted.checks {
                 // It asks none that has failed a check, so those checked are others' twins.
                 text += &format!(
-                    "  server twin{nth} {to} weight 0 check inter {}ms\n",
+                    "  server twin{nth} {to} {sealed} weight 0 check inter {}ms\n",
                     every.as_millis()
                 );
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{Again, NAME, Own, PORT, Proxy, Route, Speaks, Target, Wanted, program};
-use crate::matrix::upstreams::SCRIPT;
+use crate::matrix::upstreams::{SCRIPT, TRUSTED};
 use crate::netns::NetNs;
 use crate::run::Run;
 use crate::software::Nginx;
@@ -21,7 +21,7 @@ pub(super) const PROXY: Proxy = Proxy {
     name: "nginx",
     process: "nginx",
     unix: true,
-    speaks: &[Speaks::Http, Speaks::FastCgi],
+    speaks: &[Speaks::Http, Speaks::FastCgi, Speaks::Https],
     again: Again::Anything,
     times_sending: true,
     logs: &["nginx-error.log", "access.log"],
@@ -84,8 +84,13 @@ pub(super) fn start(
         }
         http += &format!("upstream back{number} {{ {zone}{servers}keepalive 64; }}\n");
         let script = run.folder.join(SCRIPT).display().to_string();
+        let trusted = run.folder.join(TRUSTED).display().to_string();
         let (pass, more) = match route.speaks {
             Speaks::Http => pass_http(number, route, &mut http),
+            Speaks::Https => (
+                format!("proxy_pass https://back{number};"),
+                format!("proxy_ssl_verify on; proxy_ssl_trusted_certificate {trusted};"),
+            ),
             Speaks::FastCgi => (
                 format!("fastcgi_pass back{number};"),
                 format!("fastcgi_param SCRIPT_FILENAME {script};{PARAMS}"),

@@ -4,7 +4,7 @@ use super::{Act, Server, Speaks, Upstream, is_kept};
 use crate::software::{Node, node_program};
 
 /// It adds a second to it.
-const KEEP_ALIVE_MS: u32 = 1;
+pub(super) const KEEP_ALIVE_MS: u32 = 1;
 
 pub(super) const UPSTREAM: Upstream = Upstream {
     name: "node",

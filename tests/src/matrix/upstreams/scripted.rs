@@ -24,6 +24,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             Act::BadHead => "do=bad-head".to_owned(),
             Act::Reject => "do=reject".to_owned(),
             Act::Spurn => "do=spurn".to_owned(),
+            Act::Mistrusted => return None,
             // It has no workers.
             Act::Alone | Act::Exit | Act::Crash | Act::Hunger | Act::Limit | Act::Quit => {
                 return None;

@@ -263,3 +263,75 @@ fn tickets_are_no_answer() {
         ["verdict - read_timeout_no_reply likely (upstream_read, upstream_accepted)"]
     );
 }
+
+/// An upstream has no version in common with its proxy: it says so and closes.
+fn no_version(wire: &mut Wire, at: f64, port: u16, server: &str) {
+    let from = format!("10.0.0.1:{port}");
+    let mut back = wire.at(at).open(&from, server);
+    wire.at(at + 0.1).send(&mut back, CLIENT, &hello(1, V13));
+    wire.at(at + 0.2).send(&mut back, SERVER, &record(21, 2));
+    wire.at(at + 0.21).fin(&mut back, SERVER);
+    wire.at(at + 0.4).fin(&mut back, CLIENT);
+}
+
+#[test]
+fn a_check_in_tls_that_fails_is_nobodys() {
+    let checked = |front: &dyn Fn(&mut Wire)| {
+        let mut wire = Wire::default();
+        front(&mut wire);
+        for nth in 0..3 {
+            let at = 1000.0 + 500.0 * f64::from(nth);
+            no_version(&mut wire, at, 4000 + nth, "10.0.0.2:9443");
+        }
+        labels(&wire.packets)
+    };
+    // Its clients would be seen.
+    let in_the_clear = checked(&|wire| {
+        let mut front = wire.at(0.0).open("127.0.0.1:5000", "127.0.0.1:8080");
+        wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+        wire.at(2.0).send(&mut front, SERVER, &response(200));
+    });
+    assert!(in_the_clear.is_empty(), "{in_the_clear:?}");
+    // Nothing is seen of any client.
+    let of_unseen = checked(&|_| {});
+    assert_eq!(of_unseen.len(), 3, "{of_unseen:?}");
+}
+
+/// Clients in TLS are known to be there when the newest connection in TLS is the proxy's own.
+#[test]
+fn clients_in_tls_stay_known() {
+    let mut wire = Wire::default();
+    in_front(&mut wire);
+    let mut back = tls13(&mut wire, 1.0, ("10.0.0.1:4000", "10.0.0.1:9443"), b"");
+    finish(&mut wire, 1.5, &mut back);
+    asked(&mut wire, 1.6, &mut back);
+    wire.at(1.7).ack(&mut back, SERVER);
+    wire.at(30_000.0).fin(&mut back, CLIENT);
+    assert_eq!(
+        labels(&wire.packets),
+        ["verdict - read_timeout_no_reply likely (upstream_read, upstream_accepted)"]
+    );
+}
+
+/// A client of the clear leaves; beside it only an upstream is asked by TLS, in vain.
+#[test]
+fn who_fails_to_ask_by_tls_is_no_client_in_tls() {
+    let mut wire = Wire::default();
+    let mut front = wire.at(0.0).open("127.0.0.1:5000", "127.0.0.1:8080");
+    wire.at(1.0).send(&mut front, CLIENT, &request("GET", "/a"));
+    let mut back = wire.at(1.1).open("127.0.0.1:4100", "127.0.0.1:9001");
+    wire.at(1.2).send(&mut back, CLIENT, &request("GET", "/a"));
+    for nth in 0..3 {
+        let from = format!("127.0.0.1:{}", 4000 + nth);
+        let mut check = wire.at(2.0 + f64::from(nth)).open(&from, "127.0.0.1:9443");
+        wire.send(&mut check, CLIENT, &hello(1, V13));
+        wire.send(&mut check, SERVER, &record(21, 2));
+        wire.fin(&mut check, SERVER);
+        wire.fin(&mut check, CLIENT);
+    }
+    wire.at(8.0).reset(&mut front, CLIENT);
+    wire.at(8.1).fin(&mut back, CLIENT);
+    let told = labels(&wire.packets);
+    let verdicts: Vec<_> = told.iter().filter(|l| l.starts_with("verdict")).collect();
+    assert!(verdicts.is_empty(), "{told:?}");
+}
