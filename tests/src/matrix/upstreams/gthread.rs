@@ -13,7 +13,8 @@ pub(super) const UPSTREAM: Upstream = Upstream {
     },
     start: |run, ns, to, manner| {
         let kept = KEPT.as_secs().to_string();
-        let options = ["--threads", "4", "--keep-alive", kept.as_str()];
+        // One worker may take a whole crowd's connections: none of it waits for a thread.
+        let options = ["--threads", "32", "--keep-alive", kept.as_str()];
         let bind = to.to_string();
         let gunicorn = Gunicorn::start(run, ns, "gthread", &bind, manner.workers, &options)?;
         Ok(Server {
