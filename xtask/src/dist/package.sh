@@ -20,7 +20,8 @@ as_unit=(setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs
     --bounding-set="-all,$capabilities" --inh-caps="-all,$capabilities" --ambient-caps="-all,$capabilities")
 "${as_unit[@]}" why502 check --json > /tmp/as-unit
 why502 check --json > /tmp/as-root
-lacking=$(grep -F '"visible":false' /tmp/as-unit | grep -vxFf /tmp/as-root || true)
+# Packets in other network namespaces take CAP_SYS_ADMIN, which the unit says that it does not ask for.
+lacking=$(grep -F '"visible":false' /tmp/as-unit | grep -vF '"fact":"namespaces"' | grep -vxFf /tmp/as-root || true)
 test -z "$lacking" || { echo "the unit's user does not see what root sees: $lacking"; exit 1; }
 WHY502_LISTEN=127.0.0.1:19502 "${as_unit[@]}" $(sed -n 's/^ExecStart=//p' $unit) > /tmp/lines 2> /tmp/messages &
 service=$!
@@ -43,7 +44,7 @@ wait $service
 grep -q '"type":"summary"' /tmp/lines
 test -s /var/lib/why502/history.db
 why502 report --since 1h --json > /dev/null
-echo "dist: as a service it saw all that root sees: $(grep -c '"visible":true' /tmp/as-unit) facts"
+echo "dist: as a service it saw all that root sees but packets in other network namespaces: $(grep -c '"visible":true' /tmp/as-unit) facts"
 
 # An upgrade keeps what a person has set.
 echo 'privacy = "minimal"' >> /etc/why502/why502.toml
