@@ -8,11 +8,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Where a host is well these return nothing, and no scenario makes it ill in this way.
-const EMPTY_WHERE_ALL_IS_WELL: [(&str, &str); 9] = [
+const EMPTY_WHERE_ALL_IS_WELL: [(&str, &str); 7] = [
     ("up == 0", "the agents answer"),
-    ("why502_history_up", "the agents that are scraped keep none"),
-    ("why502_otlp_", "nor do they send anything"),
-    ("why502_kubernetes_up", "nor is there an API for them"),
+    (
+        "why502_kubernetes_up",
+        "no API names pods to the agents that are scraped",
+    ),
     ("why502_source_up) == 0", "the sources see"),
     ("confidence=\"unknown\"", "verdicts name their causes"),
     ("why502_blind", "this kernel refuses no fact"),

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::agent::Capture;
+use crate::collector::Collector;
 use crate::judge;
 use crate::ledger::Ledger;
 use crate::panels::{Panels, RULES};
@@ -30,6 +31,7 @@ pub struct Prometheus {
     /// Whose counters count.
     port: u16,
     agents_port: u16,
+    collector: Collector,
     servers: Vec<Server>,
     _folder: tempfile::TempDir,
 }
@@ -138,6 +140,7 @@ impl Prometheus {
         Ok(Prometheus {
             port: first.port,
             agents_port,
+            collector: Collector::start()?,
             servers,
             _folder: folder,
         })
@@ -147,8 +150,12 @@ impl Prometheus {
     pub fn watch(self: &Arc<Prometheus>, why502: &Path, folder: &Path) -> Result<Starting> {
         let mut command = Command::new(why502);
         command
-            .args(["run", "--no-history", "--json", "--privacy", "full"])
+            .args(["run", "--json", "--privacy", "full"])
             .args(["--no-logs", "--source", "kernel", "--proxy", "nginx"])
+            // For what its dashboard shows of them.
+            .args(["--otlp", &self.collector.url()])
+            .arg("--history")
+            .arg(folder.join("history.db"))
             .args(["--listen", &format!("127.0.0.1:{}", self.agents_port)]);
         Ok(Starting {
             prometheus: self.clone(),
