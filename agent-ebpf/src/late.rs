@@ -98,7 +98,7 @@ pub fn came(skb: u64, way: &Way) {
         return;
     };
     // SAFETY: a map value.
-    let left = unsafe { *slot };
+    let left = unsafe { slot.read_volatile() };
     // Another close may be taking the slot: what is torn has no time, or another one behind it.
     // SAFETY: as above.
     if unsafe { (&raw const (*slot).at).read_volatile() } != left.at
@@ -118,8 +118,14 @@ pub fn came(skb: u64, way: &Way) {
         return;
     }
     tell(&left, data, more == 1);
-    // What comes after it is the rest of the same request. SAFETY: as above.
-    unsafe { (&raw mut (*slot).at).write_volatile(0) };
+    // What comes after it is the rest of the same request. A newer close that has taken the slot stays.
+    // SAFETY: as above.
+    unsafe {
+        let at = &raw mut (*slot).at;
+        if at.read_volatile() == left.at {
+            at.write_volatile(0);
+        }
+    }
 }
 
 #[inline(always)]

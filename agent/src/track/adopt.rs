@@ -164,7 +164,8 @@ impl Tracker {
         let flow = tried.attempt.flow;
         // A connect says nothing of what it is for: a proxy's own check of a server fails as well, at
         // the moment at which it answers that it has none.
-        let tells_nothing = tried.attempt.request.is_none();
+        // Nor does a handshake in TLS.
+        let tells_nothing = tried.attempt.request.is_none() || tried.attempt.unasked;
         let said = !tells_nothing
             || threads == Threads::Blocking
             || calls_for_requests_alone(self.proxy_of(exchange));

@@ -56,13 +56,16 @@ impl Packets {
     pub(super) fn closed(&mut self, index: u32, sender: usize, at: Nanos, out: &mut Vec<Signal>) {
         let flow = self.flows.at(index);
         if !flow.is(Flow::ORIENTED) {
-            // It was idle for as long as is captured.
-            let idle = Idle::AtLeast(at.saturating_sub(self.began));
-            self.server_ended(index, sender, idle, at);
-            return;
+            return self.ended_unused(index, sender, at);
         }
         let by_server = sender != usize::from(flow.client);
         self.ended(index, by_server, false, at, out);
+    }
+
+    /// By either; it was idle for as long as is captured.
+    pub(super) fn ended_unused(&mut self, index: u32, sender: usize, at: Nanos) {
+        let idle = Idle::AtLeast(at.saturating_sub(self.began));
+        self.server_ended(index, sender, idle, at);
     }
 
     pub(super) fn was_reset(

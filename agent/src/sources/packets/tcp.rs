@@ -346,8 +346,11 @@ impl Packets {
                 self.drain(index, side, true, out);
             }
         }
+        if !self.flows.at(index).is(Flow::ORIENTED) {
+            return self.ended_unused(index, sender, at);
+        }
         let flow = self.flows.at_mut(index);
-        if flow.reset_at != 0 || !flow.is(Flow::ORIENTED) {
+        if flow.reset_at != 0 {
             return;
         }
         let by_server = sender != usize::from(flow.client);

@@ -127,6 +127,7 @@ impl Packets {
         let quiet = |since: Nanos| Idle::For(at.saturating_sub(since));
         let idle = if flow.oldest == NONE {
             match (flow.requests, flow.last_payload()) {
+                (0, _) if flow.established_at != 0 => quiet(flow.established_at),
                 // Nothing tells since when.
                 (0, _) | (_, 0) => return,
                 (_, last) => quiet(last),

@@ -351,3 +351,25 @@ fn what_ended_with_others_of_another_age_may_have_died() {
         );
     }
 }
+
+/// A process that dies also closes what was connected and never used, of another age.
+#[test]
+fn what_ended_with_a_connection_that_was_never_used_may_have_died() {
+    let race = |opened: f64, closed: f64| {
+        let mut kept = Kept::new("POST");
+        let mut spare = kept.wire.at(opened).open("10.0.0.1:4100", BACK.1);
+        kept.wire.at(closed).fin(&mut spare, SERVER);
+        kept.ask(1000.1);
+        kept.wire.at(1000.2).fin(&mut kept.back, SERVER);
+        kept.respond(1000.3, 502);
+        kept.wire.at(1020.0).reset(&mut kept.back, SERVER);
+        kept.wire.packets.sort_by_key(|packet| packet.at);
+        let mut labels = labels(&kept.wire.packets);
+        labels.retain(|label| label.starts_with("verdict 502"));
+        labels
+    };
+    let likely = ["verdict 502 keepalive_race/fin_in_flight likely (peer_closed)"];
+    assert_eq!(race(700.0, 1001.0), likely);
+    let proven = ["verdict 502 keepalive_race/fin_in_flight proven"];
+    assert_eq!(race(700.0, 1030.0), proven);
+}
