@@ -41,8 +41,7 @@ pub(super) fn explain<W: Write>(
             }
             None => break,
         };
-        let far = batch.are_far();
-        let mut stream = packets.stream(far);
+        let mut stream = packets.stream();
         for frame in batch {
             frames += 1;
             if let Some(segment) = plain(&frame) {
@@ -54,7 +53,7 @@ pub(super) fn explain<W: Write>(
                 Decoded::Unreachable(error) => {
                     stream.finish(&mut signals);
                     packets.unreachable(&error, &mut signals);
-                    stream = packets.stream(far);
+                    stream = packets.stream();
                 }
                 Decoded::Other => {}
                 Decoded::NotUnderstood(reason) => not_understood[reason as usize] += 1,

@@ -12,18 +12,14 @@ use super::prefetch;
 use super::segment::Segment;
 use super::tcp::SWEEP;
 
-/// Segments of a group: enough work to wait behind, and few enough for the first-level cache.
-const GROUP: usize = 16;
-/// Groups under way: one is found, one has the rest asked for, one is followed.
-const GROUPS: usize = 3;
+/// Segments from one step of a segment to its next: as long as memory takes, and few enough for the
+/// first-level cache.
+const APART: usize = 16;
+/// Segments under way, and room for the next ones: a power of two.
+const RING: usize = 64;
 
-/// Where the frames of a capture begin is known only from those before them: for each payload as many
-/// bytes are asked for, whatever they are, so far behind it: further than what is under way.
-const AHEAD: usize = 64 * 1024;
-/// With a few headers of frames without a payload.
-const HEADERS: usize = 192;
-/// Larger payloads are few.
-const LONGEST: usize = 2048;
+/// Of a payload, what is looked at where a message begins in it.
+const HEAD: usize = 256;
 
 /// Where a segment belongs.
 #[derive(Clone, Copy)]
@@ -36,23 +32,18 @@ pub(super) struct Place {
     pub index: Option<u32>,
 }
 
-/// Segments that are followed one after the other.
-struct Group<'a> {
-    segments: Vec<Segment<'a>>,
-    places: Vec<Place>,
-}
-
 /// Takes in segments, in their order; `finish` follows those that are still under way.
 ///
-/// While one group of them is followed, what the next one needs besides its connections is on its
-/// way from memory, and the connections of the one after that.
+/// Between two segments that are followed, one has what it needs besides its connection asked for, and one
+/// that comes later its connection: there is always something to do while memory answers.
 pub struct Stream<'p, 'a> {
     packets: &'p mut Packets,
-    groups: [Group<'a>; GROUPS],
-    /// Which of them is the newest; before it is the one that came before, and so on around.
-    newest: usize,
-    /// Whether what lies behind these segments is worth asking for.
-    far: bool,
+    segments: Vec<Segment<'a>>,
+    places: Vec<Place>,
+    /// Segments so far, and those of them that are that far.
+    taken: usize,
+    fetched: usize,
+    followed: usize,
 }
 
 impl<'a> Stream<'_, 'a> {
@@ -61,59 +52,66 @@ impl<'a> Stream<'_, 'a> {
     /// In one piece with what makes the segment, which is then written once, where it will be read.
     #[inline(always)]
     pub fn take(&mut self, segment: Segment<'a>, out: &mut Vec<Signal>) {
-        let newest = &mut self.groups[self.newest];
-        newest.segments.push(segment);
-        if newest.segments.len() == GROUP {
-            self.turn(out);
+        let place = self.packets.look_for(&segment);
+        if self.taken < RING {
+            self.segments.push(segment);
+            self.places.push(place);
+        } else {
+            self.segments[self.taken % RING] = segment;
+            self.places[self.taken % RING] = place;
+        }
+        self.taken += 1;
+        if self.taken - self.fetched > APART {
+            self.fetch();
+            if self.taken - self.followed > 2 * APART {
+                self.follow(out);
+            }
         }
     }
 
     pub fn finish(mut self, out: &mut Vec<Signal>) {
-        for _ in 0..GROUPS {
-            self.turn(out);
+        while self.followed < self.taken {
+            if self.fetched < self.taken {
+                self.fetch();
+            }
+            self.follow(out);
         }
     }
 
-    /// Each group goes one step further.
-    fn turn(&mut self, out: &mut Vec<Signal>) {
-        let back = |groups: usize| (self.newest + GROUPS - groups) % GROUPS;
-        let (middle, oldest) = (back(1), back(2));
-        self.packets.find(&mut self.groups[self.newest]);
-        self.packets.fetch(&self.groups[middle]);
-        let after = self.groups[middle].segments.first();
-        let Group { segments, places } = &self.groups[oldest];
-        for (i, (segment, place)) in segments.iter().zip(places).enumerate() {
-            let next = segments.get(i + 1).or(after);
-            if self.far && !segment.payload.is_empty() {
-                let behind = segment.payload.as_ptr().wrapping_add(AHEAD);
-                prefetch::bytes(behind, segment.payload.len().min(LONGEST) + HEADERS);
-            }
-            self.packets.follow(segment, place, next, out);
+    fn fetch(&mut self) {
+        let at = self.fetched % RING;
+        self.packets.fetch(&self.segments[at], &self.places[at]);
+        if self.fetched.is_multiple_of(APART) {
+            self.packets.fetch_beside();
         }
-        self.groups[oldest].segments.clear();
-        self.groups[oldest].places.clear();
-        self.newest = oldest;
+        self.fetched += 1;
+    }
+
+    fn follow(&mut self, out: &mut Vec<Signal>) {
+        let at = self.followed % RING;
+        self.followed += 1;
+        let next = (self.followed < self.taken).then(|| &self.segments[self.followed % RING]);
+        self.packets
+            .follow(&self.segments[at], &self.places[at], next, out);
     }
 }
 
 impl Packets {
-    /// Takes in segments one by one. `far`: of frames that lie one behind the other in a file's own
-    /// pages.
-    pub fn stream<'a>(&mut self, far: bool) -> Stream<'_, 'a> {
+    /// Takes in segments one by one.
+    pub fn stream<'a>(&mut self) -> Stream<'_, 'a> {
         Stream {
-            far,
             packets: self,
-            groups: std::array::from_fn(|_| Group {
-                segments: Vec::with_capacity(GROUP),
-                places: Vec::with_capacity(GROUP),
-            }),
-            newest: 0,
+            segments: Vec::with_capacity(RING),
+            places: Vec::with_capacity(RING),
+            taken: 0,
+            fetched: 0,
+            followed: 0,
         }
     }
 
     /// Takes in segments, in their order.
     pub fn segments(&mut self, segments: &[Segment<'_>], out: &mut Vec<Signal>) {
-        let mut stream = self.stream(false);
+        let mut stream = self.stream();
         for segment in segments {
             stream.take(*segment, out);
         }
@@ -138,35 +136,40 @@ impl Packets {
         }
     }
 
-    /// Finds connections, and asks for them.
-    fn find(&self, group: &mut Group<'_>) {
-        let places = group.segments.iter().map(|segment| self.place(segment));
-        group.places.extend(places);
-        for place in &mut group.places {
-            place.index = self.flows.likely(place.hash);
-            if let Some(at) = place.index {
-                self.flows.at(at).prefetch();
+    /// The same, and asks for its connection.
+    #[inline(always)]
+    fn look_for(&self, segment: &Segment<'_>) -> Place {
+        let mut place = self.place(segment);
+        place.index = self.flows.likely(place.hash);
+        if let Some(at) = place.index {
+            self.flows.at(at).prefetch();
+        }
+        place
+    }
+
+    /// Asks for what following this segment will need besides its connection.
+    #[inline(always)]
+    fn fetch(&self, segment: &Segment<'_>, place: &Place) {
+        // It may have been forgotten since it was found.
+        let Some(flow) = place.index.and_then(|at| self.flows.peek(at)) else {
+            return;
+        };
+        let request = segment.length > 0 && place.sender == usize::from(flow.client);
+        if request || !segment.flags.only_acknowledge() || !flow.is(Flow::ESTABLISHED) {
+            flow.prefetch_rest();
+        }
+        if segment.length > 0 {
+            prefetch::bytes(segment.payload.as_ptr(), segment.payload.len().min(HEAD));
+            if flow.oldest != NONE {
+                self.exchanges.prefetch(flow.oldest);
             }
         }
     }
 
-    /// Asks for what following these segments will need besides their connections.
-    fn fetch(&self, group: &Group<'_>) {
-        const TURNS: u32 = GROUP as u32 / SWEEP;
+    /// Asks for what the next segments will need, whichever they are.
+    fn fetch_beside(&self) {
+        const TURNS: u32 = APART as u32 / SWEEP;
         self.flows.prefetch_next(TURNS, 2);
         self.exchanges.prefetch_next(4);
-        for (place, segment) in group.places.iter().zip(&group.segments) {
-            // It may have been forgotten since it was found.
-            let Some(flow) = place.index.and_then(|at| self.flows.peek(at)) else {
-                continue;
-            };
-            let request = segment.length > 0 && place.sender == usize::from(flow.client);
-            if request || !segment.flags.only_acknowledge() || !flow.is(Flow::ESTABLISHED) {
-                flow.prefetch_rest();
-            }
-            if segment.length > 0 && flow.oldest != NONE {
-                self.exchanges.prefetch(flow.oldest);
-            }
-        }
     }
 }

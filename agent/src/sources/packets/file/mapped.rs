@@ -93,7 +93,8 @@ impl Mapped {
             return Ok(begin);
         }
         let offset = libc::off_t::try_from(begin).map_err(io::Error::other)?;
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        // Pages come sixteen at a time as they are read; asking for all at once takes each by itself.
+        let flags = libc::MAP_SHARED;
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let at = unsafe {
             let fd = self.file.as_raw_fd();

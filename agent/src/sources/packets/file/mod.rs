@@ -11,6 +11,7 @@ mod mapped;
 mod pcap;
 mod pcapng;
 mod record;
+mod scout;
 mod window;
 mod zstd;
 
@@ -27,6 +28,7 @@ use std::path::Path;
 use super::raw::RawFrame;
 use error::Fault;
 use record::{Record, Step};
+use scout::Scout;
 use window::Window;
 
 /// Frames given at once at most; then it is looked at what they made known.
@@ -39,6 +41,7 @@ pub struct Capture {
     compressed: bool,
     window: Window,
     format: Format,
+    scout: Scout,
     frames: u64,
     ended: bool,
 }
@@ -79,6 +82,7 @@ impl Capture {
                 compressed,
                 window,
                 format,
+                scout: Scout::default(),
                 frames: 0,
                 ended: false,
             }),
@@ -102,12 +106,13 @@ impl Capture {
             Ok(record) => record,
             Err(error) => return Some(Err(error)),
         };
-        let far = self.window.is_far();
-        let (bytes, start) = self.window.parts();
+        let scout = self.window.is_far().then_some(&mut self.scout);
+        let (bytes, base, start) = self.window.parts();
         Some(Ok(Frames {
-            far,
+            scout,
             format: &mut self.format,
             bytes,
+            base,
             start,
             first: Some(first),
             frames: &mut self.frames,
@@ -169,9 +174,12 @@ impl Capture {
 
 /// Some frames of a capture; those that are left when it is dropped come with the next ones.
 pub struct Frames<'a> {
-    far: bool,
+    /// Where the frames after these are still to come from memory.
+    scout: Option<&'a mut Scout>,
     format: &'a mut Format,
     bytes: &'a [u8],
+    /// Where the bytes begin in the file.
+    base: u64,
     start: &'a mut usize,
     /// It has been read: `start` is behind it.
     first: Option<Record>,
@@ -180,9 +188,13 @@ pub struct Frames<'a> {
 }
 
 impl Frames<'_> {
-    /// The frames after these are still to come from memory, where they lie behind these.
-    pub fn are_far(&self) -> bool {
-        self.far
+    /// A record that ends here was read.
+    #[inline(always)]
+    fn look_ahead(&mut self) {
+        if let Some(scout) = &mut self.scout {
+            let length = |bytes: &[u8]| self.format.length(bytes);
+            scout.step(self.bytes, *self.start, self.base, length);
+        }
     }
 }
 
@@ -206,9 +218,13 @@ impl<'a> Iterator for Frames<'a> {
                     Ok(Step::Frame(mut record)) => {
                         record.from += *self.start;
                         *self.start += record.length;
+                        self.look_ahead();
                         break record;
                     }
-                    Ok(Step::Other(length)) => *self.start += length,
+                    Ok(Step::Other(length)) => {
+                        *self.start += length;
+                        self.look_ahead();
+                    }
                     // The next reading goes on, or finds the damage again.
                     Ok(Step::Short(_)) | Err(_) => {
                         self.left = 0;
@@ -230,6 +246,14 @@ impl Format {
         match self {
             Format::Pcap(_) => false,
             Format::PcapNg(format) => format.told_loss(),
+        }
+    }
+
+    #[inline(always)]
+    fn length(&self, held: &[u8]) -> Option<usize> {
+        match self {
+            Format::Pcap(format) => format.length(held),
+            Format::PcapNg(format) => format.length(held),
         }
     }
 

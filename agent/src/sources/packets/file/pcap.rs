@@ -82,6 +82,14 @@ impl Pcap {
         }))
     }
 
+    /// Of the record that begins here, damaged or not.
+    #[inline]
+    pub(super) fn length(&self, held: &[u8]) -> Option<usize> {
+        let record = held.first_chunk::<RECORD>()?;
+        let captured = self.number(record, 8) as usize;
+        (captured <= self.longest).then_some(RECORD + captured)
+    }
+
     #[inline]
     fn number(&self, bytes: &[u8], at: usize) -> u32 {
         let bytes = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];

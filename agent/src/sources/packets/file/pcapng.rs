@@ -73,6 +73,16 @@ impl PcapNg {
         Ok(Step::Frame(record))
     }
 
+    /// Of the block that begins here, if it is in this section's byte order, damaged or not.
+    #[inline]
+    pub(super) fn length(&self, held: &[u8]) -> Option<usize> {
+        let head = held.first_chunk::<SMALLEST_BLOCK>()?;
+        let length = self.number(head, 4) as usize;
+        (SMALLEST_BLOCK..=MAX_RECORD)
+            .contains(&length)
+            .then_some(length)
+    }
+
     /// Type and length of the next block; `None` where its beginning is not at hand.
     #[inline]
     fn block(&mut self, held: &[u8]) -> Result<Option<(u32, usize)>, String> {

@@ -120,13 +120,14 @@ impl Window {
         start
     }
 
-    /// The bytes in the buffer, and where those at hand begin, which the caller moves on.
-    pub(super) fn parts(&mut self) -> (&[u8], &mut usize) {
+    /// The bytes in the buffer, where they begin in the input, and where those at hand begin among them, which
+    /// the caller moves on.
+    pub(super) fn parts(&mut self) -> (&[u8], u64, &mut usize) {
         let bytes = match &self.source {
             Source::Read { bytes, .. } => bytes,
             Source::Mapped(mapped, _) => mapped.bytes(),
         };
-        (&bytes[..self.end], &mut self.start)
+        (&bytes[..self.end], self.base, &mut self.start)
     }
 
     /// Bytes that were taken.
