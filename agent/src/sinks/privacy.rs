@@ -38,6 +38,13 @@ impl Privacy {
             Privacy::Full | Privacy::Minimal => (None, None),
             Privacy::Template => (path.as_deref().map(template), client.as_ref().map(cut)),
         };
+        // Those that are shown themselves say no more of the client.
+        let tried = verdict.attempts.iter().map(|attempt| &attempt.upstream);
+        let shown_as_they_are: Vec<IpAddr> = tried
+            .chain(&verdict.upstream.address)
+            .chain(&verdict.proxy.address)
+            .filter_map(|address| Some(address.0.parse::<SocketAddr>().ok()?.ip()))
+            .collect();
         let hide = |text: &mut String| {
             // The root path is in every other word and says nothing of the user.
             if let Some(path) = path.as_deref().filter(|path| path.len() > 1) {
@@ -45,9 +52,11 @@ impl Privacy {
             }
             if let Some(Address(client)) = client.as_ref().filter(|client| !client.is_unix()) {
                 let shown = shown_client.as_ref().map_or("(client)", |shown| &shown.0);
-                replace(text, client, shown);
-                if let Ok(address) = client.parse::<SocketAddr>() {
-                    replace(text, &address.ip().to_string(), shown);
+                replace_address(text, client, shown);
+                if let Ok(address) = client.parse::<SocketAddr>()
+                    && !shown_as_they_are.contains(&address.ip())
+                {
+                    replace_address(text, &address.ip().to_string(), shown);
                 }
             }
         };
@@ -65,6 +74,27 @@ fn replace(text: &mut String, from: &str, to: &str) {
     if text.contains(from) {
         *text = text.replace(from, to);
     }
+}
+
+/// Where it is no part of a longer one.
+fn replace_address(text: &mut String, from: &str, to: &str) {
+    let is_v6 = from.matches(':').count() > 1;
+    let joins = |c: char| c.is_ascii_hexdigit() || c == '.' || c == ':';
+    let goes_on = |after: &str| match is_v6 {
+        true => after.starts_with(|c: char| c.is_ascii_hexdigit() || c == ':'),
+        false => after.starts_with(|c: char| c.is_ascii_digit()),
+    };
+    let mut replaced = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(from) {
+        let (before, after) = (&rest[..at], &rest[at + from.len()..]);
+        let apart = !before.ends_with(joins) && !goes_on(after);
+        replaced += before;
+        replaced += if apart { to } else { from };
+        rest = after;
+    }
+    replaced += rest;
+    *text = replaced;
 }
 
 /// The path with everything that may name a person, an order or a session turned into `:id`.
@@ -243,5 +273,29 @@ mod tests {
             "POST (path) from (client) ((client))"
         );
         assert_eq!(verdict.request.method.as_deref(), Some("POST"));
+    }
+
+    #[test]
+    fn an_address_is_hidden_where_it_is_the_clients_alone() {
+        let mut verdict = sample::verdict();
+        let address = |text: &str| Some(Address(text.to_owned()));
+        verdict.client.address = address("10.9.0.1:51544");
+        verdict.upstream.address = address("10.9.0.12:9000");
+        verdict.evidence[0].text =
+            "10.9.0.12:9000 of 10.9.0.1:5154, 110.9.0.1:51544, 10.9.0.1.".to_owned();
+        let mut near = verdict.clone();
+        Privacy::Template.apply(&mut verdict);
+        assert_eq!(
+            verdict.evidence[0].text,
+            "10.9.0.12:9000 of 10.9.0.0/24:5154, 110.9.0.1:51544, 10.9.0.0/24."
+        );
+        // Client and upstream on one host.
+        near.upstream.address = address("10.9.0.1:9000");
+        near.evidence[0].text = "10.9.0.1:9000: ECONNREFUSED for 10.9.0.1:51544".to_owned();
+        Privacy::Template.apply(&mut near);
+        assert_eq!(
+            near.evidence[0].text,
+            "10.9.0.1:9000: ECONNREFUSED for 10.9.0.0/24"
+        );
     }
 }
