@@ -156,8 +156,9 @@ const SHORT: u32 = 64;
 fn refuses(flow: &Flow, thread: &Thread, now: u64) -> bool {
     let [first, .., hundreds, _, _, _, _, _, _] = flow.response;
     let failed = (first == b'H') & (hundreds == b'5');
-    // In TLS nothing tells an answer that is refused from a handshake after which nothing was asked.
-    let sealed = flow.flags & flow_flag::SEALED != 0;
+    // In TLS nothing tells an answer that is refused from a handshake after which nothing was asked. HTTP/2
+    // ends with no request.
+    let sealed = flow.flags & (flow_flag::SEALED | flow_flag::UPGRADED) != 0;
     if thread.lazy != 0 || flow.received == 0 || failed || sealed {
         return false;
     }
