@@ -4,6 +4,7 @@
 mod emulated;
 mod package;
 mod program;
+mod service;
 mod tools;
 mod trial;
 
@@ -83,6 +84,7 @@ fn try_all(
         .partition(|(arch, ..)| *arch == Arch::X86_64);
     for (_, program, packages) in ours {
         let sums = sums.clone();
+        service::run(&packages)?;
         let said = trial::run(&Made { packages, sums }, &program, suites)?;
         for (arch, program, packages) in &others {
             emulated::run(*arch, program, packages, suites, &said.verdicts)?;

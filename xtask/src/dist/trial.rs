@@ -43,7 +43,7 @@ exec chroot "$2/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 pub(super) fn run(made: &Made, program: &Path, suites: &[String]) -> Result<Said> {
     let on_host = Said::on_host(program)?;
     for suite in suites {
-        let root = system(suite)?;
+        let root = system(suite, suite, &[])?;
         let said = Said::from(&within(&root, made, include_str!("tarball.sh"))?)?;
         if said != on_host {
             bail!("in {suite} the program said\n{said:#?}\nand on this host\n{on_host:#?}");
@@ -54,7 +54,7 @@ pub(super) fn run(made: &Made, program: &Path, suites: &[String]) -> Result<Said
             said.check
         );
     }
-    let root = system(PACKAGED_FOR)?;
+    let root = system(PACKAGED_FOR, PACKAGED_FOR, &[])?;
     print!("{}", within(&root, made, include_str!("package.sh"))?);
     println!("dist: {PACKAGED_FOR}: installed, started, upgraded, removed and purged");
     Ok(on_host)
@@ -99,23 +99,24 @@ fn beginning(output: &str, start: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// A clean system of this suite.
-fn system(suite: &str) -> Result<PathBuf> {
-    let root = shell::target().join("dist/systems").join(suite);
+/// A clean system of this suite, with these packages besides the least; kept under a name.
+pub(super) fn system(name: &str, suite: &str, packages: &[&str]) -> Result<PathBuf> {
+    let root = shell::target().join("dist/systems").join(name);
     if root.join("etc/debian_version").is_file() {
         return Ok(root);
     }
     process::fresh_folder(&root)?;
-    println!("dist: making a clean {suite}");
+    println!("dist: making a clean {name}");
     let mut make = shell::command("mmdebstrap");
     make.args(["--mode=root", "--variant=minbase", "--quiet"])
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
         .args(["--aptopt=APT::Sandbox::User \"root\""])
         .arg(format!("--keyring={}", vm::apt::KEYRING))
+        .arg(format!("--include={}", packages.join(",")))
         .arg(suite)
         .arg(&root)
         .arg(vm::apt::archive(false)?);
-    shell::run(&mut make).with_context(|| format!("make a clean {suite}"))?;
+    shell::run(&mut make).with_context(|| format!("make a clean {name}"))?;
     Ok(root)
 }
 

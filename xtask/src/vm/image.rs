@@ -250,9 +250,14 @@ pub(super) fn make(
     }
     fs::write(tree.join("vm/modules"), loaded)?;
     fs::write(tree.join("vm/run"), commands.join("\n") + "\n")?;
+    ext4(tree, image, 1 << 30)
+}
+
+/// A file system with what a folder holds, as an image of so many bytes.
+pub(super) fn ext4(tree: &Path, image: &Path, bytes: u64) -> Result<()> {
     let _ = fs::remove_file(image);
     // Sparse: what is not written takes no room.
-    fs::File::create(image)?.set_len(1 << 30)?;
+    fs::File::create(image)?.set_len(bytes)?;
     let mut mkfs = shell::command("mkfs.ext4");
     let made = mkfs
         .args(["-q", "-O", "^has_journal", "-m", "0", "-d"])

@@ -26,11 +26,13 @@ pub(super) struct Ran {
     pub(super) too_long: Option<String>,
 }
 
-/// Runs the machine until it powers off or its time is over; its console is kept in a file.
+/// Runs the machine until it powers off or its time is over; its console is kept in a file. Process 1 is
+/// `init`, which may have arguments.
 pub(super) fn run(
     arch: Arch,
     kernel: &Unpacked,
     disk: &Path,
+    init: &str,
     console: &Path,
     limit: Duration,
 ) -> Result<Ran> {
@@ -53,7 +55,7 @@ pub(super) fn run(
         .arg(&kernel.image)
         .arg("-append")
         .arg(format!(
-            "console={} quiet root=/dev/nvme0n1 rw init=/usr/bin/vm-init panic=-1 \
+            "console={} quiet root=/dev/nvme0n1 rw init={init} panic=-1 \
              nvme_core.io_timeout={PATIENCE} nvme_core.admin_timeout={PATIENCE}",
             arch.console()
         ))

@@ -16,6 +16,7 @@ mod privileges;
 mod result;
 mod rights;
 mod scenarios;
+pub(crate) mod system;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,9 @@ use self::scenarios::Scenario;
 use self::task::Task;
 use crate::test::Count;
 use crate::{build, process, setup, shell};
+
+/// Process 1 of these machines.
+const OUR_INIT: &str = "/usr/bin/vm-init";
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -317,7 +321,8 @@ fn judge(
         image::make(&tree, unpacked, &work.commands, &disk)?;
     }
     let console = place.join("console");
-    let ran = machine::run(kernel.arch, unpacked, &disk, &console, task.limit(kernel))?;
+    let limit = task.limit(kernel);
+    let ran = machine::run(kernel.arch, unpacked, &disk, OUR_INIT, &console, limit)?;
     let took = ran.pace.took();
     let mut problems: Vec<_> = ran.too_long.into_iter().collect();
     problems.extend(ran.told.lacks(&work.commands));
