@@ -279,23 +279,23 @@ mod tests {
     fn an_address_is_hidden_where_it_is_the_clients_alone() {
         let mut verdict = sample::verdict();
         let address = |text: &str| Some(Address(text.to_owned()));
-        verdict.client.address = address("10.9.0.1:51544");
-        verdict.upstream.address = address("10.9.0.12:9000");
+        verdict.client.address = address("10.9.0.3:51544");
+        verdict.upstream.address = address("10.9.0.32:9000");
         verdict.evidence[0].text =
-            "10.9.0.12:9000 of 10.9.0.1:5154, 110.9.0.1:51544, 10.9.0.1.".to_owned();
+            "10.9.0.32:9000 of 10.9.0.3:5154, 110.9.0.3:51544, 10.9.0.3.".to_owned();
         let mut near = verdict.clone();
         Privacy::Template.apply(&mut verdict);
         assert_eq!(
             verdict.evidence[0].text,
-            "10.9.0.12:9000 of 10.9.0.0/24:5154, 110.9.0.1:51544, 10.9.0.0/24."
+            "10.9.0.32:9000 of 10.9.0.0/24:5154, 110.9.0.3:51544, 10.9.0.0/24."
         );
         // Client and upstream on one host.
-        near.upstream.address = address("10.9.0.1:9000");
-        near.evidence[0].text = "10.9.0.1:9000: ECONNREFUSED for 10.9.0.1:51544".to_owned();
+        near.upstream.address = address("10.9.0.3:9000");
+        near.evidence[0].text = "10.9.0.3:9000: ECONNREFUSED for 10.9.0.3:51544".to_owned();
         Privacy::Template.apply(&mut near);
         assert_eq!(
             near.evidence[0].text,
-            "10.9.0.1:9000: ECONNREFUSED for 10.9.0.0/24"
+            "10.9.0.3:9000: ECONNREFUSED for 10.9.0.0/24"
         );
     }
 }

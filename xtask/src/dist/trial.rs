@@ -112,7 +112,11 @@ pub(super) fn system(name: &str, suite: &str, packages: &[&str]) -> Result<PathB
         .args(["--aptopt=Acquire::Check-Valid-Until \"false\""])
         .args(["--aptopt=APT::Sandbox::User \"root\""])
         .arg(format!("--keyring={}", vm::apt::KEYRING))
-        .arg(format!("--include={}", packages.join(",")))
+        .args(
+            packages
+                .iter()
+                .map(|package| format!("--include={package}")),
+        )
         .arg(suite)
         .arg(&root)
         .arg(vm::apt::archive(false)?);
