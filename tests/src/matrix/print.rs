@@ -12,7 +12,7 @@ use crate::expect::Expect;
 use crate::ledger::Sent;
 
 const SHOWN: usize = 3;
-const LONGEST: usize = 400;
+const LONGEST: usize = 1000;
 
 pub fn list() {
     for (what, names) in [
@@ -64,7 +64,15 @@ pub(super) fn does_not_hold(source: Source, proxy: &str, cause: &str, cell: &Cel
                 score.flagged,
                 score.stray
             );
+            show(&judged.mistakes, "       ");
         }
+    }
+}
+
+fn show(mistakes: &[String], whose: &str) {
+    for mistake in mistakes.iter().take(SHOWN) {
+        let short: String = mistake.chars().take(LONGEST).collect();
+        println!("{whose} {short}");
     }
 }
 
@@ -100,10 +108,7 @@ pub(super) fn matrix(source: Source, cells: &Cells) {
     }
     for ((proxy, cause), cell) in cells {
         for (what, judged) in [("", &cell.judged), (", mixed", &cell.mixed)] {
-            for mistake in judged.mistakes.iter().take(SHOWN) {
-                let short: String = mistake.chars().take(LONGEST).collect();
-                println!("    {proxy} × {cause}{what}: {short}");
-            }
+            show(&judged.mistakes, &format!("    {proxy} × {cause}{what}:"));
         }
     }
     let told = by_cause(cells);

@@ -148,7 +148,7 @@ pub(super) fn judge(
                 score.flagged += 1;
                 judged
                     .mistakes
-                    .push(format!("{}: did not fail: {line}", name()));
+                    .push(format!("{}: did not fail: {}", name(), told(line)));
             }
             continue;
         }
@@ -162,7 +162,7 @@ pub(super) fn judge(
         for line in &said[1..] {
             judged
                 .mistakes
-                .push(format!("{}: said twice: {line}", name()));
+                .push(format!("{}: said twice: {}", name(), told(line)));
         }
         let (given, proven) = (cause(line), line["confidence"] == "proven");
         *judged.given.entry(given.to_owned()).or_default() += 1;
@@ -181,9 +181,27 @@ pub(super) fn judge(
                 score.wrong_but_proven += u32::from(proven);
             }
         }
-        judged.mistakes.push(format!("{}: {line}", name()));
+        judged.mistakes.push(format!("{}: {}", name(), told(line)));
     }
     judged
+}
+
+/// What decided comes first: the end may be cut where it is shown.
+fn told(line: &Value) -> String {
+    let texts = |list: &Value, key: &str| -> Vec<String> {
+        let all = list.as_array().into_iter().flatten();
+        all.filter_map(|one| Some(one.get(key)?.as_str()?.to_owned()))
+            .collect()
+    };
+    format!(
+        "{} {}, {}; facts {:?}; missing {}; of attempts {:?}; {line}",
+        cause(line),
+        line["variant"],
+        line["confidence"],
+        texts(&line["evidence"], "text"),
+        line["missing"],
+        texts(&line["attempts"], "cause"),
+    )
 }
 
 fn cause(line: &Value) -> &str {

@@ -28,6 +28,9 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             address.trim_start_matches("unix:"),
             "--harakiri",
             &harakiri,
+            // It ends each connection after its answer: one that was promised would lose a race of its own.
+            "--add-header",
+            "Connection: close",
         ];
         let uwsgi = Uwsgi::start(run, ns, "uwsgi", &unused, manner.workers, &options)?;
         Ok(Server {
