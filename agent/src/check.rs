@@ -16,7 +16,7 @@ use crate::sources::kernel::plan::{self, plan};
 use crate::sources::kernel::{layout, load, object};
 use crate::sources::packets::watch;
 
-mod others;
+pub(crate) mod others;
 mod proxies;
 
 /// One fact's line.

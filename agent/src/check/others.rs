@@ -3,7 +3,7 @@
 use caps::Capability;
 
 use super::{Host, Line, Needs};
-use crate::privileges;
+use crate::privileges::{self, Held};
 use crate::sources::kernel::layout;
 
 /// Whether a probe can tell a socket from the next one at its address.
@@ -18,13 +18,39 @@ pub(super) const FACTS: [&str; 5] = [IDENTITY, PROCESSES, LOGS, PACKETS, NAMESPA
 /// Why packets are not captured, where that is known without trying.
 pub(super) const NOT_CAPTURED: &str = "CAP_NET_RAW is missing";
 
+/// A fact, and why it cannot be seen.
+pub(crate) type Sight = (&'static str, Option<String>);
+
+/// Processes of other users.
+pub(crate) fn processes(held: &Held) -> Sight {
+    (PROCESSES, lacking(held, privileges::PROCESSES))
+}
+
+/// Logs of other users' proxies.
+pub(crate) fn logs(held: &Held) -> Sight {
+    (LOGS, lacking(held, &privileges::of_log_source()))
+}
+
+/// Packets in network namespaces other than this one.
+pub(crate) fn namespaces(held: &Held) -> Sight {
+    let rights = [privileges::NAMESPACES, privileges::PROCESSES].concat();
+    (NAMESPACES, lacking(held, &rights))
+}
+
+/// Whether a socket is told from the next one at its address, by what the kernel lacks.
+pub(crate) fn identity<'a>(missing: impl IntoIterator<Item = &'a str>) -> Sight {
+    let mut missing = missing.into_iter();
+    let lacks = missing.find(|name| layout::fact_of(name) == Some(IDENTITY));
+    let why = lacks.map(|name| format!("this kernel has no {name}"));
+    (IDENTITY, why)
+}
+
 pub(super) fn lines(host: &Host<'_>) -> [Line; 5] {
-    let processes = lacking(host, privileges::PROCESSES);
-    let logs = lacking(host, &[privileges::PROCESSES, privileges::FILES].concat());
-    let namespaces = [privileges::NAMESPACES, privileges::PROCESSES].concat();
-    let elsewhere = host.packets.clone().or(lacking(host, &namespaces));
+    let (_, processes) = processes(host.held);
+    let (_, logs) = logs(host.held);
+    let elsewhere = host.packets.clone().or(namespaces(host.held).1);
     [
-        identity(host),
+        identity_line(host),
         Line {
             hook: "/proc/PID".to_owned(),
             gives: "other users' processes: what a slow one waits for, its name, settings and queues",
@@ -81,8 +107,8 @@ fn kept(rights: &[Capability]) -> Needs {
     Needs::new(rights, rights)
 }
 
-fn lacking(host: &Host<'_>, rights: &[Capability]) -> Option<String> {
-    let lacking = privileges::lacking(host.held, rights);
+fn lacking(held: &Held, rights: &[Capability]) -> Option<String> {
+    let lacking = privileges::lacking(held, rights);
     let names: Vec<_> = lacking.iter().map(ToString::to_string).collect();
     match names.as_slice() {
         [] => None,
@@ -92,12 +118,9 @@ fn lacking(host: &Host<'_>, rights: &[Capability]) -> Option<String> {
 }
 
 /// Without it nothing is proven: what is told of a socket may be of the one before it at its address.
-fn identity(host: &Host<'_>) -> Line {
+fn identity_line(host: &Host<'_>) -> Line {
     let reason = match &host.loaded {
-        Ok((_, missing)) => missing
-            .iter()
-            .find(|name| layout::fact_of(name) == Some(IDENTITY))
-            .map(|name| format!("this kernel has no {name}")),
+        Ok((_, missing)) => identity(missing.iter().map(String::as_str)).1,
         Err(why) => Some(why.clone()),
     };
     Line {
@@ -106,5 +129,33 @@ fn identity(host: &Host<'_>) -> Line {
         remedy: reason.is_some().then_some("a kernel of 5.12 or later"),
         needs: super::probes_need(host.version, false),
         ..seen(IDENTITY, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(names: &[&str]) -> Held {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_missing_right_hides_only_what_needs_it() {
+        let readable = held(&["CAP_SYS_PTRACE"]);
+        assert_eq!(processes(&readable), (PROCESSES, None));
+        let why = "CAP_DAC_READ_SEARCH is missing".to_owned();
+        assert_eq!(logs(&readable), (LOGS, Some(why)));
+        let why = "CAP_SYS_ADMIN is missing".to_owned();
+        assert_eq!(namespaces(&readable), (NAMESPACES, Some(why)));
+        let why = "CAP_SYS_PTRACE is missing".to_owned();
+        assert_eq!(processes(&held(&["CAP_BPF"])), (PROCESSES, Some(why)));
+    }
+
+    #[test]
+    fn sockets_are_told_apart_where_the_kernel_can() {
+        assert_eq!(identity(["task_struct.nvcsw"]), (IDENTITY, None));
+        let (_, why) = identity([layout::COOKIES]);
+        assert!(why.unwrap().contains(layout::COOKIES));
     }
 }

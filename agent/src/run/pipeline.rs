@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::excerpt::{self, Awaited, PcapOut};
 use super::logs::Beside;
 use super::workloads::Workloads;
+use crate::check::others::{self, Sight};
 use crate::cli::{detail, warning};
 use crate::clock::Clock;
 use crate::signal::{Address, Fact, Nanos, ProcessExit, Signal, Source};
@@ -494,10 +495,13 @@ impl<W: Write> Pipeline<W> {
         for seen in status.facts.iter().filter(|seen| seen.by.is_some()) {
             detail!("{} is seen by {}", seen.ladder.fact, seen.hook());
         }
-        for (fact, why) in status.blind() {
-            warning!("{fact} cannot be seen: {why}");
-            self.unseen(fact, &why);
+        let refused = status.blind();
+        for seen in &status.facts {
+            let fact = seen.ladder.fact;
+            let why = refused.iter().find(|(refused, _)| *refused == fact);
+            self.sees((fact, why.map(|(_, why)| why.clone())));
         }
+        self.sees(others::identity(status.missing.iter().copied()));
         if let Some(why) = &status.no_far_ends {
             warning!("ends of connections from other hosts cannot be told: {why}");
         }
@@ -508,8 +512,18 @@ impl<W: Write> Pipeline<W> {
             metrics.source_up("kernel", status.sees_responses());
             for seen in &status.facts {
                 metrics.probe_attached(seen.ladder.fact, &seen.programs(), seen.by.is_some());
-                metrics.blind(seen.ladder.fact, seen.by.is_none());
             }
+        }
+    }
+
+    /// Whether this fact can be seen here: why not, where it cannot.
+    pub(super) fn sees(&mut self, (fact, why): Sight) {
+        if let Some(metrics) = &self.metrics {
+            metrics.blind(fact, why.is_some());
+        }
+        if let Some(why) = why {
+            warning!("{fact} cannot be seen: {why}");
+            self.unseen(fact, &why);
         }
     }
 }

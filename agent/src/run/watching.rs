@@ -12,6 +12,7 @@ use caps::Capability;
 
 use super::following::{self, Following};
 use super::pipeline::Pipeline;
+use crate::check::others;
 use crate::cli::{detail, note, warning};
 use crate::clock::{self, Clock};
 use crate::config::{ANY_INTERFACE, Choice, Watch};
@@ -251,12 +252,18 @@ impl Watching {
 
     /// What it sees and does not see.
     pub(super) fn tell<W: Write>(&self, pipeline: &mut Pipeline<W>) {
+        let held = privileges::held();
+        if self.logs.is_some() || matches!(self.source, Kind::Logs(_)) {
+            pipeline.sees(others::logs(&held));
+        }
         match &self.source {
             Kind::Kernel(status, _) => {
                 pipeline.remeasures = true;
                 pipeline.blind(status);
+                pipeline.sees(others::processes(&held));
             }
             Kind::Packets { .. } => {
+                pipeline.sees(others::namespaces(&held));
                 if self.proxies() == 0 {
                     note!("no proxy runs here yet; capturing in this network namespace");
                 }

@@ -1,0 +1,45 @@
+//! A right that the program does not have is named at its start and in its summary, by the fact that
+//! `check` lists.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Without the right to look at other users' processes, whoever runs this.
+fn without_the_right(arguments: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_why502");
+    // SAFETY: takes nothing and cannot fail.
+    let mut command = if unsafe { libc::geteuid() } == 0 {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.args(arguments).output().unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    let parsed = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    parsed.collect()
+}
+
+#[test]
+fn logs_that_may_be_other_users_are_named_as_in_check() {
+    let checked = lines(&without_the_right(&["check", "--json"]));
+    let of_logs = checked.iter().find(|line| line["fact"] == "logs").unwrap();
+    assert_eq!(of_logs["visible"], false);
+    let why = of_logs["reason"].as_str().unwrap();
+    assert!(why.starts_with("CAP_SYS_PTRACE"), "{why}");
+
+    let seen = without_the_right(&["capture", "--json", "--for", "1s", "--source", "logs"]);
+    let errors = String::from_utf8_lossy(&seen.stderr);
+    let warning = format!("warning: logs cannot be seen: {why}");
+    assert!(errors.contains(&warning), "{errors}");
+    let said = lines(&seen);
+    let blind = said.last().unwrap()["blind"].as_array().unwrap();
+    let text = format!("logs: {why}");
+    assert!(blind.iter().any(|fact| *fact == text), "{blind:?}");
+}
