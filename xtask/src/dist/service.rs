@@ -11,8 +11,8 @@ use super::trial::{self, PACKAGED_FOR};
 use crate::vm::system::{self, Booted};
 use crate::{process, shell};
 
-/// What the machine has: systemd, a proxy that is a service too, and who asks it.
-const PACKAGES: &[&str] = &["systemd", "systemd-sysv", "nginx-light", "curl"];
+/// What the machine has: systemd and its bus, a proxy that is a service too, and who asks it.
+const PACKAGES: &[&str] = &["systemd", "systemd-sysv", "dbus", "nginx-light", "curl"];
 
 /// Under emulation it takes a quarter of that here.
 const LIMIT: Duration = Duration::from_secs(600);
