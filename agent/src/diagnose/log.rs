@@ -6,7 +6,8 @@
 
 use crate::cause::{Cause, Variant};
 use crate::signal::{
-    Attempt, End, Nanos, Opening, Said, ServerLine, ServerSaid, Software, Source, TlsFault,
+    Attempt, End, InTouch, Nanos, Opening, Response, Said, ServerLine, ServerSaid, Software,
+    Source, TlsFault,
 };
 use crate::track::host::SECOND;
 use crate::track::told::{Told, unnamed};
@@ -198,9 +199,17 @@ fn tells_all(case: &Case<'_>, told: &Told) -> bool {
             matches!(told.proxy, Some(Software::Apache) | None)
                 && case.host.sees("apache_error_log")
                 && !case.response.is_some_and(told_of)
+                // It says nothing of streams that their upstreams end (2.4, mod_proxy_http2).
+                && !case.response.is_some_and(asks_in_http2)
         }
         _ => false,
     }
+}
+
+/// Whether this proxy has a connection to an upstream that may have been asked unseen.
+fn asks_in_http2(response: &Response) -> bool {
+    let own = |one: &&InTouch| one.proxy == response.proxy;
+    response.in_touch.iter().filter(own).any(|one| one.http2)
 }
 
 /// Whatever else these decide by themselves they say in their error log.
@@ -537,6 +546,7 @@ pub(crate) fn ended_so(said: Said, end: End) -> bool {
         | Said::HeadRefused
         | Said::StreamReset
         | Said::GoAway
+        | Said::StreamEnded
         | Said::NotHttp { .. } => broken || matches!(end, End::GivenUp | End::Answered),
         Said::Answered => end == End::Answered,
         _ => false,

@@ -78,13 +78,24 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
         },
         Said::PeerClosed => {
             let handshake = if go { &[TlsHandshakeFailed][..] } else { &[] };
-            let own = [KeepaliveRace, UpstreamClosedEarly, ProtocolMismatch];
+            let own = [
+                KeepaliveRace,
+                UpstreamClosedEarly,
+                ProtocolMismatch,
+                Http2Goaway,
+            ];
             [&own[..], &DEATHS, handshake].concat()
         }
         Said::Reset => reset(),
         Said::ClosedOrReset => [
             &reset()[..],
-            &[UpstreamClosedEarly, RequestBodyRejected, TlsHandshakeFailed],
+            &[
+                UpstreamClosedEarly,
+                RequestBodyRejected,
+                TlsHandshakeFailed,
+                Http2Goaway,
+                Http2StreamReset,
+            ],
         ]
         .concat(),
         Said::SendFailed { .. } => {
@@ -120,6 +131,7 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
         }
         Said::StreamReset => vec![Http2StreamReset],
         Said::GoAway => vec![Http2Goaway],
+        Said::StreamEnded => vec![Http2StreamReset, Http2Goaway],
         Said::Answered => vec![UpstreamAnswered],
         // Nobody of a cluster, or of a backend, is left whose names were not resolved.
         Said::NoLiveUpstreams if envoy || proxy == Some(Software::Haproxy) => {
@@ -275,6 +287,9 @@ pub(super) fn deciders(said: Option<Said>) -> &'static [&'static str] {
         Some(Said::TimedOut) => &[QUEUE, ACCEPTED, READ, ACKNOWLEDGED],
         Some(Said::HeadTooBig | Said::HeadInvalid | Said::HeadRefused) => &[HEAD],
         Some(Said::Answered | Said::StreamReset | Said::GoAway) => &[HEAD],
+        Some(Said::StreamEnded) => {
+            &["proxy_log: %RESPONSE_CODE_DETAILS% says whether the stream was reset or refused"]
+        }
         Some(Said::NoLiveUpstreams | Said::NotResolved | Said::QueueTimedOut) => &[UPSTREAMS],
         Some(Said::Limited | Said::Denied | Said::Configured) => {
             &["proxy_configuration: which rule or limit it was"]
@@ -312,6 +327,7 @@ pub(super) fn words(said: Said) -> String {
         Said::NotHttp { .. } => "the response is not HTTP",
         Said::HeadRefused => "the response's head was refused",
         Said::StreamReset => "the upstream reset the request's stream",
+        Said::StreamEnded => "the upstream reset the request's stream, or refused it with GOAWAY",
         Said::GoAway => "the upstream ended the HTTP/2 connection",
         Said::Answered => "the upstream's own status was passed on",
         Said::NoLiveUpstreams => "no upstream was available",

@@ -112,6 +112,8 @@ pub enum Said {
     /// HTTP/2: the upstream ended the request's stream, or the connection, and said so.
     StreamReset,
     GoAway,
+    /// The same, one of the two.
+    StreamEnded,
     /// The status is the upstream's own.
     Answered,
     NoLiveUpstreams,

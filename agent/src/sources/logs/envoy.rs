@@ -163,7 +163,11 @@ fn statement(told: &Told<'_>, status: Option<u16>) -> Option<Said> {
     }
     // Of HTTP/1 the remote end is a connection's, `UC`.
     if flag("UR") {
-        return Some(Said::StreamReset);
+        // Of one that is refused, GOAWAY may have said so.
+        return Some(match told.details.contains("{remote_reset}") {
+            true => Said::StreamReset,
+            false => Said::StreamEnded,
+        });
     }
     if flag("UC") || flag("LR") {
         return Some(Said::ClosedOrReset);
@@ -241,9 +245,12 @@ mod tests {
         };
         assert_eq!(said("-", "via_upstream", "-"), Some(Said::Answered));
         assert_eq!(said("UF,URX", "", ""), Some(Said::NotConnected));
-        let reset = "upstream_reset_before_response_started{remote_refused_stream_reset}";
+        let reset = "upstream_reset_before_response_started{remote_reset}";
         assert_eq!(said("UR", reset, "-"), Some(Said::StreamReset));
-        assert_eq!(said("UR", "", ""), Some(Said::StreamReset));
+        let refused = "upstream_reset_before_response_started{remote_refused_stream_reset}";
+        for details in [refused, ""] {
+            assert_eq!(said("UR", details, "-"), Some(Said::StreamEnded));
+        }
         let closed = "upstream_reset_before_response_started{connection_termination}";
         assert_eq!(said("UC", closed, "-"), Some(Said::ClosedOrReset));
         assert_eq!(

@@ -41,12 +41,13 @@ fn exchange(object: &Value, line: LogLine) -> Option<Parsed> {
     let mut tries = Vec::new();
     let mut said = None;
     if line == LogLine::Error {
-        let Some(one) = object.get("msg").and_then(Value::as_str).and_then(go) else {
-            return Some(Parsed::Nothing);
-        };
-        match one.said {
-            Some(Said::NoLiveUpstreams | Said::NotResolved) => said = one.said,
-            _ => tries.push(one),
+        // Words that are not known are an error all the same, and no silence.
+        match object.get("msg").and_then(Value::as_str).and_then(go) {
+            Some(LoggedTry {
+                said: own @ Some(Said::NoLiveUpstreams | Said::NotResolved),
+                ..
+            }) => said = own,
+            one => tries.extend(one),
         }
     }
     Some(Parsed::Signal(Timed::exchange(
@@ -176,4 +177,33 @@ fn traefik_exchange(object: &Value) -> Option<Parsed> {
             untried,
         },
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::signal::Fact;
+
+    #[test]
+    fn an_error_of_caddys_in_unknown_words_is_an_error() {
+        let line = |message: &str| {
+            let request = json!({"remote_ip": "10.0.0.7", "remote_port": "4000", "proto": "HTTP/1.1",
+                "method": "GET", "host": "shop.example", "uri": "/a/1"});
+            let object = json!({"level": "error", "ts": 1795493262.5, "logger": "http.log.error",
+                "msg": message, "request": request, "status": 502});
+            let Parsed::Signal(timed) = caddy(&object) else {
+                panic!("{object}")
+            };
+            let Fact::Logged(logged) = timed.fact else {
+                panic!("{:?}", timed.fact)
+            };
+            (logged.line, logged.tries.len(), logged.said)
+        };
+        assert_eq!(line("EOF"), (LogLine::Error, 1, None));
+        assert_eq!(line("quite another one"), (LogLine::Error, 0, None));
+        let resolved = "dial tcp: lookup x on 127.0.0.1:53: no such host";
+        assert_eq!(line(resolved), (LogLine::Error, 0, Some(Said::NotResolved)));
+    }
 }

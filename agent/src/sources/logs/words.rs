@@ -90,7 +90,10 @@ fn go_says(message: &str) -> Option<(Said, Option<Address>)> {
     if message.contains("stream error: stream ID ") && message.contains("; received from peer") {
         return said(Said::StreamReset);
     }
-    if message.starts_with("http2: server sent GOAWAY and closed the connection") {
+    // `http2: Transport: cannot retry err [http2: Transport received Server's graceful shutdown GOAWAY] …` as well.
+    if message.starts_with("http2: server sent GOAWAY and closed the connection")
+        || message.contains("http2: Transport received Server's graceful shutdown GOAWAY")
+    {
         return said(Said::GoAway);
     }
     if message.starts_with("tls: ")
@@ -223,12 +226,12 @@ mod tests {
         ] {
             assert_eq!(of(message), Some((Said::StreamReset, None)));
         }
-        assert_eq!(
-            of(
-                r#"http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=ENHANCE_YOUR_CALM, debug="""#
-            ),
-            Some((Said::GoAway, None))
-        );
+        let closed = r#"http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=ENHANCE_YOUR_CALM, debug="""#;
+        let again = "http2: Transport: cannot retry err [http2: Transport received Server's graceful shutdown GOAWAY] \
+                     after Request.Body was written; define Request.GetBody to avoid this error";
+        for message in [closed, again] {
+            assert_eq!(of(message), Some((Said::GoAway, None)));
+        }
         assert_eq!(of("something else"), None);
     }
 

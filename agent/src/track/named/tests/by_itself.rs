@@ -4,8 +4,19 @@ use super::*;
 
 /// What is said of it with these lines, of which the last ones come later.
 fn said(software: &str, sees: &[&str], lines: &[(Nanos, Value)]) -> (Cause, Confidence) {
+    said_in_touch(software, sees, lines, json!([]))
+}
+
+/// The same beside these connections to upstreams.
+fn said_in_touch(
+    software: &str,
+    sees: &[&str],
+    lines: &[(Nanos, Value)],
+    in_touch: Value,
+) -> (Cause, Confidence) {
     let sees = json!({"kind": "source_started", "sees": sees, "blind": []});
-    let answer = changed(response(5, "/a/1"), "/status", 503.into());
+    let mut answer = changed(response(5, "/a/1"), "/status", 503.into());
+    answer["in_touch"] = in_touch;
     let mut signals = vec![(2, "log", sees), (1001 * MS, "kernel", answer)];
     signals.extend(lines.iter().cloned().map(|(at, line)| (at, "log", line)));
     signals.sort_by_key(|(at, ..)| *at);
@@ -53,6 +64,19 @@ fn caddy_and_apache_have_an_error_for_all_but_what_they_are_told_to_answer() {
     let other = ["access_log", "nginx_error_log"];
     assert_eq!(said("apache", &other, &plain()), unknown);
     assert_eq!(said("haproxy", &both, &plain()), unknown);
+}
+
+#[test]
+fn apaches_silence_says_nothing_of_what_http2_upstreams_do() {
+    let line = [(1001 * MS, untried(Value::Null, Value::Null))];
+    let beside = |proxy: u32, http2: bool| {
+        let one = json!([{"proxy": proxy, "upstream": UPSTREAM, "heard": MS, "http2": http2}]);
+        said_in_touch("apache", &["access_log", "apache_error_log"], &line, one)
+    };
+    assert_eq!(beside(1, true), (Cause::Unknown, Confidence::Unknown));
+    let config = (Cause::ProxyConfig, Confidence::Likely);
+    assert_eq!(beside(1, false), config);
+    assert_eq!(beside(2, true), config);
 }
 
 #[test]
