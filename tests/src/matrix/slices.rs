@@ -22,12 +22,14 @@ pub(super) fn slices(recording: &str, parts: &[Part]) -> Vec<String> {
         .filter_map(|line| Some((line, serde_json::from_str(line).ok()?)))
         .collect();
     let number = |value: &Value| value.as_u64();
-    let mut netns_of = BTreeMap::new();
+    // Numbers of processes come again in a long run.
+    let mut netns_of: BTreeMap<u64, BTreeMap<u64, u64>> = BTreeMap::new();
     let mut proxy_of = BTreeMap::new();
     for (_, line) in &lines {
         let fact = &line["fact"];
-        if let (Some(pid), Some(netns)) = (number(&fact["pid"]), number(&fact["netns"])) {
-            netns_of.insert(pid, netns);
+        let told = [&line["at"], &fact["pid"], &fact["netns"]].map(number);
+        if let [Some(at), Some(pid), Some(netns)] = told {
+            netns_of.entry(pid).or_default().insert(at, netns);
         }
         if let (Some(flow), Some(proxy)) = (number(&fact["flow"]), number(&fact["proxy"])) {
             proxy_of.insert(flow, proxy);
@@ -37,13 +39,18 @@ pub(super) fn slices(recording: &str, parts: &[Part]) -> Vec<String> {
         let fact = &line["fact"];
         let by_flow = || number(&fact["flow"]).and_then(|flow| proxy_of.get(&flow).copied());
         let proxy = number(&fact["proxy"]).or_else(by_flow);
-        let netns = proxy.and_then(|pid| netns_of.get(&pid));
+        let told = proxy.and_then(|pid| netns_of.get(&pid));
+        let within = |at: &u64| (part.began..=part.ended).contains(at);
+        let is_there = |told: &BTreeMap<u64, u64>| {
+            told.iter()
+                .any(|(at, netns)| *netns == part.netns && within(at))
+        };
         let of_all = matches!(
             fact["kind"].as_str(),
             None | Some("source_started" | "signals_lost")
         );
-        let then = number(&line["at"]).is_some_and(|at| (part.began..=part.ended).contains(&at));
-        of_all || then && netns.is_none_or(|netns| *netns == part.netns)
+        let then = number(&line["at"]).is_some_and(|at| within(&at));
+        of_all || then && told.is_none_or(is_there)
     };
     parts
         .iter()
@@ -86,5 +93,22 @@ mod tests {
         };
         assert_eq!(lines(&out[0]), [0, 1, 2, 4, 5, 7]);
         assert_eq!(lines(&out[1]), [0, 1, 3, 4, 5, 6, 7]);
+    }
+
+    #[test]
+    fn a_number_that_came_again_is_another_process() {
+        let seen = |at: u64, netns: u64| json!({"at": at, "fact": {"kind": "process_seen", "pid": 7, "netns": netns}});
+        let ended =
+            |at: u64| json!({"at": at, "fact": {"kind": "attempt_ended", "flow": at, "proxy": 7}});
+        let all = [ended(10), seen(11, 70), ended(12), seen(21, 80), ended(22)];
+        let recording: Vec<String> = all.iter().map(|line| line.to_string()).collect();
+        let part = |netns, began| Part {
+            netns,
+            began,
+            ended: began + 10,
+        };
+        let out = slices(&recording.join("\n"), &[part(70, 5), part(80, 18)]);
+        let count = |text: &String| text.matches("attempt_ended").count();
+        assert_eq!((count(&out[0]), count(&out[1])), (2, 1));
     }
 }

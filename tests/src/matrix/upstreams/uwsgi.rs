@@ -28,7 +28,7 @@ pub(super) const UPSTREAM: Upstream = Upstream {
             address.trim_start_matches("unix:"),
             "--harakiri",
             &harakiri,
-            // It ends each connection after its answer: one that was promised would lose a race of its own.
+            // It ends each connection after its answer, of which HTTP/1.1 without this promises more.
             "--add-header",
             "Connection: close",
         ];
