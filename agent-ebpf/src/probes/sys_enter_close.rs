@@ -158,8 +158,10 @@ fn refuses(flow: &Flow, thread: &Thread, now: u64) -> bool {
     let failed = (first == b'H') & (hundreds == b'5');
     // In TLS nothing tells an answer that is refused from a handshake after which nothing was asked. HTTP/2
     // ends with no request.
-    let sealed = flow.flags & (flow_flag::SEALED | flow_flag::UPGRADED) != 0;
-    if thread.lazy != 0 || flow.received == 0 || failed || sealed {
+    let sealed = flow.flags & flow_flag::SEALED != 0;
+    let [p, r, i, space, ..] = flow.head;
+    let http2 = u32::from_ne_bytes([p, r, i, space]) == u32::from_ne_bytes(*b"PRI ");
+    if thread.lazy != 0 || flow.received == 0 || failed || sealed || http2 {
         return false;
     }
     let idle = now.saturating_sub(flow.last_receive_ns) > IDLE_NS;
