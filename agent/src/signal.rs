@@ -221,9 +221,6 @@ pub struct InTouch {
     pub upstream: Address,
     /// When it last sent anything.
     pub heard: Nanos,
-    /// In HTTP/2 in the clear: what is asked there is not seen.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub http2: bool,
 }
 
 /// A process's file descriptors.

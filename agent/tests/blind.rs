@@ -3,21 +3,30 @@
 
 use std::process::{Command, Output};
 
+use caps::{CapSet, Capability};
 use serde_json::Value;
 
 /// Without the right to look at other users' processes, whoever runs this.
 fn without_the_right(arguments: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_why502");
-    // SAFETY: takes nothing and cannot fail.
-    let mut command = if unsafe { libc::geteuid() } == 0 {
+    let mut command = if caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_PTRACE).unwrap()
+    {
         let mut command = Command::new("setpriv");
-        command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]);
+        for set in ["bounding-set", "inh-caps", "ambient-caps"] {
+            command.arg(format!("--{set}=-sys_ptrace"));
+        }
         command.arg(program);
         command
     } else {
         Command::new(program)
     };
-    command.args(arguments).output().unwrap()
+    let output = command
+        .args(arguments)
+        .output()
+        .expect("setpriv of util-linux");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.stdout.is_empty(), "{}: {errors}", output.status);
+    output
 }
 
 fn lines(output: &Output) -> Vec<Value> {

@@ -5,9 +5,9 @@
 //! log, or contradicts; then the facts win and the verdict shows both.
 
 use crate::cause::{Cause, Variant};
+use crate::settings;
 use crate::signal::{
-    Attempt, End, InTouch, Nanos, Opening, Response, Said, ServerLine, ServerSaid, Software,
-    Source, TlsFault,
+    Attempt, End, Nanos, Opening, Said, ServerLine, ServerSaid, Software, Source, TlsFault,
 };
 use crate::track::host::SECOND;
 use crate::track::told::{Told, unnamed};
@@ -200,16 +200,10 @@ fn tells_all(case: &Case<'_>, told: &Told) -> bool {
                 && case.host.sees("apache_error_log")
                 && !case.response.is_some_and(told_of)
                 // It says nothing of streams that their upstreams end (2.4, mod_proxy_http2).
-                && !case.response.is_some_and(asks_in_http2)
+                && process.is_some_and(|p| settings::find(p, &["proxy-http2-module"]).is_none())
         }
         _ => false,
     }
-}
-
-/// Whether this proxy has a connection to an upstream that may have been asked unseen.
-fn asks_in_http2(response: &Response) -> bool {
-    let own = |one: &&InTouch| one.proxy == response.proxy;
-    response.in_touch.iter().filter(own).any(|one| one.http2)
 }
 
 /// Whatever else these decide by themselves they say in their error log.

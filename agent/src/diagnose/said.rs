@@ -93,7 +93,6 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
                 UpstreamClosedEarly,
                 RequestBodyRejected,
                 TlsHandshakeFailed,
-                Http2Goaway,
                 Http2StreamReset,
             ],
         ]
@@ -153,6 +152,10 @@ pub(super) fn admits(said: Said, proxy: Option<Software>, place: Place) -> Vec<C
         Said::Configured => vec![ProxyConfig],
         Said::ClientLeft => vec![DownstreamGaveUp],
     };
+    if proxy == Some(Software::Varnish) {
+        // It asks in HTTP/1 alone.
+        causes.retain(|cause| !matches!(cause, Http2Goaway | Http2StreamReset));
+    }
     causes.sort_unstable();
     causes.dedup();
     causes
@@ -218,6 +221,7 @@ fn reset() -> Vec<Cause> {
         TcpAcceptQueueFull,
         ProtocolMismatch,
         RequestBodyRejected,
+        Http2Goaway,
     ];
     [&own[..], &DEATHS].concat()
 }
@@ -287,9 +291,7 @@ pub(super) fn deciders(said: Option<Said>) -> &'static [&'static str] {
         Some(Said::TimedOut) => &[QUEUE, ACCEPTED, READ, ACKNOWLEDGED],
         Some(Said::HeadTooBig | Said::HeadInvalid | Said::HeadRefused) => &[HEAD],
         Some(Said::Answered | Said::StreamReset | Said::GoAway) => &[HEAD],
-        Some(Said::StreamEnded) => {
-            &["proxy_log: %RESPONSE_CODE_DETAILS% says whether the stream was reset or refused"]
-        }
+        Some(Said::StreamEnded) => &["response_received: whether RST_STREAM or GOAWAY came"],
         Some(Said::NoLiveUpstreams | Said::NotResolved | Said::QueueTimedOut) => &[UPSTREAMS],
         Some(Said::Limited | Said::Denied | Said::Configured) => {
             &["proxy_configuration: which rule or limit it was"]

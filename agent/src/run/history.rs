@@ -8,13 +8,15 @@ use crate::sinks::history::History;
 use crate::sinks::metrics::Metrics;
 
 impl<W: Write> Pipeline<W> {
-    /// This fact cannot be seen here.
-    pub(super) fn unseen(&mut self, fact: &str, why: &str) {
-        if let Some(text) = self.totals.blind(fact, why)
-            && let Some(history) = &mut self.history
-        {
+    /// This fact cannot be seen here; whether that was not known yet.
+    pub(super) fn unseen(&mut self, fact: &str, why: &str) -> bool {
+        let Some(text) = self.totals.blind(fact, why) else {
+            return false;
+        };
+        if let Some(history) = &mut self.history {
             history.blind(text);
         }
+        true
     }
 
     pub(super) fn tend_history(&mut self) {

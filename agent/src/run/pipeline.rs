@@ -498,8 +498,9 @@ impl<W: Write> Pipeline<W> {
         let refused = status.blind();
         for seen in &status.facts {
             let fact = seen.ladder.fact;
-            let why = refused.iter().find(|(refused, _)| *refused == fact);
-            self.sees((fact, why.map(|(_, why)| why.clone())));
+            let own = refused.iter().filter(|(refused, _)| *refused == fact);
+            let why: Vec<&str> = own.map(|(_, why)| why.as_str()).collect();
+            self.sees((fact, (!why.is_empty()).then(|| why.join("; "))));
         }
         self.sees(others::identity(status.missing.iter().copied()));
         if let Some(why) = &status.no_far_ends {
@@ -521,9 +522,11 @@ impl<W: Write> Pipeline<W> {
         if let Some(metrics) = &self.metrics {
             metrics.blind(fact, why.is_some());
         }
-        if let Some(why) = why {
+        if let Some(why) = why
+            && self.unseen(fact, &why)
+        {
+            let _ = self.results.make_room();
             warning!("{fact} cannot be seen: {why}");
-            self.unseen(fact, &why);
         }
     }
 }

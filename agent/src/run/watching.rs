@@ -42,6 +42,8 @@ pub(super) struct Watching {
     beside: Option<JoinHandle<Tally>>,
     /// Logs that are followed beside it.
     logs: Option<Following>,
+    /// Logs are looked for in what proxies hold open.
+    finds_logs: bool,
     end: Arc<AtomicBool>,
 }
 
@@ -69,6 +71,7 @@ impl Watching {
     ) -> Result<Started> {
         let selection = selection(watch, cluster);
         let (mut watching, signals) = Watching::main(watch, &selection, channel, ring)?;
+        watching.finds_logs = watch.find_logs;
         let monotonic = match watching.source {
             Kind::Logs(_) => return Ok((watching, signals)),
             Kind::Kernel(..) => true,
@@ -142,6 +145,7 @@ impl Watching {
             source,
             beside: None,
             logs: None,
+            finds_logs: false,
             end,
         }
     }
@@ -220,6 +224,9 @@ impl Watching {
     pub(super) fn keeps(&self) -> Vec<Capability> {
         match &self.source {
             Kind::Kernel(..) => Vec::new(),
+            Kind::Packets { .. } if self.logs.is_some() => {
+                [privileges::of_packet_source(), privileges::of_log_source()].concat()
+            }
             Kind::Packets { .. } => privileges::of_packet_source(),
             Kind::Logs(_) => privileges::of_log_source(),
         }
@@ -253,7 +260,7 @@ impl Watching {
     /// What it sees and does not see.
     pub(super) fn tell<W: Write>(&self, pipeline: &mut Pipeline<W>) {
         let held = privileges::held();
-        if self.logs.is_some() || matches!(self.source, Kind::Logs(_)) {
+        if self.finds_logs {
             pipeline.sees(others::logs(&held));
         }
         match &self.source {
@@ -261,6 +268,9 @@ impl Watching {
                 pipeline.remeasures = true;
                 pipeline.blind(status);
                 pipeline.sees(others::processes(&held));
+                if self.beside.is_some() {
+                    pipeline.sees(others::namespaces(&held));
+                }
             }
             Kind::Packets { .. } => {
                 pipeline.sees(others::namespaces(&held));

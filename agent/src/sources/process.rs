@@ -4,6 +4,7 @@
 //! bytes, files may vanish between two reads, and without permission a fact is unknown, by name.
 //! The parsers in the modules below are pure; only the functions here and in `sample` touch /proc.
 
+mod apache;
 mod around;
 mod cgroup;
 mod gunicorn;
@@ -275,6 +276,10 @@ fn settings_of(
                 let loaded = started.is_some_and(|started| changed <= started + LOADED);
                 text_file(&path).filter(|_| loaded)
             })
+        }
+        Software::Apache => {
+            let mapped = file(pid, "maps").ok();
+            apache::settings(mapped.as_deref().map(String::from_utf8_lossy).as_deref())
         }
         _ => Vec::new(),
     }

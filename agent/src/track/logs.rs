@@ -180,8 +180,11 @@ impl Logs {
                 fitting.push(*id);
             }
         }
-        let adds_nothing =
-            line.line == LogLine::Error && line.tries.is_empty() && line.said.is_none();
+        // Each of Caddy's is of a request that failed, whatever its words.
+        let adds_nothing = line.line == LogLine::Error
+            && line.proxy != Some(Software::Caddy)
+            && line.tries.is_empty()
+            && line.said.is_none();
         if fitting.is_empty() && !adds_nothing {
             fitting.extend(self.take_back(&client, at, line));
         }

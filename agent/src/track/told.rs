@@ -446,6 +446,7 @@ fn exact(said: Said) -> bool {
         said,
         Said::NotConnected
             | Said::ClosedOrReset
+            | Said::StreamEnded
             | Said::HeadRefused
             | Said::TimedOut
             | Said::Denied

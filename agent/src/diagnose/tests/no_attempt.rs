@@ -105,7 +105,6 @@ fn who_was_answered_since_has_a_live_upstream() {
             proxy,
             upstream: Address(TCP.to_owned()),
             heard,
-            http2: false,
         }];
         after(Some((T + MS, Fact::ResponseSent(Box::new(response)))))
     };

@@ -161,9 +161,16 @@ fn statement(told: &Told<'_>, status: Option<u16>) -> Option<Said> {
     if flag("UF") {
         return Some(connection(told));
     }
+    if failed
+        && told
+            .details
+            .starts_with("upstream_reset_after_response_started")
+    {
+        return Some(Said::Answered);
+    }
     // Of HTTP/1 the remote end is a connection's, `UC`.
     if flag("UR") {
-        // Of one that is refused, GOAWAY may have said so.
+        // With GOAWAY, what the upstream had not begun with counts as refused.
         return Some(match told.details.contains("{remote_reset}") {
             true => Said::StreamReset,
             false => Said::StreamEnded,
@@ -248,6 +255,8 @@ mod tests {
         let reset = "upstream_reset_before_response_started{remote_reset}";
         assert_eq!(said("UR", reset, "-"), Some(Said::StreamReset));
         let refused = "upstream_reset_before_response_started{remote_refused_stream_reset}";
+        let late = "upstream_reset_after_response_started{remote_reset}";
+        assert_eq!(said("UR", late, "-"), Some(Said::Answered));
         for details in [refused, ""] {
             assert_eq!(said("UR", details, "-"), Some(Said::StreamEnded));
         }

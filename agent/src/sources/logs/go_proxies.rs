@@ -41,12 +41,13 @@ fn exchange(object: &Value, line: LogLine) -> Option<Parsed> {
     let mut tries = Vec::new();
     let mut said = None;
     if line == LogLine::Error {
-        // Words that are not known are an error all the same, and no silence.
+        // Of a failed request, words that are not known are no silence.
         match object.get("msg").and_then(Value::as_str).and_then(go) {
             Some(LoggedTry {
                 said: own @ Some(Said::NoLiveUpstreams | Said::NotResolved),
                 ..
             }) => said = own,
+            None if status.is_none_or(|status| status < 500) => return Some(Parsed::Nothing),
             one => tries.extend(one),
         }
     }
@@ -188,22 +189,24 @@ mod tests {
 
     #[test]
     fn an_error_of_caddys_in_unknown_words_is_an_error() {
-        let line = |message: &str| {
+        let line = |message: &str, status: u16| {
             let request = json!({"remote_ip": "10.0.0.7", "remote_port": "4000", "proto": "HTTP/1.1",
                 "method": "GET", "host": "shop.example", "uri": "/a/1"});
             let object = json!({"level": "error", "ts": 1795493262.5, "logger": "http.log.error",
-                "msg": message, "request": request, "status": 502});
+                "msg": message, "request": request, "status": status});
             let Parsed::Signal(timed) = caddy(&object) else {
-                panic!("{object}")
+                return None;
             };
             let Fact::Logged(logged) = timed.fact else {
                 panic!("{:?}", timed.fact)
             };
-            (logged.line, logged.tries.len(), logged.said)
+            assert_eq!(logged.line, LogLine::Error);
+            Some((logged.tries.len(), logged.said))
         };
-        assert_eq!(line("EOF"), (LogLine::Error, 1, None));
-        assert_eq!(line("quite another one"), (LogLine::Error, 0, None));
+        assert_eq!(line("EOF", 502), Some((1, None)));
+        assert_eq!(line("quite another one", 502), Some((0, None)));
+        assert_eq!(line("quite another one", 404), None);
         let resolved = "dial tcp: lookup x on 127.0.0.1:53: no such host";
-        assert_eq!(line(resolved), (LogLine::Error, 0, Some(Said::NotResolved)));
+        assert_eq!(line(resolved, 502), Some((0, Some(Said::NotResolved))));
     }
 }

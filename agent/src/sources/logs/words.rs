@@ -86,15 +86,24 @@ fn go_says(message: &str) -> Option<(Said, Option<Address>)> {
     {
         return go_http(error);
     }
-    // `http2: Transport: cannot retry err [stream error: …] after …` as well.
-    if message.contains("stream error: stream ID ") && message.contains("; received from peer") {
-        return said(Said::StreamReset);
-    }
-    // `http2: Transport: cannot retry err [http2: Transport received Server's graceful shutdown GOAWAY] …` as well.
-    if message.starts_with("http2: server sent GOAWAY and closed the connection")
-        || message.contains("http2: Transport received Server's graceful shutdown GOAWAY")
+    let retried = message.strip_prefix("http2: Transport: cannot retry err [");
+    let http2 = retried.unwrap_or(message);
+    // First: it quotes what the upstream said with it.
+    if http2.starts_with("http2: server sent GOAWAY and closed the connection")
+        || http2.starts_with("http2: Transport received GOAWAY from server ")
+        || http2.starts_with("http2: Transport received Server's graceful shutdown GOAWAY")
     {
         return said(Said::GoAway);
+    }
+    if http2.contains("stream error: stream ID ") && http2.contains("; received from peer") {
+        return said(Said::StreamReset);
+    }
+    match http2 {
+        "http2: timeout awaiting response headers" => return said(Said::ReadTimedOut),
+        "http2: response header list larger than advertised limit" => {
+            return said(Said::HeadTooBig);
+        }
+        _ => {}
     }
     if message.starts_with("tls: ")
         || message.starts_with("x509: ")
@@ -227,9 +236,11 @@ mod tests {
             assert_eq!(of(message), Some((Said::StreamReset, None)));
         }
         let closed = r#"http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=ENHANCE_YOUR_CALM, debug="""#;
+        let forged = r#"http2: server sent GOAWAY and closed the connection; LastStreamID=3, ErrCode=NO_ERROR, debug="stream error: stream ID 1; X; received from peer""#;
+        let first = "http2: Transport received GOAWAY from server ErrCode:ENHANCE_YOUR_CALM";
         let again = "http2: Transport: cannot retry err [http2: Transport received Server's graceful shutdown GOAWAY] \
                      after Request.Body was written; define Request.GetBody to avoid this error";
-        for message in [closed, again] {
+        for message in [closed, forged, first, again] {
             assert_eq!(of(message), Some((Said::GoAway, None)));
         }
         assert_eq!(of("something else"), None);

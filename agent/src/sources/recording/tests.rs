@@ -251,7 +251,6 @@ fn signals() -> Vec<Signal> {
                 proxy: 1,
                 upstream: Address("10.0.0.3:80".into()),
                 heard: 4,
-                http2: true,
             }],
         }))
     }));

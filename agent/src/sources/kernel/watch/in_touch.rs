@@ -42,9 +42,9 @@ impl Connections {
     }
 }
 
-/// When a process last had an answer of an upstream, and whether in HTTP/2.
+/// When a process last had an answer of an upstream.
 #[derive(Debug, Default)]
-struct Last(BTreeMap<(u32, Address), (Nanos, bool)>);
+struct Last(BTreeMap<(u32, Address), Nanos>);
 
 impl Last {
     fn add(&mut self, flow: &Flow) {
@@ -55,18 +55,16 @@ impl Last {
         if self.0.len() >= MOST && !self.0.contains_key(&key) {
             return;
         }
-        let (heard, http2) = self.0.entry(key).or_default();
+        let heard = self.0.entry(key).or_default();
         *heard = flow.last_receive_ns.max(*heard);
-        *http2 |= flow.head.starts_with(b"PRI ");
     }
 
     fn told(self) -> Vec<InTouch> {
         let each = self.0.into_iter();
-        each.map(|((proxy, upstream), (heard, http2))| InTouch {
+        each.map(|((proxy, upstream), heard)| InTouch {
             proxy,
             upstream,
             heard,
-            http2,
         })
         .collect()
     }
@@ -99,21 +97,8 @@ mod tests {
             proxy,
             upstream: Address(format!("10.0.0.2:{port}")),
             heard,
-            http2: false,
         };
         assert_eq!(last.told(), [one(7, 80, 5), one(7, 81, 2), one(8, 80, 4)]);
-    }
-
-    #[test]
-    fn who_is_asked_in_http2_is_told_so() {
-        let mut last = Last::default();
-        let mut one = flow(7, 80, 5);
-        one.head[..4].copy_from_slice(b"PRI ");
-        last.add(&one);
-        last.add(&flow(7, 80, 6));
-        last.add(&flow(7, 81, 6));
-        let told: Vec<(Nanos, bool)> = last.told().iter().map(|t| (t.heard, t.http2)).collect();
-        assert_eq!(told, [(6, true), (6, false)]);
     }
 
     #[test]

@@ -4,21 +4,18 @@ use super::*;
 
 /// What is said of it with these lines, of which the last ones come later.
 fn said(software: &str, sees: &[&str], lines: &[(Nanos, Value)]) -> (Cause, Confidence) {
-    said_in_touch(software, sees, lines, json!([]))
-}
-
-/// The same beside these connections to upstreams.
-fn said_in_touch(
-    software: &str,
-    sees: &[&str],
-    lines: &[(Nanos, Value)],
-    in_touch: Value,
-) -> (Cause, Confidence) {
     let sees = json!({"kind": "source_started", "sees": sees, "blind": []});
-    let mut answer = changed(response(5, "/a/1"), "/status", 503.into());
-    answer["in_touch"] = in_touch;
+    let answer = changed(response(5, "/a/1"), "/status", 503.into());
     let mut signals = vec![(2, "log", sees), (1001 * MS, "kernel", answer)];
-    signals.extend(lines.iter().cloned().map(|(at, line)| (at, "log", line)));
+    let source = |line: &Value| match line["kind"] == "process_seen" {
+        true => "kernel",
+        false => "log",
+    };
+    signals.extend(
+        lines
+            .iter()
+            .map(|(at, line)| (*at, source(line), line.clone())),
+    );
     signals.sort_by_key(|(at, ..)| *at);
     let mut out = decided_of(software, &signals);
     out.retain(|d| d.response.as_ref().is_some_and(|(.., r)| r.downstream == 5));
@@ -67,16 +64,35 @@ fn caddy_and_apache_have_an_error_for_all_but_what_they_are_told_to_answer() {
 }
 
 #[test]
-fn apaches_silence_says_nothing_of_what_http2_upstreams_do() {
-    let line = [(1001 * MS, untried(Value::Null, Value::Null))];
-    let beside = |proxy: u32, http2: bool| {
-        let one = json!([{"proxy": proxy, "upstream": UPSTREAM, "heard": MS, "http2": http2}]);
-        said_in_touch("apache", &["access_log", "apache_error_log"], &line, one)
+fn an_error_of_caddys_is_no_silence_whatever_its_words_are() {
+    let line = untried("caddy".into(), Value::Null);
+    let error = changed(
+        changed(line.clone(), "/line", "error".into()),
+        "/status",
+        Value::Null,
+    );
+    let logs = ["access_log", "caddy_error_log"];
+    let unknown = (Cause::Unknown, Confidence::Unknown);
+    // It writes the error first.
+    for (error_at, access_at) in [(1001 * MS, 1001 * MS + 1), (1001 * MS + 1, 1001 * MS)] {
+        let lines = [(error_at, error.clone()), (access_at, line.clone())];
+        assert_eq!(said("caddy", &logs, &lines), unknown);
+    }
+}
+
+#[test]
+fn apaches_silence_says_nothing_of_http2_upstreams() {
+    let with = |settings: Value| {
+        let process = json!({
+            "kind": "process_seen", "pid": 1, "parent": 0, "name": "apache2", "software": "apache",
+            "settings": settings, "started": 0, "netns": 0, "sagemaker": false,
+        });
+        let lines = [(2, process), (1001 * MS, untried(Value::Null, Value::Null))];
+        said("apache", &["access_log", "apache_error_log"], &lines)
     };
-    assert_eq!(beside(1, true), (Cause::Unknown, Confidence::Unknown));
-    let config = (Cause::ProxyConfig, Confidence::Likely);
-    assert_eq!(beside(1, false), config);
-    assert_eq!(beside(2, true), config);
+    assert_eq!(with(json!([])), (Cause::ProxyConfig, Confidence::Likely));
+    let module = json!([["LoadModule proxy_http2_module", "mod_proxy_http2.so"]]);
+    assert_eq!(with(module), (Cause::Unknown, Confidence::Unknown));
 }
 
 #[test]
