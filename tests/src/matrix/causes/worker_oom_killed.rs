@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::{By, Cause};
 use crate::cgroup::Cgroup;
+use crate::expect::Expect;
+use crate::matrix::stage::ANY;
 use crate::matrix::upstreams::{Act, Manner};
 use crate::process;
 
@@ -32,7 +34,25 @@ pub(super) const CAUSE: Cause = Cause {
         }
         // A worker that dies takes a while to be replaced.
         stage.front_for(&to, Duration::from_secs(20))?;
-        stage.fail(&stage.ask(Act::Hunger))?;
+        stage.introduce()?;
+        let wanted = std::mem::replace(&mut stage.wanted, stage.draw.crowd);
+        let mut failed = 0;
+        while failed < wanted {
+            let sent = stage.fail_as_it_is(&stage.ask(Act::Hunger))?;
+            if process::children(server.pid).is_empty() {
+                // The kernel has taken the supervisor as well: whom these met is not known.
+                let apart = Expect::apart(stage.cause.name, ANY);
+                for one in &sent {
+                    stage.run.ledger.expect(&one.path, apart.clone());
+                }
+                break;
+            }
+            match sent.iter().filter(|one| one.failed()).count() {
+                0 => break,
+                more => failed += more,
+            }
+        }
+        stage.wanted = wanted;
         stage.run.hold((server.running, group));
         Ok(())
     },
